@@ -1,0 +1,323 @@
+//! Rows of one dimension, in memory, in the element type in which they came.
+
+use std::fmt;
+use std::str::FromStr;
+
+use half::f16;
+use serde::{Deserialize, Serialize};
+
+/// The largest dimension a dataset may have.
+pub const MAX_DIM: usize = 65_535;
+
+/// The type of one number of a vector, as files hold it (little-endian).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Element {
+    /// 32-bit float.
+    F32,
+    /// 16-bit float (IEEE half).
+    F16,
+    /// Unsigned byte.
+    U8,
+    /// Signed byte.
+    I8,
+}
+
+impl Element {
+    /// Every element type.
+    pub const ALL: [Element; 4] = [Element::F32, Element::F16, Element::U8, Element::I8];
+
+    /// Bytes a number takes.
+    pub fn size(self) -> usize {
+        match self {
+            Element::F32 => 4,
+            Element::F16 => 2,
+            Element::U8 | Element::I8 => 1,
+        }
+    }
+
+    /// The name used on the command line and on disk.
+    pub fn name(self) -> &'static str {
+        match self {
+            Element::F32 => "f32",
+            Element::F16 => "f16",
+            Element::U8 => "u8",
+            Element::I8 => "i8",
+        }
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Element {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Element, String> {
+        Element::ALL
+            .into_iter()
+            .find(|element| element.name() == text)
+            .ok_or_else(|| format!("element type {text:?} is unknown; wanted f32, f16, u8 or i8"))
+    }
+}
+
+/// What is wrong with values that should have been rows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RowsError {
+    /// The dimension is 0 or too large.
+    #[error("dimension {found} is out of range; wanted 1 to {MAX_DIM}")]
+    Dim {
+        /// The dimension given.
+        found: usize,
+    },
+    /// The number of values is no multiple of the dimension.
+    #[error("{values} values are no whole number of rows of dimension {dim}")]
+    Ragged {
+        /// How many values were given.
+        values: usize,
+        /// The dimension given.
+        dim: usize,
+    },
+}
+
+/// Numbers of one element type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// 16-bit floats.
+    F16(Vec<f16>),
+    /// Unsigned bytes.
+    U8(Vec<u8>),
+    /// Signed bytes.
+    I8(Vec<i8>),
+}
+
+impl Values {
+    /// `count` zeros of an element type.
+    pub fn zeroed(element: Element, count: usize) -> Values {
+        match element {
+            Element::F32 => Values::F32(vec![0.0; count]),
+            Element::F16 => Values::F16(vec![f16::ZERO; count]),
+            Element::U8 => Values::U8(vec![0; count]),
+            Element::I8 => Values::I8(vec![0; count]),
+        }
+    }
+
+    /// How many numbers there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Values::F32(v) => v.len(),
+            Values::F16(v) => v.len(),
+            Values::U8(v) => v.len(),
+            Values::I8(v) => v.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Their type.
+    pub fn element(&self) -> Element {
+        match self {
+            Values::F32(_) => Element::F32,
+            Values::F16(_) => Element::F16,
+            Values::U8(_) => Element::U8,
+            Values::I8(_) => Element::I8,
+        }
+    }
+
+    /// The numbers as bytes in memory order.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Values::F32(v) => bytemuck::cast_slice(v),
+            Values::F16(v) => bytemuck::cast_slice(v),
+            Values::U8(v) => v,
+            Values::I8(v) => bytemuck::cast_slice(v),
+        }
+    }
+
+    /// The numbers as bytes in memory order, to be filled.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Values::F32(v) => bytemuck::cast_slice_mut(v),
+            Values::F16(v) => bytemuck::cast_slice_mut(v),
+            Values::U8(v) => v,
+            Values::I8(v) => bytemuck::cast_slice_mut(v),
+        }
+    }
+}
+
+/// Rows in memory, `[n x dim]`, row-major, of one element type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rows {
+    dim: usize,
+    values: Values,
+}
+
+impl Rows {
+    /// Rows of dimension `dim` out of `values` (`[n x dim]`, row-major).
+    ///
+    /// # Errors
+    /// A dimension of 0 or above [`MAX_DIM`]; values that are no whole number of rows.
+    pub fn new(dim: usize, values: Values) -> Result<Rows, RowsError> {
+        if dim == 0 || dim > MAX_DIM {
+            return Err(RowsError::Dim { found: dim });
+        }
+        if !values.len().is_multiple_of(dim) {
+            return Err(RowsError::Ragged { values: values.len(), dim });
+        }
+        Ok(Rows { dim, values })
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.values.len() / self.dim
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Numbers in a row.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The type of the numbers.
+    pub fn element(&self) -> Element {
+        self.values.element()
+    }
+
+    /// All numbers, row-major.
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// All numbers, row-major, to be changed in place.
+    pub fn values_mut(&mut self) -> &mut Values {
+        &mut self.values
+    }
+
+    /// Bytes a row takes.
+    pub fn row_bytes(&self) -> usize {
+        self.dim * self.element().size()
+    }
+
+    /// Row `i`. Panics if `i` is not below `len`.
+    pub fn row(&self, i: usize) -> Row<'_> {
+        let range = i * self.dim..(i + 1) * self.dim;
+        match &self.values {
+            Values::F32(v) => Row::F32(&v[range]),
+            Values::F16(v) => Row::F16(&v[range]),
+            Values::U8(v) => Row::U8(&v[range]),
+            Values::I8(v) => Row::I8(&v[range]),
+        }
+    }
+
+    /// The rows in order.
+    pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
+        (0..self.len()).map(|i| self.row(i))
+    }
+}
+
+/// One vector, borrowed, in its element type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Row<'a> {
+    /// 32-bit floats.
+    F32(&'a [f32]),
+    /// 16-bit floats.
+    F16(&'a [f16]),
+    /// Unsigned bytes.
+    U8(&'a [u8]),
+    /// Signed bytes.
+    I8(&'a [i8]),
+}
+
+impl Row<'_> {
+    /// Numbers in the row.
+    pub fn dim(&self) -> usize {
+        match self {
+            Row::F32(v) => v.len(),
+            Row::F16(v) => v.len(),
+            Row::U8(v) => v.len(),
+            Row::I8(v) => v.len(),
+        }
+    }
+
+    /// The type of the numbers.
+    pub fn element(&self) -> Element {
+        match self {
+            Row::F32(_) => Element::F32,
+            Row::F16(_) => Element::F16,
+            Row::U8(_) => Element::U8,
+            Row::I8(_) => Element::I8,
+        }
+    }
+
+    /// Writes the numbers as f32 into `out`, exactly. Panics if the lengths differ.
+    pub fn widen_into(&self, out: &mut [f32]) {
+        assert_eq!(self.dim(), out.len(), "dimension mismatch");
+        match self {
+            Row::F32(v) => out.copy_from_slice(v),
+            Row::F16(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = from.to_f32()),
+            Row::U8(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = f32::from(*from)),
+            Row::I8(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = f32::from(*from)),
+        }
+    }
+
+    /// Whether no number is NaN or infinite.
+    pub fn is_finite(&self) -> bool {
+        match self {
+            Row::F32(v) => v.iter().all(|x| x.is_finite()),
+            Row::F16(v) => v.iter().all(|x| x.is_finite()),
+            Row::U8(_) | Row::I8(_) => true,
+        }
+    }
+
+    /// Whether every number is zero.
+    pub fn is_zero(&self) -> bool {
+        match self {
+            Row::F32(v) => v.iter().all(|x| *x == 0.0),
+            Row::F16(v) => v.iter().all(|x| x.to_f32() == 0.0),
+            Row::U8(v) => v.iter().all(|x| *x == 0),
+            Row::I8(v) => v.iter().all(|x| *x == 0),
+        }
+    }
+}
+
+impl<'a> From<&'a [f32]> for Row<'a> {
+    fn from(values: &'a [f32]) -> Row<'a> {
+        Row::F32(values)
+    }
+}
+
+impl<'a> From<&'a Vec<f32>> for Row<'a> {
+    fn from(values: &'a Vec<f32>) -> Row<'a> {
+        Row::F32(values)
+    }
+}
+
+impl<'a> From<&'a [u8]> for Row<'a> {
+    fn from(values: &'a [u8]) -> Row<'a> {
+        Row::U8(values)
+    }
+}
+
+impl<'a> From<&'a [i8]> for Row<'a> {
+    fn from(values: &'a [i8]) -> Row<'a> {
+        Row::I8(values)
+    }
+}
+
+impl<'a> From<&'a [f16]> for Row<'a> {
+    fn from(values: &'a [f16]) -> Row<'a> {
+        Row::F16(values)
+    }
+}

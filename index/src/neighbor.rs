@@ -1,0 +1,30 @@
+//! What preview proposes and what a query returns.
+
+use std::cmp::Ordering;
+
+/// A row that preview proposes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// Position in the segment's graph order.
+    pub id: u32,
+    /// Estimated distance in the search space (squared L2 there); smaller is closer.
+    pub estimate: f32,
+    /// One standard deviation of the estimate's error, in the same unit; 0 where codes are exact.
+    pub error: f32,
+}
+
+/// A row that a query returns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Neighbor {
+    /// The caller's name for the row; by default the row number in the base file.
+    pub key: u64,
+    /// The exact distance; smaller is closer.
+    pub distance: f32,
+}
+
+impl Neighbor {
+    /// Nearest first; equal distances: smaller key first.
+    pub fn order(&self, other: &Neighbor) -> Ordering {
+        self.distance.total_cmp(&other.distance).then(self.key.cmp(&other.key))
+    }
+}

@@ -1,0 +1,143 @@
+//! What a build and a query may be told: checked when made, trusted ever after.
+
+use foveal_datasets::Metric;
+
+/// The most results a query may ask for.
+pub const MAX_K: u32 = 16_384;
+/// The largest list size of a query.
+pub const MAX_LIST_SIZE: u32 = 65_536;
+/// The largest list size of a build.
+pub const MAX_BUILD_LIST_SIZE: u32 = 4_096;
+/// The largest degree of a graph.
+pub const MAX_MAX_DEGREE: u32 = 256;
+/// The most rows an index may hold.
+pub const MAX_ROWS: u64 = (1 << 31) - 1;
+
+/// A parameter that cannot be used: which, what was found, what is wanted.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{name} is {found}; wanted {wanted}")]
+pub struct ParamsError {
+    /// The parameter, as its field is called.
+    pub name: &'static str,
+    /// The value given.
+    pub found: String,
+    /// What would do.
+    pub wanted: String,
+}
+
+pub(crate) fn out_of_range(
+    name: &'static str,
+    found: impl ToString,
+    wanted: impl Into<String>,
+) -> ParamsError {
+    ParamsError { name, found: found.to_string(), wanted: wanted.into() }
+}
+
+fn in_range(name: &'static str, found: u32, low: u32, high: u32) -> Result<(), ParamsError> {
+    if (low..=high).contains(&found) {
+        return Ok(());
+    }
+    Err(out_of_range(name, found, format!("{low} to {high}")))
+}
+
+/// How an index is built.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BuildParams {
+    /// What "near" means.
+    pub metric: Metric,
+    /// Bits a dimension in the codes that preview walks: 4 or 8.
+    pub bits: u8,
+    /// The most neighbors a node may have.
+    pub max_degree: u32,
+    /// Capacity of the candidate pool while the graph grows.
+    pub list_size: u32,
+    /// Prune slack: drop y if alpha * d(r, y) + shift < d(p, y).
+    pub alpha: f32,
+    /// Prune shift, in the units of the (not squared) L2 distance.
+    pub shift: f32,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Worker threads; 0 takes every core.
+    pub threads: usize,
+    /// The most memory the build may use, in bytes; `None` sets no limit.
+    pub memory: Option<u64>,
+}
+
+impl BuildParams {
+    /// The defaults for a metric: 4 bits, 32 neighbors, list size 96, alpha 1.2, no shift.
+    pub fn new(metric: Metric) -> BuildParams {
+        BuildParams {
+            metric,
+            bits: 4,
+            max_degree: 32,
+            list_size: 96,
+            alpha: 1.2,
+            shift: 0.0,
+            seed: 42,
+            threads: 0,
+            memory: None,
+        }
+    }
+
+    /// Whether every value can be used.
+    ///
+    /// # Errors
+    /// The first value out of range, named.
+    pub fn check(&self) -> Result<(), ParamsError> {
+        if ![4, 8].contains(&self.bits) {
+            return Err(out_of_range("bits", self.bits, "4 or 8"));
+        }
+        in_range("max_degree", self.max_degree, 4, MAX_MAX_DEGREE)?;
+        in_range("list_size", self.list_size, self.max_degree, MAX_BUILD_LIST_SIZE)?;
+        if !(1.0..=4.0).contains(&self.alpha) {
+            return Err(out_of_range("alpha", self.alpha, "1 to 4"));
+        }
+        if !(self.shift >= 0.0 && self.shift.is_finite()) {
+            return Err(out_of_range("shift", self.shift, "a finite number of at least 0"));
+        }
+        if self.threads > 1024 {
+            return Err(out_of_range("threads", self.threads, "0 to 1024"));
+        }
+        Ok(())
+    }
+}
+
+/// How a query is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SearchParams {
+    /// How many results are wanted.
+    pub k: u32,
+    /// Capacity of the candidate pool: the one effort knob.
+    pub list_size: u32,
+    /// Most candidates whose full vectors may be read.
+    pub rerank_size: u32,
+    /// Most 4 KiB blocks fullview may read for the query; `None` sets no limit.
+    pub max_reads: Option<u32>,
+}
+
+impl SearchParams {
+    /// The defaults for `k` results: a list size of at least 64 and of 2 k, all of it reranked
+    /// where the bounds ask for it.
+    pub fn new(k: u32) -> SearchParams {
+        SearchParams::with_list_size(k, k.saturating_mul(2).clamp(64, MAX_LIST_SIZE).max(k))
+    }
+
+    /// `k` results with an effort of `list_size`.
+    pub fn with_list_size(k: u32, list_size: u32) -> SearchParams {
+        SearchParams { k, list_size, rerank_size: list_size, max_reads: None }
+    }
+
+    /// `1 <= k <= rerank_size <= list_size`: every result is read, every read is a candidate.
+    ///
+    /// # Errors
+    /// The first value out of range, named.
+    pub fn check(&self) -> Result<(), ParamsError> {
+        in_range("k", self.k, 1, MAX_K)?;
+        in_range("list_size", self.list_size, self.k, MAX_LIST_SIZE)?;
+        in_range("rerank_size", self.rerank_size, self.k, self.list_size)?;
+        if self.max_reads == Some(0) {
+            return Err(out_of_range("max_reads", 0, "at least 1"));
+        }
+        Ok(())
+    }
+}

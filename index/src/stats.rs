@@ -1,0 +1,90 @@
+//! What a query and a long job did.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// What one query cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueryStats {
+    /// Preview distances computed, entry points included.
+    pub distances: u32,
+    /// Nodes expanded.
+    pub hops: u32,
+    /// Candidates ranked exactly.
+    pub reranked: u32,
+    /// Distinct 4 KiB blocks that fullview asked for, wherever they were served from.
+    pub reads: u32,
+    /// Of those, the ones asked of the operating system.
+    pub device_reads: u32,
+    /// Bytes asked of the operating system.
+    pub read_bytes: u64,
+    /// Nanoseconds in preview, preparation of the query included.
+    pub preview_nanos: u64,
+    /// Nanoseconds in fullview.
+    pub fullview_nanos: u64,
+}
+
+/// How far a long job has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done, in a word or two.
+    pub stage: &'static str,
+    /// Units done in this stage.
+    pub done: u64,
+    /// Units of this stage in all.
+    pub total: u64,
+}
+
+/// What ties a long job to its caller: whom to tell, and whether to stop.
+#[derive(Clone, Copy, Default)]
+pub struct Job<'a> {
+    /// Told now and then, from any thread.
+    pub progress: Option<&'a (dyn Fn(Progress) + Sync)>,
+    /// Set to true by the caller to end the job; looked at many times a second.
+    pub interrupt: Option<&'a AtomicBool>,
+}
+
+impl Job<'_> {
+    /// Tells the caller.
+    pub fn tell(&self, stage: &'static str, done: u64, total: u64) {
+        if let Some(progress) = self.progress {
+            progress(Progress { stage, done, total });
+        }
+    }
+
+    /// Whether the caller wants the job to end.
+    pub fn interrupted(&self) -> bool {
+        self.interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+}
+
+/// When a query must end early. The default never does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stop<'a> {
+    /// The moment after which an answer is of no use.
+    pub deadline: Option<Instant>,
+    /// Set to true when nobody waits for the answer any more.
+    pub cancelled: Option<&'a AtomicBool>,
+}
+
+/// Why a query ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The deadline passed.
+    Deadline,
+    /// The caller went away.
+    Cancelled,
+}
+
+impl Stop<'_> {
+    /// Whether the query must end now, and why. Costs a clock reading when there is a deadline.
+    pub fn now(&self) -> Option<Stopped> {
+        if self.cancelled.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            return Some(Stopped::Cancelled);
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Some(Stopped::Deadline);
+        }
+        None
+    }
+}

@@ -2,10 +2,25 @@
 //!
 //! Depends on nothing else of Foveal; the engine, the server and the benchmarks depend on it.
 
-pub mod error;
-pub mod metric;
-pub mod rows;
+#[cfg(not(all(target_endian = "little", target_pointer_width = "64")))]
+compile_error!("rows are read as little-endian bytes and counted in 64 bits");
 
-pub use error::ErrorKind;
+pub mod error;
+mod format;
+mod input_file;
+pub mod metric;
+mod npy;
+mod output_file;
+pub mod recall;
+pub mod rows;
+pub mod synthetic;
+pub mod truth_file;
+pub mod vector_file;
+pub mod vector_writer;
+
+pub use error::{ErrorKind, FileError};
 pub use metric::Metric;
 pub use rows::{Element, Row, Rows, RowsError, Values};
+pub use truth_file::Truth;
+pub use vector_file::VectorFile;
+pub use vector_writer::VectorWriter;

@@ -65,7 +65,7 @@ impl FromStr for Element {
 }
 
 /// What is wrong with values that should have been rows.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum RowsError {
     /// The dimension is 0 or too large.
     #[error("dimension {found} is out of range; wanted 1 to {MAX_DIM}")]
@@ -80,6 +80,18 @@ pub enum RowsError {
         values: usize,
         /// The dimension given.
         dim: usize,
+    },
+    /// A number has no place in an element type.
+    #[error("row {row}, column {column}: found {value}; wanted a number that {element} can hold")]
+    DoesNotFit {
+        /// The row, counted from 0.
+        row: usize,
+        /// The position in the row, counted from 0.
+        column: usize,
+        /// The number.
+        value: f32,
+        /// The element type asked for.
+        element: Element,
     },
 }
 
@@ -170,7 +182,10 @@ impl Rows {
             return Err(RowsError::Dim { found: dim });
         }
         if !values.len().is_multiple_of(dim) {
-            return Err(RowsError::Ragged { values: values.len(), dim });
+            return Err(RowsError::Ragged {
+                values: values.len(),
+                dim,
+            });
         }
         Ok(Rows { dim, values })
     }
@@ -225,6 +240,73 @@ impl Rows {
     pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
         (0..self.len()).map(|i| self.row(i))
     }
+
+    /// The first row whose numbers are all zero: it has no direction, so no cosine either.
+    pub fn first_zero(&self) -> Option<usize> {
+        self.iter().position(|row| row.is_zero())
+    }
+
+    /// Row, column and value of the first number that is NaN or infinite.
+    pub fn first_not_finite(&self) -> Option<(usize, usize, f32)> {
+        let row = self.iter().position(|row| !row.is_finite())?;
+        let mut wide = vec![0.0; self.dim];
+        self.row(row).widen_into(&mut wide);
+        let column = wide.iter().position(|x| !x.is_finite())?;
+        Some((row, column, wide[column]))
+    }
+
+    /// The same rows in another element type. Floats become f16 by rounding to the nearest;
+    /// nothing else may change a number.
+    ///
+    /// # Errors
+    /// The first number that `element` cannot hold: too large, not finite, or for u8 and i8 not
+    /// whole.
+    pub fn convert(&self, element: Element) -> Result<Rows, RowsError> {
+        if element == self.element() {
+            return Ok(self.clone());
+        }
+        let values = match element {
+            Element::F32 => Values::F32(self.map_wide(element, Some)?),
+            Element::F16 => Values::F16(self.map_wide(element, to_f16)?),
+            Element::U8 => Values::U8(self.map_wide(element, |x| {
+                (x == x.trunc() && (0.0..=255.0).contains(&x)).then_some(x as u8)
+            })?),
+            Element::I8 => Values::I8(self.map_wide(element, |x| {
+                (x == x.trunc() && (-128.0..=127.0).contains(&x)).then_some(x as i8)
+            })?),
+        };
+        Ok(Rows {
+            dim: self.dim,
+            values,
+        })
+    }
+
+    /// Every number, widened to f32 (which is exact), then given to `narrow`.
+    fn map_wide<T>(
+        &self,
+        element: Element,
+        narrow: impl Fn(f32) -> Option<T>,
+    ) -> Result<Vec<T>, RowsError> {
+        let mut out = Vec::with_capacity(self.values.len());
+        let mut wide = vec![0.0; self.dim];
+        for (row, numbers) in self.iter().enumerate() {
+            numbers.widen_into(&mut wide);
+            for (column, &value) in wide.iter().enumerate() {
+                let fits = narrow(value);
+                out.push(fits.ok_or(RowsError::DoesNotFit {
+                    row,
+                    column,
+                    value,
+                    element,
+                })?);
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn to_f16(x: f32) -> Option<f16> {
+    Some(f16::from_f32(x)).filter(|rounded| rounded.is_finite())
 }
 
 /// One vector, borrowed, in its element type.
@@ -266,17 +348,27 @@ impl Row<'_> {
         assert_eq!(self.dim(), out.len(), "dimension mismatch");
         match self {
             Row::F32(v) => out.copy_from_slice(v),
-            Row::F16(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = from.to_f32()),
-            Row::U8(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = f32::from(*from)),
-            Row::I8(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = f32::from(*from)),
+            Row::F16(v) => out
+                .iter_mut()
+                .zip(*v)
+                .for_each(|(to, from)| *to = from.to_f32()),
+            Row::U8(v) => out
+                .iter_mut()
+                .zip(*v)
+                .for_each(|(to, from)| *to = f32::from(*from)),
+            Row::I8(v) => out
+                .iter_mut()
+                .zip(*v)
+                .for_each(|(to, from)| *to = f32::from(*from)),
         }
     }
 
     /// Whether no number is NaN or infinite.
     pub fn is_finite(&self) -> bool {
+        // Without a way out early the loops run on vectors: a bad row is the exception.
         match self {
-            Row::F32(v) => v.iter().all(|x| x.is_finite()),
-            Row::F16(v) => v.iter().all(|x| x.is_finite()),
+            Row::F32(v) => v.iter().fold(true, |all, x| all & x.is_finite()),
+            Row::F16(v) => v.iter().fold(true, |all, x| all & x.is_finite()),
             Row::U8(_) | Row::I8(_) => true,
         }
     }

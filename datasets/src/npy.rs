@@ -1,0 +1,223 @@
+//! The header of a NumPy file: a magic, a version, and a Python dict in words.
+//!
+//! ```text
+//! 0   \x93NUMPY            magic
+//! 6   major, minor         1.0, 2.0 or 3.0
+//! 8   length of the dict   u16 in version 1, u32 in versions 2 and 3, little-endian
+//! 10  {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }      at 12 in versions 2 and 3
+//! ```
+
+use crate::error::FileError;
+use crate::input_file::InputFile;
+use crate::rows::Element;
+
+const MAGIC: &[u8; 6] = b"\x93NUMPY";
+
+/// The bytes of the header that [`header_of`] makes, whatever the shape.
+pub(crate) const HEADER_BYTES: usize = 128;
+
+/// No header for two dimensions is longer; a larger length is damage, not a reason to allocate.
+const MAX_DICT_BYTES: u64 = 65_535;
+
+const WANTED_TYPE: &str = "'<f4', '<f2', '|u1' or '|i1' (little-endian f32, f16, u8 or i8)";
+
+/// What a header says about a 2-D array in C order.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Header {
+    pub(crate) element: Element,
+    pub(crate) rows: u64,
+    pub(crate) dim: u64,
+    /// Where the numbers start.
+    pub(crate) data_offset: u64,
+}
+
+/// Reads the header of an open file. Its counts are not yet compared with the file's length.
+pub(crate) fn read_header(input: &InputFile) -> Result<Header, FileError> {
+    let wrong = |offset: u64, found: String, wanted: &str| FileError::Field {
+        path: input.path().into(),
+        offset,
+        found,
+        wanted: wanted.into(),
+    };
+    let head: [u8; 10] = input.head()?;
+    if head[..6] != MAGIC[..] {
+        return Err(wrong(0, "no NumPy magic".into(), "\\x93NUMPY"));
+    }
+    let (dict_offset, dict_bytes) = match (head[6], head[7]) {
+        (1, 0) => (10, u64::from(u16::from_le_bytes([head[8], head[9]]))),
+        (2 | 3, 0) => {
+            let head: [u8; 12] = input.head()?;
+            (
+                12,
+                u64::from(u32::from_le_bytes([head[8], head[9], head[10], head[11]])),
+            )
+        }
+        (major, minor) => {
+            let found = format!("NumPy format version {major}.{minor}");
+            return Err(wrong(6, found, "1.0, 2.0 or 3.0"));
+        }
+    };
+    let longest = MAX_DICT_BYTES.min(input.len() - dict_offset);
+    if dict_bytes > longest {
+        let found = format!("a header of {dict_bytes} bytes");
+        return Err(wrong(8, found, &format!("at most {longest} bytes")));
+    }
+    let mut dict = vec![0; dict_bytes as usize];
+    input.read_at(dict_offset, &mut dict)?;
+    let Some(dict) = std::str::from_utf8(&dict).ok().and_then(Dict::parse) else {
+        let wanted = "a dict of 'descr', 'fortran_order' and 'shape'";
+        return Err(wrong(
+            dict_offset,
+            "a header that cannot be read".into(),
+            wanted,
+        ));
+    };
+    let (element, rows, dim) = dict
+        .meaning()
+        .map_err(|(found, wanted)| wrong(dict_offset, found, wanted))?;
+    Ok(Header {
+        element,
+        rows,
+        dim,
+        data_offset: dict_offset + dict_bytes,
+    })
+}
+
+/// The header of version 1.0 for `[rows x dim]` in C order; always [`HEADER_BYTES`] long.
+pub(crate) fn header_of(element: Element, rows: u64, dim: usize) -> [u8; HEADER_BYTES] {
+    let descr = match element {
+        Element::F32 => "<f4",
+        Element::F16 => "<f2",
+        Element::U8 => "|u1",
+        Element::I8 => "|i1",
+    };
+    let dict =
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({rows}, {dim}), }}");
+    let mut header = [b' '; HEADER_BYTES];
+    header[..6].copy_from_slice(MAGIC);
+    header[6..8].copy_from_slice(&[1, 0]);
+    header[8..10].copy_from_slice(&(HEADER_BYTES as u16 - 10).to_le_bytes());
+    header[10..10 + dict.len()].copy_from_slice(dict.as_bytes());
+    header[HEADER_BYTES - 1] = b'\n';
+    header
+}
+
+/// The three entries of the dict, as written.
+struct Dict<'a> {
+    descr: &'a str,
+    fortran_order: bool,
+    shape: Vec<u64>,
+}
+
+impl<'a> Dict<'a> {
+    /// Reads exactly the three entries, once each, in any order; `None` for any other text.
+    fn parse(text: &'a str) -> Option<Dict<'a>> {
+        let (mut descr, mut fortran_order, mut shape) = (None, None, None);
+        let mut words = Words { rest: text };
+        words.symbol('{')?;
+        while words.symbol('}').is_none() {
+            let key = words.string()?;
+            words.symbol(':')?;
+            let repeated = match key {
+                "descr" => descr.replace(words.string_or_list()?).is_some(),
+                "fortran_order" => fortran_order.replace(words.boolean()?).is_some(),
+                "shape" => shape.replace(words.tuple()?).is_some(),
+                _ => return None,
+            };
+            if repeated {
+                return None;
+            }
+            if words.symbol(',').is_none() {
+                words.symbol('}')?;
+                break;
+            }
+        }
+        if !words.rest.trim().is_empty() {
+            return None;
+        }
+        Some(Dict {
+            descr: descr?,
+            fortran_order: fortran_order?,
+            shape: shape?,
+        })
+    }
+
+    /// Element type, rows and dimension; or what was found and what is wanted.
+    fn meaning(&self) -> Result<(Element, u64, u64), (String, &'static str)> {
+        let element = match self.descr {
+            "<f4" => Element::F32,
+            "<f2" => Element::F16,
+            "|u1" | "<u1" | ">u1" | "=u1" | "u1" => Element::U8,
+            "|i1" | "<i1" | ">i1" | "=i1" | "i1" => Element::I8,
+            other => return Err((format!("element type '{other}'"), WANTED_TYPE)),
+        };
+        if self.fortran_order {
+            return Err(("Fortran order".into(), "C order (numpy.ascontiguousarray)"));
+        }
+        let [rows, dim] = self.shape[..] else {
+            return Err((
+                format!("{} axes", self.shape.len()),
+                "2 axes: rows and dimension",
+            ));
+        };
+        Ok((element, rows, dim))
+    }
+}
+
+/// The words of a Python literal, taken off the front; `None` leaves the rest undefined.
+struct Words<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Words<'a> {
+    fn symbol(&mut self, symbol: char) -> Option<()> {
+        self.rest = self.rest.trim_start().strip_prefix(symbol)?;
+        Some(())
+    }
+
+    /// A quoted string. Type names and keys need no escapes.
+    fn string(&mut self) -> Option<&'a str> {
+        let text = self.rest.trim_start();
+        let quote = text.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+        let (string, rest) = text[1..].split_once(quote)?;
+        self.rest = rest;
+        Some(string)
+    }
+
+    /// A quoted string, or the text of the list that describes a record, so that it can be named.
+    fn string_or_list(&mut self) -> Option<&'a str> {
+        let text = self.rest.trim_start();
+        if !text.starts_with('[') {
+            return self.string();
+        }
+        let end = text.rfind(']')? + 1;
+        self.rest = &text[end..];
+        Some(&text[..end])
+    }
+
+    fn boolean(&mut self) -> Option<bool> {
+        let text = self.rest.trim_start();
+        for (word, value) in [("True", true), ("False", false)] {
+            if let Some(rest) = text.strip_prefix(word) {
+                self.rest = rest;
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// A tuple of numbers below 2^64: `()`, `(3,)` or `(3, 4)`.
+    fn tuple(&mut self) -> Option<Vec<u64>> {
+        let (inside, rest) = self.rest.trim_start().strip_prefix('(')?.split_once(')')?;
+        self.rest = rest;
+        let inside = inside.trim();
+        let inside = inside.strip_suffix(',').unwrap_or(inside);
+        if inside.is_empty() {
+            return Some(Vec::new());
+        }
+        inside
+            .split(',')
+            .map(|number| number.trim().parse().ok())
+            .collect()
+    }
+}

@@ -5,6 +5,7 @@
 #[cfg(not(all(target_endian = "little", target_pointer_width = "64")))]
 compile_error!("rows are read as little-endian bytes and counted in 64 bits");
 
+pub mod catalog;
 pub mod error;
 mod format;
 mod input_file;

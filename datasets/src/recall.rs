@@ -44,8 +44,8 @@ pub enum RecallError {
 /// count. Queries of `truth` beyond `found` are left out.
 ///
 /// # Errors
-/// `truth` has fewer than `k` neighbours a query, or fewer queries than `found`; or there is nothing
-/// to find.
+/// `truth` has fewer than `k` neighbours a query, or fewer queries than `found`; or there is
+/// nothing to find.
 pub fn recall(
     truth: &Truth,
     found: &[Vec<(u64, f32)>],

@@ -47,10 +47,7 @@ pub(crate) fn read_header(input: &InputFile) -> Result<Header, FileError> {
         (1, 0) => (10, u64::from(u16::from_le_bytes([head[8], head[9]]))),
         (2 | 3, 0) => {
             let head: [u8; 12] = input.head()?;
-            (
-                12,
-                u64::from(u32::from_le_bytes([head[8], head[9], head[10], head[11]])),
-            )
+            (12, u64::from(u32::from_le_bytes([head[8], head[9], head[10], head[11]])))
         }
         (major, minor) => {
             let found = format!("NumPy format version {major}.{minor}");
@@ -66,21 +63,11 @@ pub(crate) fn read_header(input: &InputFile) -> Result<Header, FileError> {
     input.read_at(dict_offset, &mut dict)?;
     let Some(dict) = std::str::from_utf8(&dict).ok().and_then(Dict::parse) else {
         let wanted = "a dict of 'descr', 'fortran_order' and 'shape'";
-        return Err(wrong(
-            dict_offset,
-            "a header that cannot be read".into(),
-            wanted,
-        ));
+        return Err(wrong(dict_offset, "a header that cannot be read".into(), wanted));
     };
-    let (element, rows, dim) = dict
-        .meaning()
-        .map_err(|(found, wanted)| wrong(dict_offset, found, wanted))?;
-    Ok(Header {
-        element,
-        rows,
-        dim,
-        data_offset: dict_offset + dict_bytes,
-    })
+    let (element, rows, dim) =
+        dict.meaning().map_err(|(found, wanted)| wrong(dict_offset, found, wanted))?;
+    Ok(Header { element, rows, dim, data_offset: dict_offset + dict_bytes })
 }
 
 /// The header of version 1.0 for `[rows x dim]` in C order; always [`HEADER_BYTES`] long.
@@ -135,11 +122,7 @@ impl<'a> Dict<'a> {
         if !words.rest.trim().is_empty() {
             return None;
         }
-        Some(Dict {
-            descr: descr?,
-            fortran_order: fortran_order?,
-            shape: shape?,
-        })
+        Some(Dict { descr: descr?, fortran_order: fortran_order?, shape: shape? })
     }
 
     /// Element type, rows and dimension; or what was found and what is wanted.
@@ -155,10 +138,7 @@ impl<'a> Dict<'a> {
             return Err(("Fortran order".into(), "C order (numpy.ascontiguousarray)"));
         }
         let [rows, dim] = self.shape[..] else {
-            return Err((
-                format!("{} axes", self.shape.len()),
-                "2 axes: rows and dimension",
-            ));
+            return Err((format!("{} axes", self.shape.len()), "2 axes: rows and dimension"));
         };
         Ok((element, rows, dim))
     }
@@ -215,9 +195,6 @@ impl<'a> Words<'a> {
         if inside.is_empty() {
             return Some(Vec::new());
         }
-        inside
-            .split(',')
-            .map(|number| number.trim().parse().ok())
-            .collect()
+        inside.split(',').map(|number| number.trim().parse().ok()).collect()
     }
 }

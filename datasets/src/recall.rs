@@ -53,23 +53,15 @@ pub fn recall(
     metric: Metric,
 ) -> Result<f64, RecallError> {
     if truth.k() < k {
-        return Err(RecallError::K {
-            found: truth.k(),
-            wanted: k,
-        });
+        return Err(RecallError::K { found: truth.k(), wanted: k });
     }
     if truth.queries() < found.len() {
-        return Err(RecallError::Queries {
-            found: truth.queries(),
-            wanted: found.len(),
-        });
+        return Err(RecallError::Queries { found: truth.queries(), wanted: found.len() });
     }
     let (mut hits, mut wanted) = (0, 0);
     for (query, answer) in found.iter().enumerate() {
-        let true_keys: HashSet<u64> = truth.keys(query)[..k]
-            .iter()
-            .filter_map(|key| u64::try_from(*key).ok())
-            .collect();
+        let true_keys: HashSet<u64> =
+            truth.keys(query)[..k].iter().filter_map(|key| u64::try_from(*key).ok()).collect();
         let tie = tie_distance(truth, query, k, metric);
         let mut seen = HashSet::new();
         let counted = answer
@@ -82,10 +74,7 @@ pub fn recall(
         wanted += true_keys.len();
     }
     if wanted == 0 {
-        return Err(RecallError::Nothing {
-            queries: found.len(),
-            k,
-        });
+        return Err(RecallError::Nothing { queries: found.len(), k });
     }
     Ok(hits as f64 / wanted as f64)
 }
@@ -95,18 +84,11 @@ fn tie_distance(truth: &Truth, query: usize, k: usize, metric: Metric) -> f64 {
     let Some(distances) = truth.distances(query) else {
         return f64::NEG_INFINITY;
     };
-    let mut real = truth.keys(query)[..k]
-        .iter()
-        .zip(distances)
-        .filter(|(key, _)| **key >= 0);
+    let mut real = truth.keys(query)[..k].iter().zip(distances).filter(|(key, _)| **key >= 0);
     let Some((_, last)) = real.next_back() else {
         return f64::NEG_INFINITY;
     };
     let last = f64::from(*last);
-    let scale = if metric == Metric::Cosine {
-        1.0
-    } else {
-        last.abs()
-    };
+    let scale = if metric == Metric::Cosine { 1.0 } else { last.abs() };
     last + 1e-5 * scale + 1e-7
 }

@@ -182,10 +182,7 @@ impl Rows {
             return Err(RowsError::Dim { found: dim });
         }
         if !values.len().is_multiple_of(dim) {
-            return Err(RowsError::Ragged {
-                values: values.len(),
-                dim,
-            });
+            return Err(RowsError::Ragged { values: values.len(), dim });
         }
         Ok(Rows { dim, values })
     }
@@ -275,10 +272,7 @@ impl Rows {
                 (x == x.trunc() && (-128.0..=127.0).contains(&x)).then_some(x as i8)
             })?),
         };
-        Ok(Rows {
-            dim: self.dim,
-            values,
-        })
+        Ok(Rows { dim: self.dim, values })
     }
 
     /// Every number, widened to f32 (which is exact), then given to `narrow`.
@@ -293,12 +287,7 @@ impl Rows {
             numbers.widen_into(&mut wide);
             for (column, &value) in wide.iter().enumerate() {
                 let fits = narrow(value);
-                out.push(fits.ok_or(RowsError::DoesNotFit {
-                    row,
-                    column,
-                    value,
-                    element,
-                })?);
+                out.push(fits.ok_or(RowsError::DoesNotFit { row, column, value, element })?);
             }
         }
         Ok(out)
@@ -348,18 +337,9 @@ impl Row<'_> {
         assert_eq!(self.dim(), out.len(), "dimension mismatch");
         match self {
             Row::F32(v) => out.copy_from_slice(v),
-            Row::F16(v) => out
-                .iter_mut()
-                .zip(*v)
-                .for_each(|(to, from)| *to = from.to_f32()),
-            Row::U8(v) => out
-                .iter_mut()
-                .zip(*v)
-                .for_each(|(to, from)| *to = f32::from(*from)),
-            Row::I8(v) => out
-                .iter_mut()
-                .zip(*v)
-                .for_each(|(to, from)| *to = f32::from(*from)),
+            Row::F16(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = from.to_f32()),
+            Row::U8(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = f32::from(*from)),
+            Row::I8(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = f32::from(*from)),
         }
     }
 

@@ -105,9 +105,7 @@ pub fn clusters(n: usize, dim: usize, centres: usize, seed: u64) -> Rows {
 pub fn byte_clusters(n: usize, dim: usize, centres: usize, seed: u64) -> Rows {
     assert!(centres > 0, "rows need a centre");
     let mut seeded = Seeded::new(seed);
-    let middle: Vec<f32> = (0..centres * dim)
-        .map(|_| seeded.below(256) as f32)
-        .collect();
+    let middle: Vec<f32> = (0..centres * dim).map(|_| seeded.below(256) as f32).collect();
     let numbers = (0..n * dim).map(|i| {
         let number = middle[i % (centres * dim)] + 16.0 * seeded.gaussian();
         number.round().clamp(0.0, 255.0) as u8
@@ -126,9 +124,7 @@ pub fn byte_clusters(n: usize, dim: usize, centres: usize, seed: u64) -> Rows {
 /// 64 bits.
 pub fn lattice(side: usize, dim: usize) -> Rows {
     assert!(side > 0, "a grid needs a side");
-    let n = u32::try_from(dim)
-        .ok()
-        .and_then(|dim| side.checked_pow(dim));
+    let n = u32::try_from(dim).ok().and_then(|dim| side.checked_pow(dim));
     let n = n.expect("a grid has fewer than 2^64 points");
     let mut numbers = Vec::with_capacity(n * dim);
     for row in 0..n {

@@ -80,26 +80,14 @@ impl Truth {
         mut distances: Option<Vec<f32>>,
     ) -> Result<Truth, TruthError> {
         let wanted = queries.checked_mul(k).filter(|count| *count > 0);
-        let lengths = [
-            ("keys", Some(keys.len())),
-            ("distances", distances.as_ref().map(Vec::len)),
-        ];
+        let lengths = [("keys", Some(keys.len())), ("distances", distances.as_ref().map(Vec::len))];
         for (what, found) in lengths {
             if let Some(found) = found.filter(|found| wanted != Some(*found)) {
-                return Err(TruthError::Shape {
-                    what,
-                    found,
-                    queries,
-                    k,
-                });
+                return Err(TruthError::Shape { what, found, queries, k });
             }
         }
         if let Some(at) = keys.iter().position(|key| *key < MISSING) {
-            return Err(TruthError::Key {
-                query: at / k,
-                rank: at % k,
-                found: keys[at],
-            });
+            return Err(TruthError::Key { query: at / k, rank: at % k, found: keys[at] });
         }
         if let Some(distances) = &mut distances {
             for (query, (keys, distances)) in
@@ -142,19 +130,14 @@ impl Truth {
             return Err(unfit(format!("key {key}"), "keys below 2^31"));
         }
         let (Ok(queries), Ok(k)) = (u32::try_from(self.queries()), i32::try_from(self.k)) else {
-            return Err(unfit(
-                format!("{} x {} keys", self.queries(), self.k),
-                "smaller counts",
-            ));
+            return Err(unfit(format!("{} x {} keys", self.queries(), self.k), "smaller counts"));
         };
         let mut bytes = Vec::with_capacity(8 + self.keys.len() * 8);
         match (format::extension(path), &self.distances) {
             ("ibin", Some(distances)) => {
                 bytes.extend([queries.to_le_bytes(), k.to_le_bytes()].concat());
                 put_keys(&mut bytes, &self.keys);
-                distances
-                    .iter()
-                    .for_each(|distance| bytes.extend(distance.to_le_bytes()));
+                distances.iter().for_each(|distance| bytes.extend(distance.to_le_bytes()));
             }
             ("ibin", None) => return Err(unfit("keys without distances".into(), "ivecs for them")),
             ("ivecs", _) => {
@@ -194,9 +177,7 @@ impl Truth {
     /// # Panics
     /// If `q` is not below `queries`.
     pub fn distances(&self, q: usize) -> Option<&[f32]> {
-        self.distances
-            .as_ref()
-            .map(|distances| &distances[q * self.k..(q + 1) * self.k])
+        self.distances.as_ref().map(|distances| &distances[q * self.k..(q + 1) * self.k])
     }
 }
 
@@ -205,22 +186,13 @@ fn check_distances(query: usize, keys: &[i64], distances: &mut [f32]) -> Result<
     let mut before = f32::NEG_INFINITY;
     for (rank, (key, distance)) in keys.iter().zip(distances).enumerate() {
         let found = *distance;
-        let wrong = |wanted| {
-            Err(TruthError::Distance {
-                query,
-                rank,
-                found,
-                wanted,
-            })
-        };
+        let wrong = |wanted| Err(TruthError::Distance { query, rank, found, wanted });
         if *key == MISSING {
             *distance = f32::INFINITY;
         } else if !found.is_finite() {
             return wrong("a finite number".into());
         } else if found < before {
-            return wrong(format!(
-                "at least {before}, the distance before (smaller is closer)"
-            ));
+            return wrong(format!("at least {before}, the distance before (smaller is closer)"));
         } else {
             before = found;
         }
@@ -233,13 +205,8 @@ fn read_ibin(input: &InputFile) -> Result<Truth, FileError> {
     let queries = u64::from(u32::from_le_bytes([n0, n1, n2, n3]));
     let k = u64::from(u32::from_le_bytes([k0, k1, k2, k3]));
     check_counts(input, queries, (k as i64, 4))?;
-    let wanted = (queries * k)
-        .checked_mul(8)
-        .and_then(|bytes| bytes.checked_add(8));
-    input.check_len(
-        wanted,
-        format!("{queries} queries of {k} keys and distances"),
-    )?;
+    let wanted = (queries * k).checked_mul(8).and_then(|bytes| bytes.checked_add(8));
+    input.check_len(wanted, format!("{queries} queries of {k} keys and distances"))?;
     let mut bytes = vec![0; (input.len() - 8) as usize];
     input.read_at(8, &mut bytes)?;
     let (keys, distances) = bytes.split_at(bytes.len() / 2);
@@ -249,9 +216,7 @@ fn read_ibin(input: &InputFile) -> Result<Truth, FileError> {
 
 fn read_ivecs(input: &InputFile) -> Result<Truth, FileError> {
     if input.len() == 0 {
-        return Err(FileError::Empty {
-            path: input.path().into(),
-        });
+        return Err(FileError::Empty { path: input.path().into() });
     }
     let written = i32::from_le_bytes(input.head()?);
     check_counts(input, 1, (i64::from(written), 0))?;
@@ -286,12 +251,7 @@ fn check_counts(input: &InputFile, queries: u64, (k, offset): (i64, u64)) -> Res
     }
     if k < 1 {
         let (found, wanted) = (format!("k = {k}"), "at least 1".into());
-        return Err(FileError::Field {
-            path,
-            offset,
-            found,
-            wanted,
-        });
+        return Err(FileError::Field { path, offset, found, wanted });
     }
     Ok(())
 }
@@ -302,10 +262,8 @@ fn truth(
     keys: Vec<i64>,
     distances: Option<Vec<f32>>,
 ) -> Result<Truth, FileError> {
-    Truth::new(queries as usize, k as usize, keys, distances).map_err(|source| FileError::Truth {
-        path: input.path().into(),
-        source,
-    })
+    Truth::new(queries as usize, k as usize, keys, distances)
+        .map_err(|source| FileError::Truth { path: input.path().into(), source })
 }
 
 fn numbers(bytes: &[u8]) -> impl Iterator<Item = [u8; 4]> + '_ {
@@ -313,13 +271,10 @@ fn numbers(bytes: &[u8]) -> impl Iterator<Item = [u8; 4]> + '_ {
 }
 
 fn take_keys(bytes: &[u8]) -> Vec<i64> {
-    numbers(bytes)
-        .map(|key| i64::from(i32::from_le_bytes(key)))
-        .collect()
+    numbers(bytes).map(|key| i64::from(i32::from_le_bytes(key))).collect()
 }
 
 /// Appends keys that fit i32.
 fn put_keys(bytes: &mut Vec<u8>, keys: &[i64]) {
-    keys.iter()
-        .for_each(|key| bytes.extend((*key as i32).to_le_bytes()));
+    keys.iter().for_each(|key| bytes.extend((*key as i32).to_le_bytes()));
 }

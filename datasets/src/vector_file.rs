@@ -62,10 +62,7 @@ impl VectorFile {
     }
 
     /// How many rows there are; at least 1.
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "a file without rows cannot be opened"
-    )]
+    #[expect(clippy::len_without_is_empty, reason = "a file without rows cannot be opened")]
     pub fn len(&self) -> usize {
         self.layout.len
     }
@@ -88,11 +85,7 @@ impl VectorFile {
     pub fn read(&self, rows: Range<usize>) -> Result<Rows, FileError> {
         if rows.start > rows.end || rows.end > self.len() {
             let (path, len) = (self.path().into(), self.len());
-            return Err(FileError::NoSuchRows {
-                path,
-                asked: rows,
-                rows: len,
-            });
+            return Err(FileError::NoSuchRows { path, asked: rows, rows: len });
         }
         let mut values = Values::zeroed(self.element(), rows.len() * self.dim());
         self.fill(rows.start, values.bytes_mut())?;
@@ -129,10 +122,7 @@ impl VectorFile {
         let picked = distinct(self.len(), count, seed);
         let mut values = Values::zeroed(self.element(), count * self.dim());
         let row_bytes = self.dim() * self.element().size();
-        for (&row, out) in picked
-            .iter()
-            .zip(values.bytes_mut().chunks_exact_mut(row_bytes))
-        {
+        for (&row, out) in picked.iter().zip(values.bytes_mut().chunks_exact_mut(row_bytes)) {
             self.fill(row, out)?;
         }
         let rows = self.checked(values, |i| picked[i])?;
@@ -141,11 +131,7 @@ impl VectorFile {
 
     /// Reads the rows from `first` on into `out`, a whole number of them, without their prefixes.
     fn fill(&self, first: usize, out: &mut [u8]) -> Result<(), FileError> {
-        let Layout {
-            data_offset,
-            row_prefix,
-            ..
-        } = self.layout;
+        let Layout { data_offset, row_prefix, .. } = self.layout;
         let row_bytes = self.dim() * self.element().size();
         let stride = row_prefix + row_bytes;
         let offset_of = |row: usize| data_offset + row as u64 * stride as u64;
@@ -158,10 +144,7 @@ impl VectorFile {
         for out in out.chunks_mut((block_rows * row_bytes).max(1)) {
             let block = &mut block[..out.len() / row_bytes * stride];
             self.input.read_at(offset_of(row), block)?;
-            for (from, to) in block
-                .chunks_exact(stride)
-                .zip(out.chunks_exact_mut(row_bytes))
-            {
+            for (from, to) in block.chunks_exact(stride).zip(out.chunks_exact_mut(row_bytes)) {
                 let (prefix, numbers) = from.split_at(row_prefix);
                 if prefix != (self.dim() as u32).to_le_bytes() {
                     return Err(self.other_dim(row, offset_of(row), prefix));
@@ -191,12 +174,7 @@ impl VectorFile {
             None => Ok(rows),
             Some((row, column, value)) => {
                 let path = self.path().into();
-                Err(FileError::NotFinite {
-                    path,
-                    row: row_of(row),
-                    column,
-                    value,
-                })
+                Err(FileError::NotFinite { path, row: row_of(row), column, value })
             }
         }
     }
@@ -218,9 +196,7 @@ fn distinct(len: usize, count: usize, seed: u64) -> Vec<usize> {
 /// fvecs and bvecs: the first row's dimension must divide the file into whole rows.
 fn vecs_layout(input: &InputFile, element: Element) -> Result<Layout, FileError> {
     if input.len() == 0 {
-        return Err(FileError::Empty {
-            path: input.path().into(),
-        });
+        return Err(FileError::Empty { path: input.path().into() });
     }
     let written = i32::from_le_bytes(input.head()?);
     let dim = usize::try_from(written)
@@ -231,13 +207,7 @@ fn vecs_layout(input: &InputFile, element: Element) -> Result<Layout, FileError>
     let len = input.len().div_ceil(stride);
     let shape = format!("{len} rows of dimension {dim} of {element}, as row 0 says");
     input.check_len(len.checked_mul(stride), shape)?;
-    Ok(Layout {
-        element,
-        len: len as usize,
-        dim,
-        data_offset: 0,
-        row_prefix: 4,
-    })
+    Ok(Layout { element, len: len as usize, dim, data_offset: 0, row_prefix: 4 })
 }
 
 /// fbin, u8bin, i8bin and f16bin: two u32, rows and dimension.
@@ -249,12 +219,7 @@ fn bin_layout(input: &InputFile, element: Element) -> Result<Layout, FileError> 
 }
 
 fn npy_layout(input: &InputFile) -> Result<Layout, FileError> {
-    let npy::Header {
-        element,
-        rows,
-        dim,
-        data_offset,
-    } = npy::read_header(input)?;
+    let npy::Header { element, rows, dim, data_offset } = npy::read_header(input)?;
     // The shape stands in the dict, at an offset that helps nobody: name the dict's.
     counted_layout(input, element, (rows, dim), (data_offset, 10))
 }
@@ -270,22 +235,11 @@ fn counted_layout(
         return Err(FileError::dim(input.path(), dim_offset, dim));
     }
     if len == 0 {
-        return Err(FileError::Empty {
-            path: input.path().into(),
-        });
+        return Err(FileError::Empty { path: input.path().into() });
     }
     let wanted = (dim * element.size() as u64)
         .checked_mul(len)
         .and_then(|bytes| bytes.checked_add(data_offset));
-    input.check_len(
-        wanted,
-        format!("{len} rows of dimension {dim} of {element}"),
-    )?;
-    Ok(Layout {
-        element,
-        len: len as usize,
-        dim: dim as usize,
-        data_offset,
-        row_prefix: 0,
-    })
+    input.check_len(wanted, format!("{len} rows of dimension {dim} of {element}"))?;
+    Ok(Layout { element, len: len as usize, dim: dim as usize, data_offset, row_prefix: 0 })
 }

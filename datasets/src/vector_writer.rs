@@ -39,21 +39,11 @@ impl VectorWriter {
             return Err(unfit(path, element.to_string(), wanted.to_string()));
         }
         if dim == 0 || dim > MAX_DIM {
-            return Err(unfit(
-                path,
-                format!("dimension {dim}"),
-                format!("1 to {MAX_DIM}"),
-            ));
+            return Err(unfit(path, format!("dimension {dim}"), format!("1 to {MAX_DIM}")));
         }
         let mut output = OutputFile::create(path)?;
         output.write(&header(format, element, 0, dim))?;
-        Ok(VectorWriter {
-            output,
-            format,
-            element,
-            dim,
-            rows: 0,
-        })
+        Ok(VectorWriter { output, format, element, dim, rows: 0 })
     }
 
     /// Appends rows, in order.
@@ -65,28 +55,15 @@ impl VectorWriter {
         let path = self.output.path();
         if (rows.element(), rows.dim()) != (self.element, self.dim) {
             let found = format!("rows of dimension {} of {}", rows.dim(), rows.element());
-            return Err(unfit(
-                path,
-                found,
-                format!("dimension {} of {}", self.dim, self.element),
-            ));
+            return Err(unfit(path, found, format!("dimension {} of {}", self.dim, self.element)));
         }
         if let Some((row, column, value)) = rows.first_not_finite() {
             let row = self.rows as usize + row;
-            return Err(FileError::NotFinite {
-                path: path.into(),
-                row,
-                column,
-                value,
-            });
+            return Err(FileError::NotFinite { path: path.into(), row, column, value });
         }
         let total = self.rows + rows.len() as u64;
         if matches!(self.format, Format::Bin(_)) && u32::try_from(total).is_err() {
-            return Err(unfit(
-                path,
-                format!("{total} rows"),
-                format!("at most {}", u32::MAX),
-            ));
+            return Err(unfit(path, format!("{total} rows"), format!("at most {}", u32::MAX)));
         }
         match self.format {
             Format::Vecs(_) => {
@@ -107,9 +84,7 @@ impl VectorWriter {
     /// No rows were appended; the path exists; a failed write. Nothing stays behind then.
     pub fn finish(self) -> Result<(), FileError> {
         if self.rows == 0 {
-            return Err(FileError::Empty {
-                path: self.output.path().into(),
-            });
+            return Err(FileError::Empty { path: self.output.path().into() });
         }
         let header = header(self.format, self.element, self.rows, self.dim);
         self.output.publish_with_head(&header)
@@ -126,9 +101,5 @@ fn header(format: Format, element: Element, rows: u64, dim: usize) -> Vec<u8> {
 }
 
 fn unfit(path: &Path, found: String, wanted: String) -> FileError {
-    FileError::Unfit {
-        path: path.into(),
-        found,
-        wanted,
-    }
+    FileError::Unfit { path: path.into(), found, wanted }
 }

@@ -25,8 +25,6 @@ pub struct Neighbor {
 impl Neighbor {
     /// Nearest first; equal distances: smaller key first.
     pub fn order(&self, other: &Neighbor) -> Ordering {
-        self.distance
-            .total_cmp(&other.distance)
-            .then(self.key.cmp(&other.key))
+        self.distance.total_cmp(&other.distance).then(self.key.cmp(&other.key))
     }
 }

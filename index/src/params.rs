@@ -30,11 +30,7 @@ pub(crate) fn out_of_range(
     found: impl ToString,
     wanted: impl Into<String>,
 ) -> ParamsError {
-    ParamsError {
-        name,
-        found: found.to_string(),
-        wanted: wanted.into(),
-    }
+    ParamsError { name, found: found.to_string(), wanted: wanted.into() }
 }
 
 fn in_range(name: &'static str, found: u32, low: u32, high: u32) -> Result<(), ParamsError> {
@@ -92,21 +88,12 @@ impl BuildParams {
             return Err(out_of_range("bits", self.bits, "4 or 8"));
         }
         in_range("max_degree", self.max_degree, 4, MAX_MAX_DEGREE)?;
-        in_range(
-            "list_size",
-            self.list_size,
-            self.max_degree,
-            MAX_BUILD_LIST_SIZE,
-        )?;
+        in_range("list_size", self.list_size, self.max_degree, MAX_BUILD_LIST_SIZE)?;
         if !(1.0..=4.0).contains(&self.alpha) {
             return Err(out_of_range("alpha", self.alpha, "1 to 4"));
         }
         if !(self.shift >= 0.0 && self.shift.is_finite()) {
-            return Err(out_of_range(
-                "shift",
-                self.shift,
-                "a finite number of at least 0",
-            ));
+            return Err(out_of_range("shift", self.shift, "a finite number of at least 0"));
         }
         if self.threads > 1024 {
             return Err(out_of_range("threads", self.threads, "0 to 1024"));
@@ -137,12 +124,7 @@ impl SearchParams {
 
     /// `k` results with an effort of `list_size`.
     pub fn with_list_size(k: u32, list_size: u32) -> SearchParams {
-        SearchParams {
-            k,
-            list_size,
-            rerank_size: list_size,
-            max_reads: None,
-        }
+        SearchParams { k, list_size, rerank_size: list_size, max_reads: None }
     }
 
     /// `1 <= k <= rerank_size <= list_size`: every result is read, every read is a candidate.

@@ -54,8 +54,7 @@ impl Job<'_> {
 
     /// Whether the caller wants the job to end.
     pub fn interrupted(&self) -> bool {
-        self.interrupt
-            .is_some_and(|flag| flag.load(Ordering::Relaxed))
+        self.interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 }
 
@@ -80,16 +79,10 @@ pub enum Stopped {
 impl Stop<'_> {
     /// Whether the query must end now, and why. Costs a clock reading when there is a deadline.
     pub fn now(&self) -> Option<Stopped> {
-        if self
-            .cancelled
-            .is_some_and(|flag| flag.load(Ordering::Relaxed))
-        {
+        if self.cancelled.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
             return Some(Stopped::Cancelled);
         }
-        if self
-            .deadline
-            .is_some_and(|deadline| Instant::now() >= deadline)
-        {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Some(Stopped::Deadline);
         }
         None

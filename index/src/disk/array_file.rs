@@ -43,11 +43,7 @@ impl<'a> ArrayWriter<'a> {
         shape: ArrayShape,
     ) -> Result<ArrayWriter<'a>, WriteError> {
         let data_offset = kind.data_offset();
-        let header = ArrayHeader {
-            tag: kind.tag(),
-            data_offset: data_offset as u32,
-            shape,
-        };
+        let header = ArrayHeader { tag: kind.tag(), data_offset: data_offset as u32, shape };
         let file = FileWriter::create(storage, dir, kind.name())?;
         let mut writer = ArrayWriter {
             kind,
@@ -87,8 +83,7 @@ impl<'a> ArrayWriter<'a> {
 
     fn flush(&mut self) -> Result<(), WriteError> {
         for block in self.file.buffer.chunks(BLOCK) {
-            self.crcs
-                .extend_from_slice(&crc32fast::hash(block).to_le_bytes());
+            self.crcs.extend_from_slice(&crc32fast::hash(block).to_le_bytes());
         }
         self.file.flush()
     }
@@ -101,28 +96,13 @@ impl<'a> ArrayWriter<'a> {
     /// # Panics
     /// If the rows appended are not as many bytes as the shape said.
     pub fn finish(mut self) -> Result<[FileEntry; 2], WriteError> {
-        assert_eq!(
-            self.appended,
-            self.data_bytes,
-            "{}: bytes of rows",
-            self.kind.name()
-        );
+        assert_eq!(self.appended, self.data_bytes, "{}: bytes of rows", self.kind.name());
         self.flush()?;
-        let ArrayWriter {
-            kind,
-            dir,
-            file,
-            crcs,
-            ..
-        } = self;
+        let ArrayWriter { kind, dir, file, crcs, .. } = self;
         let storage = file.storage;
         let entry = file.finish()?;
         let shape = ArrayShape::packed(crcs.len() as u64 / 4, 4);
-        let header = ArrayHeader {
-            tag: CRC_TAG,
-            data_offset: HEADER as u32,
-            shape,
-        };
+        let header = ArrayHeader { tag: CRC_TAG, data_offset: HEADER as u32, shape };
         let mut side = FileWriter::create(storage, dir, kind.crc_name())?;
         side.buffer.extend_from_slice(&header.to_bytes());
         side.buffer.extend_from_slice(&crcs);
@@ -144,18 +124,10 @@ impl OpenArray {
         kind: ArrayKind,
     ) -> Result<Self, OpenError> {
         let listed = ListedFile::open(dir, manifest, kind.name())?;
-        let wanted = Wanted {
-            tag: kind.tag(),
-            data_offset: kind.data_offset(),
-        };
+        let wanted = Wanted { tag: kind.tag(), data_offset: kind.data_offset() };
         let header = listed.header(wanted)?;
         let side = ListedFile::open(dir, manifest, kind.crc_name())?;
-        let shape = side
-            .header(Wanted {
-                tag: CRC_TAG,
-                data_offset: HEADER,
-            })?
-            .shape;
+        let shape = side.header(Wanted { tag: CRC_TAG, data_offset: HEADER })?.shape;
         let blocks = listed.length.div_ceil(BLOCK as u64);
         if shape != ArrayShape::packed(blocks, 4) {
             let what = format!("{shape:?}; wanted a crc32 for each of {blocks} blocks");
@@ -166,11 +138,7 @@ impl OpenArray {
         side.read_whole(bytemuck::cast_slice_mut(&mut whole))?;
         let mut crcs = RamArray::<u32>::zeroed(blocks as usize)?;
         crcs.copy_from_slice(&whole[HEADER / 4..]);
-        Ok(OpenArray {
-            listed,
-            header,
-            crcs,
-        })
+        Ok(OpenArray { listed, header, crcs })
     }
 
     /// Whether `bytes` are what block `index` of the file held when it was written.
@@ -180,11 +148,7 @@ impl OpenArray {
             return Ok(());
         }
         let what = format!("crc32 of the 4 KiB block is {found:08x}; wanted {wanted:08x}");
-        Err(OpenError::damaged(
-            &self.listed.path,
-            index * BLOCK as u64,
-            what,
-        ))
+        Err(OpenError::damaged(&self.listed.path, index * BLOCK as u64, what))
     }
 
     /// Reads all rows in order into `rows`, verifying each block. `rows` has `data_bytes` bytes.
@@ -220,12 +184,7 @@ pub fn read_array<T: Pod>(
     kind: ArrayKind,
 ) -> Result<(ArrayHeader, RamArray<T>), OpenError> {
     let array = OpenArray::open(dir, manifest, kind)?;
-    let ArrayShape {
-        rows,
-        stride,
-        data_bytes,
-        ..
-    } = array.header.shape;
+    let ArrayShape { rows, stride, data_bytes, .. } = array.header.shape;
     let path = &array.listed.path;
     if stride != 0 && kind != ArrayKind::Vectors {
         let wanted = rows.checked_mul(u64::from(stride));
@@ -235,10 +194,7 @@ pub fn read_array<T: Pod>(
         }
     }
     if !data_bytes.is_multiple_of(size_of::<T>() as u64) {
-        let what = format!(
-            "{data_bytes} bytes are no whole number of {}",
-            size_of::<T>()
-        );
+        let what = format!("{data_bytes} bytes are no whole number of {}", size_of::<T>());
         return Err(OpenError::damaged(path, DATA_BYTES_AT as u64, what));
     }
     let mut values = RamArray::<T>::zeroed(data_bytes as usize / size_of::<T>())?;
@@ -279,28 +235,15 @@ mod tests {
 
     #[test]
     fn rows_come_back_whatever_their_number() {
-        for count in [
-            0,
-            1,
-            4031,
-            4032,
-            4033,
-            8128,
-            CHUNK - 64,
-            CHUNK,
-            2 * CHUNK + 4032 + 1,
-        ] {
+        for count in [0, 1, 4031, 4032, 4033, 8128, CHUNK - 64, CHUNK, 2 * CHUNK + 4032 + 1] {
             let dir = tempfile::tempdir().unwrap();
             let data: Vec<u8> = (0..count).map(|i| (i % 251) as u8).collect();
             let shape = ArrayShape::packed(count as u64, 1);
             let mut writer =
                 ArrayWriter::create(&Disk, dir.path(), ArrayKind::Codes, shape).unwrap();
-            data.chunks(70_001)
-                .for_each(|part| writer.append(part).unwrap());
-            let manifest = Manifest {
-                files: writer.finish().unwrap().into(),
-                ..sample::manifest()
-            };
+            data.chunks(70_001).for_each(|part| writer.append(part).unwrap());
+            let manifest =
+                Manifest { files: writer.finish().unwrap().into(), ..sample::manifest() };
             let (_, read) = read_array::<u8>(dir.path(), &manifest, ArrayKind::Codes).unwrap();
             assert!(*read == *data, "{count} bytes");
         }
@@ -313,21 +256,13 @@ mod tests {
         open_all(dir.path()).unwrap();
         for entry in fs::read_dir(dir.path()).unwrap() {
             let path = entry.unwrap().path();
-            let file = fs::OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(&path)
-                .unwrap();
+            let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
             let good = fs::read(&path).unwrap();
             for (offset, byte) in good.iter().enumerate() {
-                file.write_all_at(&[byte ^ (1 << (offset % 8))], offset as u64)
-                    .unwrap();
+                file.write_all_at(&[byte ^ (1 << (offset % 8))], offset as u64).unwrap();
                 let error = open_all(dir.path()).unwrap_err();
                 let name = path.file_name().unwrap().to_str().unwrap();
-                assert!(
-                    error.to_string().contains(name),
-                    "{name} at {offset}: {error}"
-                );
+                assert!(error.to_string().contains(name), "{name} at {offset}: {error}");
                 file.write_all_at(&[*byte], offset as u64).unwrap();
             }
         }
@@ -343,10 +278,7 @@ mod tests {
         file.write_all_at(b"?", 5000).unwrap();
         let error = read_array::<u32>(dir.path(), &manifest, ArrayKind::Graph).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("graph.bin: damaged at byte 4096: crc32"),
-            "{text}"
-        );
+        assert!(text.contains("graph.bin: damaged at byte 4096: crc32"), "{text}");
     }
 
     #[test]
@@ -356,16 +288,7 @@ mod tests {
         for entry in fs::read_dir(dir.path()).unwrap() {
             let path = entry.unwrap().path();
             let good = fs::read(&path).unwrap();
-            for length in [
-                0,
-                1,
-                63,
-                64,
-                65,
-                good.len() - 1,
-                good.len() + 1,
-                good.len() + 4096,
-            ] {
+            for length in [0, 1, 63, 64, 65, good.len() - 1, good.len() + 1, good.len() + 4096] {
                 if length == good.len() {
                     continue;
                 }
@@ -400,14 +323,8 @@ mod tests {
             entry.name = entry.name.replace("codes", "graph");
             fs::rename(old, dir.path().join(&entry.name)).unwrap();
         }
-        let manifest = Manifest {
-            files: files.into(),
-            ..sample::manifest()
-        };
+        let manifest = Manifest { files: files.into(), ..sample::manifest() };
         let error = read_array::<u32>(dir.path(), &manifest, ArrayKind::Graph).unwrap_err();
-        assert!(
-            error.to_string().contains("kind code; wanted grph"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("kind code; wanted grph"), "{error}");
     }
 }

@@ -86,11 +86,7 @@ impl ArrayKind {
 
     /// Where the rows start: full vectors on a block boundary, all others behind the header.
     pub(super) fn data_offset(self) -> usize {
-        if self == ArrayKind::Vectors {
-            BLOCK
-        } else {
-            HEADER
-        }
+        if self == ArrayKind::Vectors { BLOCK } else { HEADER }
     }
 }
 
@@ -110,12 +106,7 @@ pub struct ArrayShape {
 impl ArrayShape {
     /// Rows of `stride` bytes, one behind the other.
     pub fn packed(rows: u64, stride: u32) -> ArrayShape {
-        ArrayShape {
-            rows,
-            stride,
-            data_bytes: rows * u64::from(stride),
-            first: 0,
-        }
+        ArrayShape { rows, stride, data_bytes: rows * u64::from(stride), first: 0 }
     }
 }
 
@@ -156,33 +147,20 @@ impl ArrayHeader {
     ) -> Result<ArrayHeader, OpenError> {
         let damaged = |at: usize, what: String| Err(OpenError::damaged(path, at as u64, what));
         if b[..VERSION_AT] != MAGIC {
-            return damaged(
-                0,
-                format!("starts with {:02x?}; wanted {MAGIC:02x?}", &b[..8]),
-            );
+            return damaged(0, format!("starts with {:02x?}; wanted {MAGIC:02x?}", &b[..8]));
         }
         let found = u32_at(b, VERSION_AT);
         if found != FORMAT_VERSION {
-            return Err(OpenError::Version {
-                path: path.into(),
-                found,
-                wanted: FORMAT_VERSION,
-            });
+            return Err(OpenError::Version { path: path.into(), found, wanted: FORMAT_VERSION });
         }
         let (stored, computed) = (u32_at(b, CRC_AT), crc32fast::hash(&b[..CRC_AT]));
         if stored != computed {
-            return damaged(
-                0,
-                format!("header crc32 is {computed:08x}; wanted {stored:08x}"),
-            );
+            return damaged(0, format!("header crc32 is {computed:08x}; wanted {stored:08x}"));
         }
         if b[TAG_AT..ROWS_AT] != wanted.tag {
             let found = b[TAG_AT..ROWS_AT].escape_ascii().to_string();
             let tag = wanted.tag.escape_ascii();
-            return damaged(
-                TAG_AT,
-                format!("holds an array of kind {found}; wanted {tag}"),
-            );
+            return damaged(TAG_AT, format!("holds an array of kind {found}; wanted {tag}"));
         }
         let data_offset = u32_at(b, DATA_OFFSET_AT);
         if data_offset as usize != wanted.data_offset {
@@ -204,17 +182,8 @@ impl ArrayHeader {
             return damaged(RESERVED_AT, "reserved bytes are not 0".into());
         }
         let (rows, stride) = (u64_at(b, ROWS_AT), u32_at(b, STRIDE_AT));
-        let shape = ArrayShape {
-            rows,
-            stride,
-            data_bytes,
-            first: u64_at(b, FIRST_AT),
-        };
-        Ok(ArrayHeader {
-            tag: wanted.tag,
-            data_offset,
-            shape,
-        })
+        let shape = ArrayShape { rows, stride, data_bytes, first: u64_at(b, FIRST_AT) };
+        Ok(ArrayHeader { tag: wanted.tag, data_offset, shape })
     }
 }
 
@@ -240,15 +209,8 @@ mod tests {
     #[test]
     fn headers_with_a_true_checksum_are_still_judged() {
         let shape = ArrayShape::packed(3, 5);
-        let header = ArrayHeader {
-            tag: *b"code",
-            data_offset: 64,
-            shape,
-        };
-        let wanted = Wanted {
-            tag: *b"code",
-            data_offset: 64,
-        };
+        let header = ArrayHeader { tag: *b"code", data_offset: 64, shape };
+        let wanted = Wanted { tag: *b"code", data_offset: 64 };
         let judge = |change: &dyn Fn(&mut [u8; HEADER])| {
             let mut bytes = header.to_bytes();
             change(&mut bytes);
@@ -259,9 +221,7 @@ mod tests {
         assert_eq!(judge(&|_| ()).unwrap(), header);
         let text = judge(&|b| b[VERSION_AT] = 9).unwrap_err().to_string();
         assert_eq!(text, "codes.bin: format version 9; wanted 1");
-        let text = judge(&|b| b[DATA_BYTES_AT + 7] = 0xff)
-            .unwrap_err()
-            .to_string();
+        let text = judge(&|b| b[DATA_BYTES_AT + 7] = 0xff).unwrap_err().to_string();
         assert!(text.contains("the file holds 15"), "{text}");
         judge(&|b| b[DATA_OFFSET_AT] = 60).unwrap_err();
         judge(&|b| b[RESERVED_AT] = 1).unwrap_err();

@@ -26,10 +26,7 @@ pub fn write_meta(
 ) -> Result<FileEntry, WriteError> {
     if bytes.len() as u64 > MAX_BLOB {
         let what = format!("{} bytes; wanted at most {MAX_BLOB}", bytes.len());
-        return Err(WriteError::Limit {
-            path: dir.join(META),
-            what,
-        });
+        return Err(WriteError::Limit { path: dir.join(META), what });
     }
     let mut file = FileWriter::create(storage, dir, META)?;
     file.buffer.extend_from_slice(bytes);
@@ -43,10 +40,7 @@ pub fn write_meta(
 pub fn read_meta(dir: &Path, manifest: &Manifest) -> Result<AlignedVec, OpenError> {
     let listed = ListedFile::open(dir, manifest, META)?;
     if listed.length > MAX_BLOB {
-        let what = format!(
-            "file has {} bytes; wanted at most {MAX_BLOB}",
-            listed.length
-        );
+        let what = format!("file has {} bytes; wanted at most {MAX_BLOB}", listed.length);
         return Err(OpenError::damaged(&listed.path, MAX_BLOB, what));
     }
     let mut bytes = AlignedVec::new();

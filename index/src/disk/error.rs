@@ -77,19 +77,11 @@ impl OpenError {
     }
 
     pub(crate) fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> OpenError {
-        OpenError::Damaged {
-            path: path.into(),
-            offset,
-            what: what.into(),
-        }
+        OpenError::Damaged { path: path.into(), offset, what: what.into() }
     }
 
     pub(crate) fn io(path: &Path, op: &'static str) -> impl FnOnce(io::Error) -> OpenError {
-        move |source| OpenError::Io {
-            path: path.into(),
-            op,
-            source,
-        }
+        move |source| OpenError::Io { path: path.into(), op, source }
     }
 }
 
@@ -126,11 +118,7 @@ impl WriteError {
     }
 
     pub(crate) fn io(path: &Path, op: &'static str) -> impl FnOnce(io::Error) -> WriteError {
-        move |source| WriteError::Io {
-            path: path.into(),
-            op,
-            source,
-        }
+        move |source| WriteError::Io { path: path.into(), op, source }
     }
 }
 
@@ -184,10 +172,6 @@ impl PublishError {
     }
 
     pub(crate) fn io(path: &Path, op: &'static str) -> impl FnOnce(io::Error) -> PublishError {
-        move |source| PublishError::Io {
-            path: path.into(),
-            op,
-            source,
-        }
+        move |source| PublishError::Io { path: path.into(), op, source }
     }
 }

@@ -29,19 +29,9 @@ impl<'a> FileWriter<'a> {
         name: &'static str,
     ) -> Result<FileWriter<'a>, WriteError> {
         let path = dir.join(name);
-        let file = storage
-            .create_file(&path)
-            .map_err(WriteError::io(&path, "create"))?;
+        let file = storage.create_file(&path).map_err(WriteError::io(&path, "create"))?;
         let digest = Box::new(Xxh3::new());
-        Ok(FileWriter {
-            storage,
-            name,
-            path,
-            file,
-            bytes: 0,
-            digest,
-            buffer: Vec::new(),
-        })
+        Ok(FileWriter { storage, name, path, file, bytes: 0, digest, buffer: Vec::new() })
     }
 
     pub(super) fn flush(&mut self) -> Result<(), WriteError> {
@@ -56,15 +46,9 @@ impl<'a> FileWriter<'a> {
 
     pub(super) fn finish(mut self) -> Result<FileEntry, WriteError> {
         self.flush()?;
-        self.storage
-            .sync_file(&self.file)
-            .map_err(WriteError::io(&self.path, "sync"))?;
+        self.storage.sync_file(&self.file).map_err(WriteError::io(&self.path, "sync"))?;
         let xxh3 = hex(self.digest.digest128());
-        Ok(FileEntry {
-            name: self.name.into(),
-            bytes: self.bytes,
-            xxh3,
-        })
+        Ok(FileEntry { name: self.name.into(), bytes: self.bytes, xxh3 })
     }
 }
 
@@ -89,18 +73,11 @@ impl ListedFile {
             let what = format!("file has {length} bytes; wanted {wanted}");
             return Err(OpenError::damaged(&path, length.min(wanted), what));
         }
-        Ok(ListedFile {
-            path,
-            file,
-            length,
-            xxh3: entry.xxh3.clone(),
-        })
+        Ok(ListedFile { path, file, length, xxh3: entry.xxh3.clone() })
     }
 
     pub(super) fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<(), OpenError> {
-        self.file
-            .read_exact_at(bytes, offset)
-            .map_err(OpenError::io(&self.path, "read"))
+        self.file.read_exact_at(bytes, offset).map_err(OpenError::io(&self.path, "read"))
     }
 
     /// Reads the whole file, which must match its digest. `into` is as long as the file.
@@ -116,10 +93,7 @@ impl ListedFile {
 
     pub(super) fn header(&self, wanted: Wanted) -> Result<ArrayHeader, OpenError> {
         if self.length < HEADER as u64 {
-            let what = format!(
-                "file has {} bytes; wanted a header of {HEADER}",
-                self.length
-            );
+            let what = format!("file has {} bytes; wanted a header of {HEADER}", self.length);
             return Err(OpenError::damaged(&self.path, self.length, what));
         }
         let mut bytes = [0; HEADER];

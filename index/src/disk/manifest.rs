@@ -85,8 +85,7 @@ impl Manifest {
     /// What [`read`](Manifest::read) would object to, under the name of `manifest.json`.
     pub fn seal(mut self) -> Result<Manifest, OpenError> {
         let known = known_files();
-        self.files
-            .sort_by_key(|file| known.iter().position(|&name| name == file.name));
+        self.files.sort_by_key(|file| known.iter().position(|&name| name == file.name));
         self.digest = digest(&self.files);
         self.checksum = self.checksum_wanted();
         self.check(Path::new(MANIFEST))?;
@@ -115,15 +114,9 @@ impl Manifest {
             return Err(OpenError::NotAnIndex { path: dir.into() });
         };
         // Another version may have other fields: it is judged before they are.
-        let VersionOnly {
-            format_version: found,
-        } = parse(&path, &text)?;
+        let VersionOnly { format_version: found } = parse(&path, &text)?;
         if found != FORMAT_VERSION {
-            return Err(OpenError::Version {
-                path,
-                found,
-                wanted: FORMAT_VERSION,
-            });
+            return Err(OpenError::Version { path, found, wanted: FORMAT_VERSION });
         }
         let manifest: Manifest = parse(&path, &text)?;
         check_text(&path, &text, &canonical(&manifest))?;
@@ -133,10 +126,7 @@ impl Manifest {
     }
 
     fn checksum_wanted(&self) -> String {
-        let blank = Manifest {
-            checksum: String::new(),
-            ..self.clone()
-        };
+        let blank = Manifest { checksum: String::new(), ..self.clone() };
         hex(xxh3_128(canonical(&blank).as_bytes()))
     }
 
@@ -153,10 +143,7 @@ impl Manifest {
             return wrong(format!("bits is {}; wanted 1, 2, 4 or 8", self.bits));
         }
         if !(1..=MAX_MAX_DEGREE).contains(&self.max_degree) {
-            return wrong(format!(
-                "max_degree is {}; wanted 1 to 256",
-                self.max_degree
-            ));
+            return wrong(format!("max_degree is {}; wanted 1 to 256", self.max_degree));
         }
         if !(self.alpha >= 1.0 && self.alpha.is_finite()) {
             return wrong(format!("alpha is {}; wanted at least 1", self.alpha));
@@ -172,26 +159,16 @@ impl Manifest {
         let mut seen = BTreeSet::new();
         for FileEntry { name, bytes, xxh3 } in &self.files {
             if !known_files().contains(&name.as_str()) {
-                return wrong(format!(
-                    "file {name:?} is unknown to format {FORMAT_VERSION}"
-                ));
+                return wrong(format!("file {name:?} is unknown to format {FORMAT_VERSION}"));
             }
             if !seen.insert(name.as_str()) {
                 return wrong(format!("file {name:?} is listed twice"));
             }
-            if xxh3.len() != 32
-                || xxh3
-                    .bytes()
-                    .any(|b| !matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-            {
-                return wrong(format!(
-                    "xxh3 of {name:?} is {xxh3:?}; wanted 32 hex digits"
-                ));
+            if xxh3.len() != 32 || xxh3.bytes().any(|b| !matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+                return wrong(format!("xxh3 of {name:?} is {xxh3:?}; wanted 32 hex digits"));
             }
             if *bytes > i64::MAX as u64 {
-                return wrong(format!(
-                    "file {name:?} has {bytes} bytes; wanted below 2^63"
-                ));
+                return wrong(format!("file {name:?} has {bytes} bytes; wanted below 2^63"));
             }
         }
         for name in self.wanted_files() {
@@ -243,18 +220,10 @@ struct MeasuredFile {
 
 impl MeasuredFile {
     fn new(measured: &Measured) -> MeasuredFile {
-        let Measured {
-            build_seconds,
-            predicted_peak_bytes,
-            peak_rss_bytes,
-        } = *measured;
+        let Measured { build_seconds, predicted_peak_bytes, peak_rss_bytes } = *measured;
         let checksum = String::new();
-        let mut file = MeasuredFile {
-            build_seconds,
-            predicted_peak_bytes,
-            peak_rss_bytes,
-            checksum,
-        };
+        let mut file =
+            MeasuredFile { build_seconds, predicted_peak_bytes, peak_rss_bytes, checksum };
         file.checksum = hex(xxh3_128(canonical(&file).as_bytes()));
         file
     }
@@ -280,17 +249,8 @@ impl Measured {
         };
         let file: MeasuredFile = parse(&path, &text)?;
         check_text(&path, &text, &canonical(&file))?;
-        let MeasuredFile {
-            build_seconds,
-            predicted_peak_bytes,
-            peak_rss_bytes,
-            checksum,
-        } = file;
-        let measured = Measured {
-            build_seconds,
-            predicted_peak_bytes,
-            peak_rss_bytes,
-        };
+        let MeasuredFile { build_seconds, predicted_peak_bytes, peak_rss_bytes, checksum } = file;
+        let measured = Measured { build_seconds, predicted_peak_bytes, peak_rss_bytes };
         check_checksum(&path, &checksum, &MeasuredFile::new(&measured).checksum)?;
         Ok(Some(measured))
     }
@@ -298,18 +258,14 @@ impl Measured {
 
 /// Every file an index may have besides the manifest and `measured.json`, in order.
 pub fn known_files() -> Vec<&'static str> {
-    let arrays = ArrayKind::ALL
-        .into_iter()
-        .flat_map(|kind| [kind.name(), kind.crc_name()]);
+    let arrays = ArrayKind::ALL.into_iter().flat_map(|kind| [kind.name(), kind.crc_name()]);
     std::iter::once(META).chain(arrays).collect()
 }
 
 /// The xxh3-128 of the lines `NAME BYTES XXH3`, one a file.
 fn digest(files: &[FileEntry]) -> String {
-    let lines: String = files
-        .iter()
-        .map(|file| format!("{} {} {}\n", file.name, file.bytes, file.xxh3))
-        .collect();
+    let lines: String =
+        files.iter().map(|file| format!("{} {} {}\n", file.name, file.bytes, file.xxh3)).collect();
     hex(xxh3_128(lines.as_bytes()))
 }
 
@@ -349,9 +305,7 @@ fn read_text(path: &Path) -> Result<Option<Vec<u8>>, OpenError> {
         opened => opened.map_err(OpenError::io(path, "open"))?,
     };
     let mut text = Vec::new();
-    file.take(MAX_MANIFEST + 1)
-        .read_to_end(&mut text)
-        .map_err(OpenError::io(path, "read"))?;
+    file.take(MAX_MANIFEST + 1).read_to_end(&mut text).map_err(OpenError::io(path, "read"))?;
     if text.len() as u64 > MAX_MANIFEST {
         let what = format!("more than {MAX_MANIFEST} bytes");
         return Err(OpenError::damaged(path, MAX_MANIFEST, what));
@@ -361,9 +315,7 @@ fn read_text(path: &Path) -> Result<Option<Vec<u8>>, OpenError> {
 
 fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, OpenError> {
     serde_json::from_slice(text).map_err(|error| {
-        let before = text
-            .split_inclusive(|&b| b == b'\n')
-            .take(error.line().saturating_sub(1));
+        let before = text.split_inclusive(|&b| b == b'\n').take(error.line().saturating_sub(1));
         let offset = before.map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1);
         OpenError::damaged(path, offset as u64, error.to_string())
     })
@@ -374,27 +326,16 @@ fn check_text(path: &Path, found: &[u8], wanted: &str) -> Result<(), OpenError> 
     if found == wanted.as_bytes() {
         return Ok(());
     }
-    let differ = found
-        .iter()
-        .zip(wanted.as_bytes())
-        .position(|(a, b)| a != b);
+    let differ = found.iter().zip(wanted.as_bytes()).position(|(a, b)| a != b);
     let offset = differ.unwrap_or(found.len().min(wanted.len()));
-    Err(OpenError::damaged(
-        path,
-        offset as u64,
-        "not written the way Foveal writes it",
-    ))
+    Err(OpenError::damaged(path, offset as u64, "not written the way Foveal writes it"))
 }
 
 fn check_checksum(path: &Path, found: &str, wanted: &str) -> Result<(), OpenError> {
     if found == wanted {
         return Ok(());
     }
-    Err(OpenError::damaged(
-        path,
-        0,
-        format!("checksum is {found}; wanted {wanted}"),
-    ))
+    Err(OpenError::damaged(path, 0, format!("checksum is {found}; wanted {wanted}")))
 }
 
 /// Blocks of a file of `bytes` bytes.
@@ -417,10 +358,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let written = sample::write(&Disk, dir.path()).unwrap();
         assert_eq!(Manifest::read(dir.path()).unwrap(), written);
-        assert_eq!(
-            Measured::read(dir.path()).unwrap(),
-            Some(sample::measured())
-        );
+        assert_eq!(Measured::read(dir.path()).unwrap(), Some(sample::measured()));
         fs::remove_file(dir.path().join(MEASURED)).unwrap();
         assert_eq!(Measured::read(dir.path()).unwrap(), None);
     }
@@ -449,35 +387,16 @@ mod tests {
     #[test]
     fn another_version_is_told_before_its_fields() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(
-            dir.path().join(MANIFEST),
-            r#"{"format_version": 7, "warp": []}"#,
-        )
-        .unwrap();
+        fs::write(dir.path().join(MANIFEST), r#"{"format_version": 7, "warp": []}"#).unwrap();
         let error = Manifest::read(dir.path()).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                OpenError::Version {
-                    found: 7,
-                    wanted: 1,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, OpenError::Version { found: 7, wanted: 1, .. }), "{error}");
     }
 
     #[test]
     fn a_directory_without_manifest_is_no_index() {
         let dir = tempfile::tempdir().unwrap();
         let error = Manifest::read(dir.path()).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .ends_with("no manifest.json: not a Foveal index"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("no manifest.json: not a Foveal index"), "{error}");
         let error = Manifest::read(&dir.path().join("gone")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NoInput);
     }

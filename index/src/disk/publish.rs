@@ -49,14 +49,8 @@ impl<'a> Publication<'a> {
         hidden.push(".building");
         let building = parent.join(hidden);
         let lock = lock_dir(storage, &building, out)?;
-        let publication = Publication {
-            storage,
-            out: out.into(),
-            parent,
-            building,
-            lock,
-            done: false,
-        };
+        let publication =
+            Publication { storage, out: out.into(), parent, building, lock, done: false };
         // Again, now that no other build can publish: one may have done so in between.
         refuse_existing(out)?;
         publication.empty()?;
@@ -75,14 +69,10 @@ impl<'a> Publication<'a> {
     /// `out` appeared meanwhile, or the disk refuses. Nothing stays behind then.
     pub fn commit(mut self) -> Result<(), PublishError> {
         let building = &self.building;
-        self.storage
-            .sync_dir(building)
-            .map_err(PublishError::io(building, "sync"))?;
+        self.storage.sync_dir(building).map_err(PublishError::io(building, "sync"))?;
         match self.storage.rename_new(building, &self.out) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(PublishError::Exists {
-                    path: self.out.clone(),
-                });
+                return Err(PublishError::Exists { path: self.out.clone() });
             }
             renamed => renamed.map_err(PublishError::io(building, "rename"))?,
         }
@@ -100,9 +90,7 @@ impl<'a> Publication<'a> {
         let dir = &self.building;
         for entry in fs::read_dir(dir).map_err(PublishError::io(dir, "list"))? {
             let path = entry.map_err(PublishError::io(dir, "list"))?.path();
-            self.storage
-                .remove(&path)
-                .map_err(PublishError::io(&path, "remove"))?;
+            self.storage.remove(&path).map_err(PublishError::io(&path, "remove"))?;
         }
         Ok(())
     }
@@ -135,11 +123,7 @@ fn lock_dir(storage: &dyn Storage, dir: &Path, out: &Path) -> Result<File, Publi
             _ => {}
         }
         let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits();
-        let lock = match OpenOptions::new()
-            .read(true)
-            .custom_flags(flags as i32)
-            .open(dir)
-        {
+        let lock = match OpenOptions::new().read(true).custom_flags(flags as i32).open(dir) {
             // Its build ended since the line above.
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             opened => opened.map_err(PublishError::io(dir, "open"))?,
@@ -172,9 +156,7 @@ mod tests {
 
     fn names(dir: &Path) -> Vec<String> {
         let entries = fs::read_dir(dir).unwrap();
-        entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect()
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     /// A whole build: `None` once published, else the error.
@@ -221,11 +203,7 @@ mod tests {
                     break;
                 }
                 assert!(error.is_some(), "call {call}");
-                assert!(
-                    names(dir.path()).is_empty(),
-                    "call {call}: {:?}",
-                    names(dir.path())
-                );
+                assert!(names(dir.path()).is_empty(), "call {call}: {:?}", names(dir.path()));
             }
         }
     }
@@ -236,10 +214,7 @@ mod tests {
         let out = dir.path().join("index");
         let first = Publication::begin(&Disk, &out).unwrap();
         let error = build(&Disk, &out).unwrap();
-        assert!(
-            error.contains("another build into") && error.contains("is running"),
-            "{error}"
-        );
+        assert!(error.contains("another build into") && error.contains("is running"), "{error}");
         sample::write(&Disk, first.dir()).unwrap();
         first.commit().unwrap();
         let error = build(&Disk, &out).unwrap();
@@ -295,14 +270,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let begin = |out: &Path| Publication::begin(&Disk, out).err().unwrap();
         let missing = begin(&dir.path().join("a/b"));
-        assert!(
-            matches!(missing, PublishError::NoParent { .. }),
-            "{missing}"
-        );
-        assert!(matches!(
-            begin(&dir.path().join("..")),
-            PublishError::NoName { .. }
-        ));
+        assert!(matches!(missing, PublishError::NoParent { .. }), "{missing}");
+        assert!(matches!(begin(&dir.path().join("..")), PublishError::NoName { .. }));
         fs::write(dir.path().join("file"), "").unwrap();
         let exists = begin(&dir.path().join("file"));
         assert!(matches!(exists, PublishError::Exists { .. }), "{exists}");

@@ -65,27 +65,17 @@ impl<T: Pod> RamArray<T> {
 
     /// An array inside a new mapping of `mapped` bytes, at its first multiple of `align`.
     fn in_map(mapped: usize, len: usize, align: usize) -> Result<RamArray<T>, MemoryError> {
-        let mut map = MmapMut::map_anon(mapped).map_err(|source| MemoryError {
-            bytes: mapped as u64,
-            source,
-        })?;
+        let mut map = MmapMut::map_anon(mapped)
+            .map_err(|source| MemoryError { bytes: mapped as u64, source })?;
         let skipped = map.as_ptr().addr().next_multiple_of(align) - map.as_ptr().addr();
         if align == HUGE_PAGE {
             // A kernel without large pages serves small ones: slower, not wrong.
             let _ = map.advise_range(Advice::HugePage, skipped, mapped - HUGE_PAGE);
         }
         let inside = &mut map[skipped..];
-        assert!(
-            inside.len() / size_of::<T>().max(1) >= len,
-            "the mapping holds every value"
-        );
+        assert!(inside.len() / size_of::<T>().max(1) >= len, "the mapping holds every value");
         let start = NonNull::from(inside).cast::<T>();
-        Ok(RamArray {
-            map,
-            start,
-            len,
-            values: PhantomData,
-        })
+        Ok(RamArray { map, start, len, values: PhantomData })
     }
 
     /// Bytes of the values.
@@ -123,28 +113,12 @@ mod tests {
 
     #[test]
     fn zero_then_what_was_written() {
-        for len in [
-            0,
-            1,
-            1000,
-            HUGE_PAGE / 4 - 1,
-            HUGE_PAGE / 4,
-            HUGE_PAGE / 4 + 1,
-            HUGE_PAGE,
-        ] {
+        for len in [0, 1, 1000, HUGE_PAGE / 4 - 1, HUGE_PAGE / 4, HUGE_PAGE / 4 + 1, HUGE_PAGE] {
             let mut array = RamArray::<u32>::zeroed(len).unwrap();
             assert_eq!(array.len(), len);
             assert!(array.iter().all(|&value| value == 0));
-            array
-                .iter_mut()
-                .enumerate()
-                .for_each(|(i, value)| *value = i as u32);
-            assert!(
-                array
-                    .iter()
-                    .enumerate()
-                    .all(|(i, &value)| value == i as u32)
-            );
+            array.iter_mut().enumerate().for_each(|(i, value)| *value = i as u32);
+            assert!(array.iter().enumerate().all(|(i, &value)| value == i as u32));
         }
     }
 
@@ -162,9 +136,6 @@ mod tests {
     fn refused_memory_names_the_bytes() {
         let refused = RamArray::<u64>::zeroed(1 << 56).unwrap_err();
         assert!(refused.to_string().contains("bytes of memory"), "{refused}");
-        assert_eq!(
-            RamArray::<u64>::zeroed(usize::MAX).unwrap_err().bytes,
-            u64::MAX
-        );
+        assert_eq!(RamArray::<u64>::zeroed(usize::MAX).unwrap_err().bytes, u64::MAX);
     }
 }

@@ -35,14 +35,8 @@ pub(crate) fn manifest() -> Manifest {
 /// The bytes of the rows of an array: nothing repeats within a block.
 pub(crate) fn data(kind: ArrayKind) -> Vec<u8> {
     let stride = stride(kind) as usize;
-    let count = if kind == ArrayKind::Vectors {
-        BLOCK
-    } else {
-        N as usize * stride
-    };
-    (0..count as u32)
-        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect()
+    let count = if kind == ArrayKind::Vectors { BLOCK } else { N as usize * stride };
+    (0..count as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
 fn stride(kind: ArrayKind) -> u32 {
@@ -60,22 +54,15 @@ pub(crate) fn write(storage: &dyn Storage, dir: &Path) -> Result<Manifest, Write
     let mut files = vec![write_meta(storage, dir, &[7; 300])?];
     for kind in &ArrayKind::ALL[..4] {
         let data = data(*kind);
-        let shape = ArrayShape {
-            data_bytes: data.len() as u64,
-            ..ArrayShape::packed(N, stride(*kind))
-        };
+        let shape =
+            ArrayShape { data_bytes: data.len() as u64, ..ArrayShape::packed(N, stride(*kind)) };
         let mut writer = ArrayWriter::create(storage, dir, *kind, shape)?;
         for part in data.chunks(1000) {
             writer.append(part)?;
         }
         files.extend(writer.finish()?);
     }
-    let manifest = Manifest {
-        files,
-        ..manifest()
-    }
-    .seal()
-    .expect("the sample is consistent");
+    let manifest = Manifest { files, ..manifest() }.seal().expect("the sample is consistent");
     manifest.write(storage, dir)?;
     measured().write(storage, dir)?;
     Ok(manifest)
@@ -83,9 +70,5 @@ pub(crate) fn write(storage: &dyn Storage, dir: &Path) -> Result<Manifest, Write
 
 /// Numbers that a binary fraction only approximates.
 pub(crate) fn measured() -> Measured {
-    Measured {
-        build_seconds: 0.1 + 0.2,
-        predicted_peak_bytes: 1 << 40,
-        peak_rss_bytes: 7,
-    }
+    Measured { build_seconds: 0.1 + 0.2, predicted_peak_bytes: 1 << 40, peak_rss_bytes: 7 }
 }

@@ -81,20 +81,12 @@ pub(crate) struct Faulty {
 impl Faulty {
     /// Call `fails_at` (from 0) fails with EIO, all others pass.
     pub(crate) fn once(fails_at: u32) -> Faulty {
-        Faulty {
-            fails_at,
-            stays_full: false,
-            calls: 0.into(),
-        }
+        Faulty { fails_at, stays_full: false, calls: 0.into() }
     }
 
     /// From call `fails_at` (from 0) on there is no space left.
     pub(crate) fn full(fails_at: u32) -> Faulty {
-        Faulty {
-            fails_at,
-            stays_full: true,
-            calls: 0.into(),
-        }
+        Faulty { fails_at, stays_full: true, calls: 0.into() }
     }
 
     /// How many calls there were.
@@ -103,9 +95,7 @@ impl Faulty {
     }
 
     fn call(&self) -> io::Result<()> {
-        let call = self
-            .calls
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let call = self.calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         match self.stays_full {
             true if call >= self.fails_at => Err(Errno::NOSPC.into()),
             false if call == self.fails_at => Err(Errno::IO.into()),

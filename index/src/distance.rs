@@ -1,0 +1,206 @@
+//! "Smaller is closer": from a metric to the distance of two full vectors, and what a walk asks.
+//!
+//! | metric | distance shown | search space (squared L2 there) |
+//! |---|---|---|
+//! | `l2` | `sum (q - x)^2` | the rows |
+//! | `cosine` | `1 - <q, x> / (abs(q) abs(x))` | rows divided by their norms |
+//! | `ip` | `-<q, x>` | rows lifted by `sqrt(U^2 - abs(x)^2)`, queries by 0 |
+//!
+//! `U` is the largest norm. Pruning, stopping and estimates live in the search space, where the order
+//! of distances is the metric's order; only exact distances are shown.
+
+use foveal_datasets::{Element, Metric, Row};
+use half::f16;
+use simsimd::SpatialSimilarity;
+
+use crate::kernel::float;
+
+/// Distances from one query to rows that have an id, in the search space.
+pub(crate) trait QueryDistance {
+    /// Asks the memory for everything that `distances` will read of `id`.
+    fn prefetch(&self, id: u32);
+    /// The squared distance of each id, in order, into the first `ids.len()` places of `out`.
+    fn distances(&self, ids: &[u32], out: &mut [f32]);
+    /// One standard deviation of the error of an id's distance; 0 where distances are exact.
+    fn error(&self, id: u32) -> f32;
+}
+
+/// Rows among which distances can be asked for: what a graph is grown over.
+pub(crate) trait Space: Sync {
+    /// What a query from a row needs, reused from row to row.
+    type Scratch: Default + Send;
+    /// Distances from one row.
+    type From<'a>: QueryDistance
+    where
+        Self: 'a;
+
+    /// How many rows there are.
+    fn len(&self) -> u32;
+    /// Distances from row `id` to the others.
+    fn from_row<'a>(&'a self, id: u32, scratch: &'a mut Self::Scratch) -> Self::From<'a>;
+}
+
+/// A query, ready for exact distances to full vectors of one element type; reused from query to
+/// query.
+#[derive(Clone, Debug)]
+pub(crate) struct ExactQuery {
+    metric: Metric,
+    element: Element,
+    /// The query as f32.
+    wide: Vec<f32>,
+    /// The query as bytes of the rows' type, where it holds such bytes.
+    bytes: Option<Vec<u8>>,
+    inverse_norm: f32,
+    widened: Vec<f32>,
+}
+
+impl ExactQuery {
+    /// For rows of `element`; holds no query yet.
+    pub(crate) fn new(metric: Metric, element: Element) -> ExactQuery {
+        ExactQuery {
+            metric,
+            element,
+            wide: Vec::new(),
+            bytes: None,
+            inverse_norm: 1.0,
+            widened: Vec::new(),
+        }
+    }
+
+    /// Takes a query. Byte rows meet it in integers where it holds such bytes; otherwise they are
+    /// widened to f32.
+    pub(crate) fn set(&mut self, query: Row<'_>) {
+        self.wide.resize(query.dim(), 0.0);
+        query.widen_into(&mut self.wide);
+        if self.metric == Metric::Cosine {
+            self.inverse_norm = inverse_norm(Row::F32(&self.wide));
+        }
+        let mut bytes = self.bytes.take().unwrap_or_default();
+        bytes.clear();
+        let wide = self.wide.iter();
+        self.bytes = match self.element {
+            Element::U8 if wide.clone().all(|x| f32::from(*x as u8) == *x) => {
+                bytes.extend(wide.map(|x| *x as u8));
+                Some(bytes)
+            }
+            Element::I8 if wide.clone().all(|x| f32::from(*x as i8) == *x) => {
+                bytes.extend(wide.map(|x| *x as i8 as u8));
+                Some(bytes)
+            }
+            _ => None,
+        };
+    }
+
+    /// The distance to a row. Linear in the dimension. Panics if the dimensions differ.
+    pub(crate) fn distance(&mut self, row: Row<'_>) -> f32 {
+        match self.metric {
+            Metric::L2 => self.squared_l2(row),
+            Metric::InnerProduct => -self.product(row),
+            Metric::Cosine => self.cosine(row, inverse_norm(row)),
+        }
+    }
+
+    /// The cosine distance to a row whose inverse norm is known.
+    pub(crate) fn cosine(&mut self, row: Row<'_>, inverse_norm: f32) -> f32 {
+        1.0 - self.product(row) * self.inverse_norm * inverse_norm
+    }
+
+    fn squared_l2(&mut self, row: Row<'_>) -> f32 {
+        match (row, &self.bytes) {
+            (Row::F32(x), _) => narrow(f32::sqeuclidean(&self.wide, x)),
+            (Row::F16(x), _) => float::l2_f16(x, &self.wide),
+            (Row::U8(x), Some(q)) => float::l2_u8(x, q) as f32,
+            (Row::I8(x), Some(q)) => narrow(i8::sqeuclidean(bytemuck::cast_slice(q), x)),
+            (_, None) => {
+                self.widened.resize(self.wide.len(), 0.0);
+                row.widen_into(&mut self.widened);
+                narrow(f32::sqeuclidean(&self.wide, &self.widened))
+            }
+        }
+    }
+
+    fn product(&mut self, row: Row<'_>) -> f32 {
+        match (row, &self.bytes) {
+            (Row::F32(x), _) => narrow(f32::dot(&self.wide, x)),
+            (Row::F16(x), _) => float::dot_f16(x, &self.wide),
+            (Row::U8(x), Some(q)) => float::dot_u8(x, q) as f32,
+            (Row::I8(x), Some(q)) => narrow(i8::dot(bytemuck::cast_slice(q), x)),
+            (_, None) => {
+                self.widened.resize(self.wide.len(), 0.0);
+                row.widen_into(&mut self.widened);
+                narrow(f32::dot(&self.wide, &self.widened))
+            }
+        }
+    }
+}
+
+/// One over the norm of a row; 0 for a row of zeros, which a build refuses under cosine.
+pub(crate) fn inverse_norm(row: Row<'_>) -> f32 {
+    let square = match row {
+        Row::F32(x) => narrow(f32::dot(x, x)),
+        Row::U8(x) => float::dot_u8(x, x) as f32,
+        Row::I8(x) => narrow(i8::dot(x, x)),
+        Row::F16(x) => {
+            let wide: Vec<f32> = x.iter().copied().map(f16::to_f32).collect();
+            float::dot(&wide, &wide)
+        }
+    };
+    if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 }
+}
+
+fn narrow(result: Option<f64>) -> f32 {
+    result.expect("both vectors have the index's dimension") as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use foveal_datasets::synthetic::Seeded;
+    use foveal_datasets::{Rows, Values};
+
+    use super::*;
+
+    /// Each full-vector kernel against f64, over every element type and the edges of lanes.
+    #[test]
+    fn exact_distances_agree_with_f64() {
+        let mut random = Seeded::new(3);
+        for dim in [1, 2, 15, 16, 17, 63, 64, 65, 100, 784] {
+            let bytes: Vec<u8> = (0..2 * dim).map(|_| random.next_u64() as u8).collect();
+            let signed: Vec<i8> = bytes.iter().map(|x| *x as i8).collect();
+            let floats: Vec<f32> = (0..2 * dim).map(|_| random.gaussian()).collect();
+            let halves: Vec<f16> = floats.iter().map(|x| f16::from_f32(*x)).collect();
+            for values in
+                [Values::U8(bytes), Values::I8(signed), Values::F32(floats), Values::F16(halves)]
+            {
+                let rows = Rows::new(dim, values).unwrap();
+                check(&rows);
+            }
+        }
+    }
+
+    fn check(rows: &Rows) {
+        let wide = |i| {
+            let mut out = vec![0.0; rows.dim()];
+            rows.row(i).widen_into(&mut out);
+            out.into_iter().map(f64::from).collect::<Vec<f64>>()
+        };
+        let (q, x) = (wide(0), wide(1));
+        let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+        let l2: f64 = q.iter().zip(&x).map(|(x, y)| (x - y) * (x - y)).sum();
+        let norms = (dot(&q, &q) * dot(&x, &x)).sqrt();
+        for (metric, wanted, scale) in [
+            (Metric::L2, l2, l2),
+            (Metric::InnerProduct, -dot(&q, &x), norms),
+            (Metric::Cosine, 1.0 - dot(&q, &x) / norms, 1.0),
+        ] {
+            let mut query = ExactQuery::new(metric, rows.element());
+            query.set(rows.row(0));
+            let found = f64::from(query.distance(rows.row(1)));
+            assert!(
+                (found - wanted).abs() <= 3e-6 * scale.max(1e-3),
+                "{metric} {} {}: {found} {wanted}",
+                rows.element(),
+                rows.dim()
+            );
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Scans everything: the oracle, and the maker of ground truth.
+
+use std::collections::BinaryHeap;
+
+use foveal_datasets::{ErrorKind, FileError, Metric, Rows, VectorFile};
+use rayon::prelude::*;
+
+use crate::distance::{ExactQuery, inverse_norm};
+use crate::neighbor::Neighbor;
+use crate::params::{MAX_K, ParamsError, out_of_range};
+use crate::stats::Job;
+
+/// Bytes of rows read at once.
+const CHUNK_BYTES: usize = 8 << 20;
+/// Bytes of rows that one query meets before the next one does: they stay in the cache.
+const TILE_BYTES: usize = 256 << 10;
+/// Queries of a task.
+const QUERIES_A_TASK: usize = 16;
+
+/// Why an exact search failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExactError {
+    /// A parameter cannot be used.
+    #[error(transparent)]
+    Params(#[from] ParamsError),
+    /// The base file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Base and queries have different dimensions.
+    #[error("queries have dimension {found}; the base file has {wanted}")]
+    Dim {
+        /// The queries' dimension.
+        found: usize,
+        /// The base's dimension.
+        wanted: usize,
+    },
+    /// A vector of zeros has no direction.
+    #[error("{of} row {row} is all zeros, which has no cosine")]
+    ZeroVector {
+        /// "query" or "base".
+        of: &'static str,
+        /// Its number in its file.
+        row: usize,
+    },
+    /// A query holds a number that is none.
+    #[error("query {row} holds a number that is not finite")]
+    NotFinite {
+        /// Its number among the queries.
+        row: usize,
+    },
+    /// Threads could not be had.
+    #[error("cannot start threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl ExactError {
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ExactError::Params(_) => ErrorKind::Usage,
+            ExactError::File(error) => error.kind(),
+            ExactError::Dim { .. } | ExactError::ZeroVector { .. } => ErrorKind::BadData,
+            ExactError::NotFinite { .. } => ErrorKind::BadData,
+            ExactError::Threads(_) => ErrorKind::Io,
+            ExactError::Interrupted => ErrorKind::Interrupted,
+        }
+    }
+}
+
+/// The `k` nearest rows of `base` to each of `queries` (`[q x dim]`), nearest first, equal distances
+/// smaller key first; the key is the row number. All rows where there are fewer than `k`.
+///
+/// `O(n q dim)` on `threads` threads (0: every core), reading the base once.
+///
+/// # Errors
+/// `k` of 0 or above [`MAX_K`]; dimensions that differ; a vector of zeros under cosine; what the
+/// base file holds against it; an interrupt.
+pub fn search(
+    base: &VectorFile,
+    queries: &Rows,
+    ask: &ExactAsk,
+    job: Job<'_>,
+) -> Result<Vec<Vec<Neighbor>>, ExactError> {
+    if ask.k == 0 || ask.k > MAX_K as usize {
+        return Err(out_of_range("k", ask.k, format!("1 to {MAX_K}")).into());
+    }
+    if queries.dim() != base.dim() {
+        return Err(ExactError::Dim { found: queries.dim(), wanted: base.dim() });
+    }
+    let mut scans = Vec::with_capacity(queries.len());
+    for (row, query) in queries.iter().enumerate() {
+        if !query.is_finite() {
+            return Err(ExactError::NotFinite { row });
+        }
+        if ask.metric == Metric::Cosine && query.is_zero() {
+            return Err(ExactError::ZeroVector { of: "query", row });
+        }
+        let mut exact = ExactQuery::new(ask.metric, base.element());
+        exact.set(query);
+        scans.push(Scan { query: exact, nearest: BinaryHeap::new(), k: ask.k });
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(ask.threads).build()?;
+    let row_bytes = base.dim() * base.element().size();
+    for chunk in base.chunks((CHUNK_BYTES / row_bytes).max(1)) {
+        let (first, rows) = chunk?;
+        if job.interrupted() {
+            return Err(ExactError::Interrupted);
+        }
+        pool.install(|| scan_chunk(&mut scans, &rows, first, ask.metric))?;
+        job.tell("scanning", (first + rows.len()) as u64, base.len() as u64);
+    }
+    Ok(scans.into_iter().map(Scan::into_sorted).collect())
+}
+
+/// What to look for exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExactAsk {
+    /// What "near" means.
+    pub metric: Metric,
+    /// How many rows a query gets.
+    pub k: usize,
+    /// Worker threads; 0 takes every core.
+    pub threads: usize,
+}
+
+fn scan_chunk(
+    scans: &mut [Scan],
+    rows: &Rows,
+    first: usize,
+    metric: Metric,
+) -> Result<(), ExactError> {
+    let cosine = metric == Metric::Cosine;
+    let inverse_norms: Vec<f32> = if cosine {
+        (0..rows.len()).into_par_iter().map(|i| inverse_norm(rows.row(i))).collect()
+    } else {
+        Vec::new()
+    };
+    if let Some(zero) = inverse_norms.iter().position(|norm| *norm == 0.0) {
+        return Err(ExactError::ZeroVector { of: "base", row: first + zero });
+    }
+    let tile = (TILE_BYTES / (rows.dim() * rows.element().size())).max(1);
+    scans.par_chunks_mut(QUERIES_A_TASK).for_each(|scans| {
+        let mut start = 0;
+        while start < rows.len() {
+            let end = rows.len().min(start + tile);
+            for scan in scans.iter_mut() {
+                for i in start..end {
+                    let distance = match inverse_norms.get(i) {
+                        Some(norm) => scan.query.cosine(rows.row(i), *norm),
+                        None => scan.query.distance(rows.row(i)),
+                    };
+                    scan.meet(distance, (first + i) as u64);
+                }
+            }
+            start = end;
+        }
+    });
+    Ok(())
+}
+
+/// One query and the nearest rows it has met.
+struct Scan {
+    query: ExactQuery,
+    /// Farthest on top.
+    nearest: BinaryHeap<Farthest>,
+    k: usize,
+}
+
+impl Scan {
+    #[inline(always)]
+    fn meet(&mut self, distance: f32, key: u64) {
+        if self.nearest.len() == self.k {
+            let farthest = self.nearest.peek().expect("k is at least 1");
+            // Keys come in ascending order: an equal distance loses.
+            if distance >= farthest.0.distance {
+                return;
+            }
+            self.nearest.pop();
+        }
+        self.nearest.push(Farthest(Neighbor { key, distance }));
+    }
+
+    fn into_sorted(self) -> Vec<Neighbor> {
+        self.nearest.into_sorted_vec().into_iter().map(|farthest| farthest.0).collect()
+    }
+}
+
+/// A neighbor ordered by distance, then key.
+#[derive(Clone, Copy, PartialEq)]
+struct Farthest(Neighbor);
+
+impl Eq for Farthest {}
+
+impl Ord for Farthest {
+    fn cmp(&self, other: &Farthest) -> std::cmp::Ordering {
+        self.0.order(&other.0)
+    }
+}
+
+impl PartialOrd for Farthest {
+    fn partial_cmp(&self, other: &Farthest) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}

@@ -1,0 +1,296 @@
+//! A graph over n rows, grown in batches that double (ParlayANN, PPoPP 2024).
+//!
+//! ```text
+//! the entry points know each other exactly
+//! for each batch of the rows that follow, at most as many as are in the graph already:
+//!     each row walks the frozen graph and prunes what it expanded     (parallel over rows)
+//!     the kept edges are reversed, grouped by target, sorted
+//!     each target takes its new sources, pruning when it overflows    (parallel over targets)
+//! lists are cut to the degree, and filled from the neighbors of neighbors
+//! ```
+//!
+//! Each step reads what the one before left and writes lists of its own, so the graph is the same at
+//! any thread count.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rayon::prelude::*;
+
+use super::adjacency::{Adjacency, NO_NEIGHBOR, filled};
+use super::entry_points_of;
+use super::prune::{Near, PruneRule, Pruner, nearest_first};
+use super::walk::Walk;
+use crate::disk::MemoryError;
+use crate::distance::{QueryDistance, Space};
+use crate::stats::Job;
+
+/// Nodes whose lists one task updates.
+const NODES_A_TASK: usize = 2048;
+/// A batch is at most this share of all rows: rows of one batch do not see each other.
+const LARGEST_BATCH: usize = 50;
+
+/// How a graph is grown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct GrowParams {
+    pub(crate) rule: PruneRule,
+    pub(crate) list_size: usize,
+}
+
+impl GrowParams {
+    /// Places of a list while the graph grows: reverse edges gather before a list is pruned.
+    pub(crate) fn growing_stride(&self) -> usize {
+        self.rule.max_degree + self.rule.max_degree / 4 + 1
+    }
+}
+
+/// Why a graph did not come to be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GrowError {
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Grows the graph of every row of `space` on the current rayon pool. Lists have `max_degree` places.
+pub(crate) fn grow<S: Space>(
+    space: &S,
+    params: &GrowParams,
+    job: Job<'_>,
+) -> Result<Adjacency, GrowError> {
+    let n = space.len();
+    let mut graph = Adjacency::empty(n as usize, params.growing_stride())?;
+    let first = entry_points_of(n);
+    introduce(space, params, &mut graph, first);
+    let inserted = AtomicU64::new(u64::from(first));
+    let mut start = first;
+    while start < n {
+        let largest = (n as usize / LARGEST_BATCH).max(first as usize);
+        let end = n.min(start + (start as usize).min(largest) as u32);
+        let lists = insert_batch(space, params, &graph, start..end, &|rows| {
+            let done = inserted.fetch_add(rows, Ordering::Relaxed) + rows;
+            job.tell("growing the graph", done, u64::from(n));
+            job.interrupted()
+        });
+        if job.interrupted() {
+            return Err(GrowError::Interrupted);
+        }
+        let mut edges = Vec::with_capacity(lists.iter().map(Vec::len).sum());
+        for (id, kept) in (start..end).zip(&lists) {
+            graph.places_mut(id)[..kept.len()].copy_from_slice(kept);
+            edges.extend(kept.iter().map(|target| (*target, id)));
+        }
+        edges.par_sort_unstable();
+        add_reverse(space, params, &mut graph, &edges);
+        start = end;
+    }
+    finish(space, params, graph, job)
+}
+
+/// The lists of the first rows, each pruned from all the others.
+fn introduce<S: Space>(space: &S, params: &GrowParams, graph: &mut Adjacency, first: u32) {
+    let stride = graph.stride();
+    let rows = &mut graph.lists_mut()[..first as usize * stride];
+    rows.par_chunks_mut(stride).enumerate().for_each_init(
+        Worker::<S>::new,
+        |worker, (id, list)| {
+            let id = id as u32;
+            let others: Vec<u32> = (0..first).filter(|other| *other != id).collect();
+            worker.gather(space, id, &others);
+            worker.choose(space, params);
+            write_list(list, &worker.kept);
+        },
+    );
+}
+
+/// The lists of `rows`, from walks over the graph as it stands. Stops early, with lists missing,
+/// when `told` says so.
+fn insert_batch<S: Space>(
+    space: &S,
+    params: &GrowParams,
+    graph: &Adjacency,
+    rows: std::ops::Range<u32>,
+    told: &(dyn Fn(u64) -> bool + Sync),
+) -> Vec<Vec<u32>> {
+    let entry_points = entry_points_of(rows.start);
+    let tasks: Vec<u32> = rows.clone().step_by(256).collect();
+    tasks
+        .into_par_iter()
+        .map_init(Worker::<S>::new, |worker, start| {
+            let task = start..rows.end.min(start + 256);
+            if told(task.len() as u64) {
+                return Vec::new();
+            }
+            let lists = task.map(|id| {
+                worker.walk(space, params.list_size, graph, (id, entry_points));
+                worker.choose(space, params);
+                worker.kept.clone()
+            });
+            lists.collect()
+        })
+        .flatten_iter()
+        .collect()
+}
+
+/// Adds `edges` (target, source; sorted) to the lists of their targets.
+fn add_reverse<S: Space>(
+    space: &S,
+    params: &GrowParams,
+    graph: &mut Adjacency,
+    edges: &[(u32, u32)],
+) {
+    let stride = graph.stride();
+    let tasks = graph.lists_mut().par_chunks_mut(NODES_A_TASK * stride).enumerate();
+    tasks.for_each_init(Worker::<S>::new, |worker, (task, lists)| {
+        let base = (task * NODES_A_TASK) as u32;
+        let end = base.saturating_add(NODES_A_TASK as u32);
+        let from = edges.partition_point(|(target, _)| *target < base);
+        let to = edges.partition_point(|(target, _)| *target < end);
+        for group in edges[from..to].chunk_by(|x, y| x.0 == y.0) {
+            let target = group[0].0;
+            let list = &mut lists[(target - base) as usize * stride..][..stride];
+            worker.take_in(space, params, target, (list, group));
+        }
+    });
+}
+
+/// Cuts lists to the degree and fills them with the nearest neighbors of neighbors.
+fn finish<S: Space>(
+    space: &S,
+    params: &GrowParams,
+    graph: Adjacency,
+    job: Job<'_>,
+) -> Result<Adjacency, GrowError> {
+    let degree = params.rule.max_degree;
+    let n = graph.len();
+    let mut finished = Adjacency::empty(n, degree)?;
+    let done = AtomicU64::new(0);
+    let tasks = finished.lists_mut().par_chunks_mut(NODES_A_TASK * degree).enumerate();
+    tasks.for_each_init(Worker::<S>::new, |worker, (task, lists)| {
+        if job.interrupted() {
+            return;
+        }
+        for (i, list) in lists.chunks_mut(degree).enumerate() {
+            let id = (task * NODES_A_TASK + i) as u32;
+            worker.complete(space, params, &graph, id);
+            write_list(list, &worker.kept);
+        }
+        let nodes = (lists.len() / degree) as u64;
+        job.tell("finishing lists", done.fetch_add(nodes, Ordering::Relaxed) + nodes, n as u64);
+    });
+    if job.interrupted() { Err(GrowError::Interrupted) } else { Ok(finished) }
+}
+
+fn write_list(list: &mut [u32], kept: &[u32]) {
+    list[..kept.len()].copy_from_slice(kept);
+    list[kept.len()..].fill(NO_NEIGHBOR);
+}
+
+/// What one thread needs to choose neighbors.
+struct Worker<S: Space> {
+    walk: Walk,
+    pruner: Pruner<S>,
+    scratch: S::Scratch,
+    candidates: Vec<Near>,
+    ids: Vec<u32>,
+    distances: Vec<f32>,
+    kept: Vec<u32>,
+}
+
+impl<S: Space> Worker<S> {
+    fn new() -> Worker<S> {
+        Worker {
+            walk: Walk::new(),
+            pruner: Pruner::default(),
+            scratch: S::Scratch::default(),
+            candidates: Vec::new(),
+            ids: Vec::new(),
+            distances: Vec::new(),
+            kept: Vec::new(),
+        }
+    }
+
+    /// Candidates: every node that a walk toward the row expanded.
+    fn walk(&mut self, space: &S, list_size: usize, graph: &Adjacency, (id, entries): (u32, u32)) {
+        let distance = space.from_row(id, &mut self.scratch);
+        self.candidates.clear();
+        self.walk.begin(list_size, None, entries, &distance);
+        while let Some(near) = self.walk.expand(graph, &distance) {
+            self.candidates.push(near);
+            self.walk.score(&distance);
+        }
+        self.candidates.sort_unstable_by(nearest_first);
+        // The lossy table of seen ids may let a dropped node in, and be expanded, again.
+        self.candidates.dedup();
+    }
+
+    /// Candidates: the ids given, which are distinct and not `id`.
+    fn gather(&mut self, space: &S, id: u32, others: &[u32]) {
+        let distance = space.from_row(id, &mut self.scratch);
+        others.iter().for_each(|other| distance.prefetch(*other));
+        self.distances.resize(self.distances.len().max(others.len()), 0.0);
+        distance.distances(others, &mut self.distances);
+        self.candidates.clear();
+        self.candidates.extend(self.distances.iter().copied().zip(others.iter().copied()));
+        self.candidates.sort_unstable_by(nearest_first);
+    }
+
+    /// The neighbors among the candidates, in `kept`.
+    fn choose(&mut self, space: &S, params: &GrowParams) {
+        self.pruner.prune(space, &params.rule, &self.candidates, &mut self.kept);
+    }
+
+    /// Adds the sources of `group` to the list of `target`.
+    fn take_in(
+        &mut self,
+        space: &S,
+        params: &GrowParams,
+        target: u32,
+        (list, group): (&mut [u32], &[(u32, u32)]),
+    ) {
+        let length = filled(list);
+        let sources = group.iter().map(|(_, source)| *source);
+        if length + group.len() <= list.len() {
+            for (place, source) in list[length..].iter_mut().zip(sources) {
+                *place = source;
+            }
+            return;
+        }
+        // A row that was inserted in this batch may know the target already: never both ways yet,
+        // since rows of one batch do not see each other; so all ids are distinct.
+        let mut ids = std::mem::take(&mut self.ids);
+        ids.clear();
+        ids.extend_from_slice(&list[..length]);
+        ids.extend(sources);
+        self.gather(space, target, &ids);
+        self.ids = ids;
+        self.choose(space, params);
+        write_list(list, &self.kept);
+    }
+
+    /// The finished list of a node in `kept`: its own neighbors, pruned if they are too many, then
+    /// the nearest of their neighbors.
+    fn complete(&mut self, space: &S, params: &GrowParams, graph: &Adjacency, id: u32) {
+        let degree = params.rule.max_degree;
+        let own = graph.neighbors(id);
+        if own.len() >= degree {
+            self.gather(space, id, own);
+            self.choose(space, params);
+            self.pruner.fill(&params.rule, &mut self.kept);
+            return;
+        }
+        own.iter().for_each(|neighbor| graph.prefetch(*neighbor));
+        let mut ids = std::mem::take(&mut self.ids);
+        ids.clear();
+        ids.extend(own.iter().flat_map(|neighbor| graph.neighbors(*neighbor)));
+        ids.sort_unstable();
+        ids.dedup();
+        ids.retain(|other| *other != id && !own.contains(other));
+        self.gather(space, id, &ids);
+        self.ids = ids;
+        self.kept.clear();
+        self.kept.extend_from_slice(own);
+        let missing = degree - own.len();
+        self.kept.extend(self.candidates.iter().take(missing).map(|(_, id)| *id));
+    }
+}

@@ -1,0 +1,229 @@
+//! Best-first (beam) search over a graph.
+//!
+//! ```text
+//! pool = the nearest entry point                       capacity L, sorted
+//! loop v = nearest entry of the pool not expanded yet; none: done
+//!      fresh = neighbors of v not seen yet             each one's code is prefetched as it is found
+//!      distances of all of fresh in one call           the next list was prefetched a hop before
+//!      pool takes them
+//! ```
+//!
+//! A hop is two steps, `expand` and `score`, so that one thread can take turns between walks and let
+//! one walk's memory arrive while it computes for another.
+
+use super::adjacency::{Adjacency, NO_NEIGHBOR};
+use crate::distance::QueryDistance;
+use crate::kernel::Level;
+use crate::kernel::ordered::{EMPTY, OfferKernel, distance_of_bits, key, offer};
+
+/// Entry codes scored in one call.
+const ENTRY_BATCH: u32 = 64;
+
+/// The state of one walk; reused from query to query without allocating.
+pub(crate) struct Walk {
+    /// The candidate pool: `[list_size]` keys, ascending.
+    pool: Vec<u64>,
+    /// No place before this one waits for expansion.
+    cursor: usize,
+    seen: Seen,
+    fresh: Vec<u32>,
+    distances: Vec<f32>,
+    offer: OfferKernel,
+    stop: Option<StopRule>,
+    /// Distances computed in this walk.
+    pub(crate) computed: u32,
+    /// Nodes expanded in this walk.
+    pub(crate) hops: u32,
+}
+
+/// Stop, and take no candidate, beyond `factor` times the distance of the k-th best so far
+/// (distance-adaptive beam search, NeurIPS 2025; distances here are squared).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct StopRule {
+    pub(crate) k: usize,
+    pub(crate) factor: f32,
+}
+
+impl Walk {
+    pub(crate) fn new() -> Walk {
+        Walk {
+            pool: Vec::new(),
+            cursor: 0,
+            seen: Seen::new(),
+            fresh: Vec::new(),
+            distances: vec![0.0; ENTRY_BATCH as usize],
+            offer: offer(Level::in_use()),
+            stop: None,
+            computed: 0,
+            hops: 0,
+        }
+    }
+
+    /// Starts a walk with a pool of `list_size` at the nearest of the ids `0..entry_points`.
+    pub(crate) fn begin(
+        &mut self,
+        list_size: usize,
+        stop: Option<StopRule>,
+        entry_points: u32,
+        distance: &impl QueryDistance,
+    ) {
+        self.pool.clear();
+        self.pool.resize(list_size, EMPTY);
+        self.cursor = 0;
+        self.seen.begin();
+        self.fresh.clear();
+        self.stop = stop;
+        self.hops = 0;
+        self.computed = entry_points;
+        let mut nearest = EMPTY;
+        let mut at = 0;
+        while at < entry_points {
+            let end = (at + ENTRY_BATCH).min(entry_points);
+            self.fresh.clear();
+            self.fresh.extend(at..end);
+            self.distances.resize(self.distances.len().max(self.fresh.len()), 0.0);
+            distance.distances(&self.fresh, &mut self.distances);
+            for (id, distance) in self.fresh.iter().zip(&self.distances) {
+                nearest = nearest.min(key(*distance, *id));
+            }
+            at = end;
+        }
+        self.fresh.clear();
+        if nearest != EMPTY {
+            self.seen.insert(id_of(nearest));
+            self.pool[0] = nearest;
+        }
+    }
+
+    /// Takes the nearest node that waits, and asks the memory for what its unseen neighbors need.
+    /// Returns the node with its distance; `None` when the walk is over.
+    #[inline(always)]
+    pub(crate) fn expand(
+        &mut self,
+        graph: &Adjacency,
+        distance: &impl QueryDistance,
+    ) -> Option<(f32, u32)> {
+        let nearest = self.next_waiting()?;
+        self.pool[self.cursor] |= 1;
+        self.cursor += 1;
+        if let Some(next) = self.pool.get(self.cursor).filter(|next| **next & 1 == 0) {
+            graph.prefetch(id_of(*next));
+        }
+        self.fresh.clear();
+        for id in graph.places(id_of(nearest)) {
+            if *id == NO_NEIGHBOR {
+                break;
+            }
+            if self.seen.insert(*id) {
+                distance.prefetch(*id);
+                self.fresh.push(*id);
+            }
+        }
+        self.hops += 1;
+        Some((distance_of_key(nearest), id_of(nearest)))
+    }
+
+    /// Computes the distances of what `expand` found and lets the pool take them.
+    #[inline(always)]
+    pub(crate) fn score(&mut self, distance: &impl QueryDistance) {
+        if self.fresh.is_empty() {
+            return;
+        }
+        if self.distances.len() < self.fresh.len() {
+            self.distances.resize(self.fresh.len(), 0.0);
+        }
+        distance.distances(&self.fresh, &mut self.distances);
+        self.computed += self.fresh.len() as u32;
+        let limit = self.limit();
+        let first = (self.offer)(&mut self.pool, limit, &self.fresh, &self.distances);
+        self.cursor = self.cursor.min(first);
+    }
+
+    /// The candidates found: ids with their distances, nearest first.
+    pub(crate) fn found(&self) -> impl Iterator<Item = (f32, u32)> {
+        let keys = self.pool.iter().take_while(|key| **key != EMPTY);
+        keys.map(|key| (distance_of_key(*key), id_of(*key)))
+    }
+
+    fn next_waiting(&mut self) -> Option<u64> {
+        while let Some(key) = self.pool.get(self.cursor) {
+            // An empty place has the expanded bit set as well.
+            if key & 1 == 0 {
+                return (distance_of_key(*key) <= self.limit()).then_some(*key);
+            }
+            if *key == EMPTY {
+                return None;
+            }
+            self.cursor += 1;
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn limit(&self) -> f32 {
+        let Some(rule) = self.stop else { return f32::INFINITY };
+        match self.pool.get(rule.k - 1) {
+            Some(key) if *key != EMPTY => distance_of_key(*key) * rule.factor,
+            _ => f32::INFINITY,
+        }
+    }
+}
+
+fn id_of(key: u64) -> u32 {
+    (key as u32) >> 1
+}
+
+fn distance_of_key(key: u64) -> f32 {
+    distance_of_bits((key >> 32) as u32)
+}
+
+/// Which ids a walk has seen, approximately: an id may be forgotten when another one takes its slot,
+/// which costs a distance computed twice; an id not seen is never taken for one that was.
+struct Seen {
+    /// Low id bits pick the slot; it holds the high id bits and the number of the walk.
+    slots: Box<[u32]>,
+    walk: u32,
+}
+
+impl Seen {
+    const SLOT_BITS: u32 = 14;
+    /// Ids are below 2^31, so their high bits take 17 and the number of the walk 15.
+    const HIGH_BITS: u32 = 31 - Seen::SLOT_BITS;
+
+    fn new() -> Seen {
+        Seen { slots: vec![0; 1 << Seen::SLOT_BITS].into_boxed_slice(), walk: 0 }
+    }
+
+    fn begin(&mut self) {
+        self.walk += 1;
+        if self.walk >> (32 - Seen::HIGH_BITS) != 0 {
+            self.slots.fill(0);
+            self.walk = 1;
+        }
+    }
+
+    /// Whether the id was not there; it is now.
+    #[inline(always)]
+    fn insert(&mut self, id: u32) -> bool {
+        let slot = &mut self.slots[(id & ((1 << Seen::SLOT_BITS) - 1)) as usize];
+        let mark = self.walk << Seen::HIGH_BITS | id >> Seen::SLOT_BITS;
+        std::mem::replace(slot, mark) != mark
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seen_is_never_wrong_about_the_unseen() {
+        let mut seen = Seen::new();
+        for walk in 0..70_000u32 {
+            seen.begin();
+            let id = walk.wrapping_mul(2_654_435_761) >> 1;
+            assert!(seen.insert(id), "walk {walk}");
+            assert!(!seen.insert(id));
+            assert!(seen.insert(id ^ 1 << 30), "another id of the same slot");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Arithmetic: the loops over lanes, and the only place that asks the CPU what it can do.
+//!
+//! | file | what it computes |
+//! |---|---|
+//! | `nibble` | distances of 4-bit codes to a signed 8-bit query |
+//! | `planar` | distances of 8-bit codes to a query of one or two signed 8-bit planes |
+//! | `byte_l2` | exact squared L2 between byte rows |
+//! | `ordered` | insertion into a sorted array of keys |
+//! | `float` | Hadamard butterflies, sums, f16 rows |
+//!
+//! Every kernel takes a whole batch, so that the call through a function pointer costs nothing, and
+//! has a portable twin with the same integer sums; the floating-point steps around them are written
+//! in one fixed order without fused multiply-add, so that every level returns the same bits.
+
+use std::sync::LazyLock;
+
+pub(crate) mod byte_l2;
+pub(crate) mod float;
+pub(crate) mod nibble;
+pub(crate) mod ordered;
+pub(crate) mod planar;
+
+/// Bytes of a cache line: codes are whole lines, so that a code never costs one line more.
+pub(crate) const LINE: usize = 64;
+
+/// What the CPU can do, in steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// Any 64-bit CPU.
+    Portable,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
+    Avx512,
+}
+
+impl Level {
+    /// The best level of this CPU.
+    pub(crate) fn best() -> Level {
+        static BEST: LazyLock<Level> = LazyLock::new(Level::detect);
+        *BEST
+    }
+
+    fn detect() -> Level {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni");
+            if avx2 && avx512 {
+                return Level::Avx512;
+            }
+            if avx2 {
+                return Level::Avx2;
+            }
+        }
+        Level::Portable
+    }
+
+    /// The level in use: the best one, or a lower one that `FOVEAL_CPU` names.
+    pub(crate) fn in_use() -> Level {
+        static LEVEL: LazyLock<Level> = LazyLock::new(|| {
+            let wanted = match std::env::var("FOVEAL_CPU").as_deref() {
+                Ok("portable") => Level::Portable,
+                Ok("avx2") => Level::Avx2,
+                _ => Level::Avx512,
+            };
+            wanted.min(Level::best())
+        });
+        *LEVEL
+    }
+
+    /// Every level this CPU has, for tests that compare them.
+    #[cfg(test)]
+    pub(crate) fn available() -> impl Iterator<Item = Level> {
+        [Level::Portable, Level::Avx2, Level::Avx512]
+            .into_iter()
+            .filter(|level| *level <= Level::best())
+    }
+}
+
+/// Asks for the cache line that holds byte `offset` of `bytes`; does nothing past its end.
+#[inline(always)]
+pub(crate) fn prefetch(bytes: &[u8], offset: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if offset < bytes.len() {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: `offset` lies inside `bytes`, as the line above checked; a prefetch reads nothing.
+        unsafe { _mm_prefetch(bytes.as_ptr().add(offset).cast(), _MM_HINT_T0) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (bytes, offset);
+}
+
+/// Panics unless every id names a record of `stride` bytes inside `codes`.
+#[inline(always)]
+fn check_ids(codes: &[u8], stride: usize, ids: &[u32], out: &[f32]) {
+    assert!(out.len() >= ids.len(), "one place an id");
+    let largest = ids.iter().copied().max().unwrap_or(0) as usize;
+    assert!(ids.is_empty() || (largest + 1) * stride <= codes.len(), "id {largest} has no code");
+}

@@ -1,0 +1,212 @@
+//! A sorted array of keys that takes new ones: the candidate pool's inner loop.
+//!
+//! A key holds everything that orders a candidate in one integer: order-preserving bits of the
+//! distance, then the id, then one bit for "expanded". Unused places hold `u64::MAX`.
+
+use super::Level;
+
+/// No candidate: sorts behind every key.
+pub(crate) const EMPTY: u64 = u64::MAX;
+
+/// The bits of a distance as an integer of the same order; -0 sorts before 0.
+#[inline(always)]
+pub(crate) fn ordered_bits(distance: f32) -> u32 {
+    let bits = distance.to_bits();
+    bits ^ (((bits as i32 >> 31) as u32) | 0x8000_0000)
+}
+
+/// The distance whose `ordered_bits` these are.
+#[inline(always)]
+pub(crate) fn distance_of_bits(bits: u32) -> f32 {
+    f32::from_bits(if bits & 0x8000_0000 != 0 { bits ^ 0x8000_0000 } else { !bits })
+}
+
+/// The key of a candidate that is not expanded.
+#[inline(always)]
+pub(crate) fn key(distance: f32, id: u32) -> u64 {
+    u64::from(ordered_bits(distance)) << 32 | u64::from(id) << 1
+}
+
+/// `offer(keys, limit, ids, distances)`: puts the candidates whose distance is at most `limit` into
+/// `keys` (ascending, full length is the capacity), dropping the last ones; an entry that is there
+/// already, expanded or not, stays as it is. Returns the first place that changed, or the length.
+pub(crate) type OfferKernel = fn(&mut [u64], f32, &[u32], &[f32]) -> usize;
+
+/// The kernel of a level.
+///
+/// Panics if this CPU lacks the level.
+pub(crate) fn offer(level: Level) -> OfferKernel {
+    assert!(level <= Level::best(), "the CPU lacks {level:?}");
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => avx512,
+        _ => portable,
+    }
+}
+
+fn portable(keys: &mut [u64], limit: f32, ids: &[u32], distances: &[f32]) -> usize {
+    let capacity = keys.len();
+    let mut first = capacity;
+    for (id, distance) in ids.iter().zip(distances) {
+        let key = key(*distance, *id);
+        if *distance > limit || key >= keys[capacity - 1] {
+            continue;
+        }
+        let place = keys.partition_point(|other| *other < key);
+        if keys[place] | 1 == key | 1 {
+            continue;
+        }
+        keys.copy_within(place..capacity - 1, place + 1);
+        keys[place] = key;
+        first = first.min(place);
+    }
+    first
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512(keys: &mut [u64], limit: f32, ids: &[u32], distances: &[f32]) -> usize {
+    assert!(!keys.is_empty() && distances.len() >= ids.len());
+    // SAFETY: `offer`, the only way here, checked the level; the line above, the lengths.
+    unsafe { x86::avx512(keys, limit, ids, distances) }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{key, ordered_bits};
+
+    /// From this capacity on a binary search finds a place faster than counting does.
+    const COUNTED: usize = 128;
+
+    /// The sums of the 16 lanes of each of four vectors, in order.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[inline]
+    pub(crate) fn sum_lanes_of_four(sums: [__m512i; 4]) -> __m128i {
+        let eighths = sums.map(|sum| {
+            let half =
+                _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64::<1>(sum));
+            _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
+        });
+        let pair = |x: __m128i, y: __m128i| {
+            _mm_add_epi32(_mm_unpacklo_epi32(x, y), _mm_unpackhi_epi32(x, y))
+        };
+        let (first, second) = (pair(eighths[0], eighths[1]), pair(eighths[2], eighths[3]));
+        _mm_add_epi32(_mm_unpacklo_epi64(first, second), _mm_unpackhi_epi64(first, second))
+    }
+
+    /// # Safety
+    /// AVX-512 F and VL are there; `keys` is not empty; `distances` is as long as `ids`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) unsafe fn avx512(
+        keys: &mut [u64],
+        limit: f32,
+        ids: &[u32],
+        distances: &[f32],
+    ) -> usize {
+        let capacity = keys.len();
+        let limit = ordered_bits(limit);
+        let mut first = capacity;
+        for (id, distance) in ids.iter().zip(distances) {
+            let key = key(*distance, *id);
+            if key >= keys[capacity - 1] || (key >> 32) as u32 > limit {
+                continue;
+            }
+            let place = if capacity <= COUNTED {
+                let wanted = _mm512_set1_epi64(key as i64);
+                let mut below = 0;
+                let mut at = 0;
+                while at + 8 <= capacity {
+                    // SAFETY: `at + 8 <= capacity`.
+                    let some = unsafe { _mm512_loadu_si512(keys.as_ptr().add(at).cast()) };
+                    below += _mm512_cmplt_epu64_mask(some, wanted).count_ones() as usize;
+                    at += 8;
+                }
+                below + keys[at..].iter().filter(|other| **other < key).count()
+            } else {
+                keys.partition_point(|other| *other < key)
+            };
+            if keys[place] | 1 == key | 1 {
+                continue;
+            }
+            let mut end = capacity;
+            // SAFETY: every access lies in `place..capacity`, since `place < capacity` (the last
+            // key is larger); each block is read before anything at or above it is written.
+            unsafe {
+                let keys = keys.as_mut_ptr();
+                while end - place > 8 {
+                    let block = _mm512_loadu_si512(keys.add(end - 9).cast());
+                    _mm512_storeu_si512(keys.add(end - 8).cast(), block);
+                    end -= 8;
+                }
+                let rest = ((1u32 << (end - place - 1)) - 1) as u8;
+                let block = _mm512_maskz_loadu_epi64(rest, keys.add(place).cast());
+                _mm512_mask_storeu_epi64(keys.add(place + 1).cast(), rest, block);
+            }
+            keys[place] = key;
+            first = first.min(place);
+        }
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foveal_datasets::synthetic::Seeded;
+
+    use super::*;
+
+    #[test]
+    fn bits_keep_the_order_of_distances() {
+        let distances = [f32::NEG_INFINITY, -5.0, -1e-40, 0.0, 1e-40, 0.5, 3e38, f32::INFINITY];
+        for pair in distances.windows(2) {
+            assert!(ordered_bits(pair[0]) < ordered_bits(pair[1]), "{pair:?}");
+        }
+        for distance in distances {
+            assert_eq!(distance_of_bits(ordered_bits(distance)), distance);
+        }
+    }
+
+    /// The slow twin: a sorted set of everything offered, cut to the capacity.
+    #[test]
+    fn levels_keep_the_best_of_all_offers() {
+        let mut random = Seeded::new(10);
+        for capacity in [1, 2, 7, 8, 9, 16, 63, 64, 65, 128, 129, 300] {
+            let offers: Vec<(u32, f32)> = (0..700)
+                .map(|_| random.below(400) as u32)
+                .map(|id| (id, (f64::from(id) * 0.618).fract() as f32 - 0.3))
+                .collect();
+            let limit = 0.6;
+            let mut wanted: Vec<u64> = offers
+                .iter()
+                .filter(|(_, distance)| *distance <= limit)
+                .map(|(id, distance)| key(*distance, *id))
+                .collect();
+            wanted.sort_unstable();
+            wanted.dedup();
+            wanted.resize(wanted.len().max(capacity), EMPTY);
+            for level in Level::available() {
+                let mut keys = vec![EMPTY; capacity];
+                for batch in offers.chunks(13) {
+                    let (ids, distances): (Vec<u32>, Vec<f32>) = batch.iter().copied().unzip();
+                    let before = keys.clone();
+                    let first = offer(level)(&mut keys, limit, &ids, &distances);
+                    let changed = before.iter().zip(&keys).position(|(x, y)| x != y);
+                    assert_eq!(first, changed.unwrap_or(capacity), "{level:?} {capacity}");
+                }
+                assert_eq!(keys, wanted[..capacity], "{level:?} {capacity}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_expanded_entry_is_not_offered_twice() {
+        for level in Level::available() {
+            let mut keys = vec![EMPTY; 8];
+            offer(level)(&mut keys, f32::INFINITY, &[5], &[1.0]);
+            keys[0] |= 1;
+            assert_eq!(offer(level)(&mut keys, f32::INFINITY, &[5], &[1.0]), 8);
+            assert_eq!(keys[1], EMPTY);
+        }
+    }
+}

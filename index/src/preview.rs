@@ -1,0 +1,83 @@
+//! Query -> candidates, in RAM: the walk over codes. The only room that names both a graph and a
+//! quantizer.
+//!
+//! No allocation, lock or system call between `begin` and `candidates` once a slot has seen a query
+//! of the same parameters.
+
+use foveal_datasets::{Metric, Row};
+
+use crate::disk::RamArray;
+use crate::distance::QueryDistance;
+use crate::graph::adjacency::Adjacency;
+use crate::graph::walk::{StopRule, Walk};
+use crate::neighbor::Candidate;
+use crate::params::SearchParams;
+use crate::quantizer::{PreparedQuery, Quantizer};
+
+/// Beyond this multiple of the k-th best squared distance nothing is taken or expanded.
+const STOP_FACTOR: f32 = 1.0;
+
+/// The first stage: codes and graph of one index.
+pub(crate) struct Preview {
+    pub(crate) quantizer: Quantizer,
+    /// `[n x stride]`, in graph order.
+    pub(crate) codes: RamArray<u8>,
+    pub(crate) graph: Adjacency,
+    pub(crate) entry_points: u32,
+    pub(crate) metric: Metric,
+}
+
+/// The state of one query in preview.
+pub(crate) struct PreviewSlot {
+    walk: Walk,
+    query: PreparedQuery,
+    candidates: Vec<Candidate>,
+}
+
+impl PreviewSlot {
+    pub(crate) fn new() -> PreviewSlot {
+        PreviewSlot { walk: Walk::new(), query: PreparedQuery::default(), candidates: Vec::new() }
+    }
+
+    /// Distances computed and nodes expanded for the query.
+    pub(crate) fn counts(&self) -> (u32, u32) {
+        (self.walk.computed, self.walk.hops)
+    }
+}
+
+impl Preview {
+    /// Takes a query and finds where its walk starts.
+    pub(crate) fn begin(&self, slot: &mut PreviewSlot, query: Row<'_>, params: &SearchParams) {
+        slot.query.prepare(&self.quantizer, query);
+        let distance = self.quantizer.distance(&self.codes, &slot.query);
+        let stop = None::<StopRule>;
+        slot.walk.begin(params.list_size as usize, stop, self.entry_points, &distance);
+        slot.walk.expand(&self.graph, &distance);
+    }
+
+    /// One hop; false when the walk is over.
+    #[inline(always)]
+    pub(crate) fn hop(&self, slot: &mut PreviewSlot) -> bool {
+        let distance = self.quantizer.distance(&self.codes, &slot.query);
+        slot.walk.score(&distance);
+        slot.walk.expand(&self.graph, &distance).is_some()
+    }
+
+    /// The candidates of a walk that is over, best first, in shown distances: at most `most`.
+    pub(crate) fn candidates<'a>(&self, slot: &'a mut PreviewSlot, most: usize) -> &'a [Candidate] {
+        let distance = self.quantizer.distance(&self.codes, &slot.query);
+        let (scale, add) = self.quantizer.shown(&slot.query);
+        slot.candidates.clear();
+        slot.candidates.extend(slot.walk.found().take(most).map(|(estimate, id)| Candidate {
+            id,
+            estimate: estimate * scale + add,
+            error: distance.error(id) * scale,
+        }));
+        &slot.candidates
+    }
+
+    /// Bytes in RAM.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.codes.bytes() + std::mem::size_of_val(self.graph.lists()) as u64
+    }
+}

@@ -1,0 +1,190 @@
+//! Rows -> records.
+
+use foveal_datasets::{Metric, Row, Rows};
+use half::f16;
+
+use super::grid::{Factors, Grid};
+use super::{Kind, NIBBLES_A_LINE, OFFSET, Quantizer, STOLEN_DIMS, last_line_bytes};
+use crate::kernel::{LINE, float};
+
+/// What a build must know of rows beside their codes: the largest values over them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct RowFacts {
+    /// The largest squared norm (1 under cosine).
+    pub(crate) square: f32,
+    /// The largest squared norm of a residual.
+    pub(crate) residual_square: f32,
+}
+
+impl RowFacts {
+    /// The facts of both sets of rows.
+    pub(crate) fn and(self, other: RowFacts) -> RowFacts {
+        RowFacts {
+            square: self.square.max(other.square),
+            residual_square: self.residual_square.max(other.residual_square),
+        }
+    }
+}
+
+/// The mean of rows (of unit rows under cosine), summed in order in f64. `[dim]`.
+pub(super) fn mean(metric: Metric, rows: &Rows) -> Vec<f32> {
+    let mut sums = vec![0.0f64; rows.dim()];
+    let mut wide = vec![0.0f32; rows.dim()];
+    for row in rows.iter() {
+        row.widen_into(&mut wide);
+        to_search_space(metric, &mut wide);
+        sums.iter_mut().zip(&wide).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
+    let count = rows.len().max(1) as f64;
+    sums.into_iter().map(|sum| (sum / count) as f32).collect()
+}
+
+/// Divides by the norm under cosine; returns the squared norm of what came.
+pub(super) fn to_search_space(metric: Metric, vector: &mut [f32]) -> f32 {
+    let square = float::dot(vector, vector);
+    if metric == Metric::Cosine && square > 0.0 {
+        // Twice: a norm near the ends of f32's range loses digits in its square.
+        let largest = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        vector.iter_mut().for_each(|x| *x /= largest);
+        let norm = float::dot(vector, vector).sqrt();
+        vector.iter_mut().for_each(|x| *x /= norm);
+    }
+    square
+}
+
+/// Turns rows into records; one a thread, owns its scratch.
+pub(crate) struct Encoder<'a> {
+    quantizer: &'a Quantizer,
+    grid: Option<Grid>,
+    residual: Vec<f32>,
+}
+
+impl<'a> Encoder<'a> {
+    pub(crate) fn new(quantizer: &'a Quantizer) -> Encoder<'a> {
+        let dim = quantizer.dim;
+        let grid = quantizer.rotation.as_ref().map(|_| match quantizer.kind {
+            Kind::Nibble { stolen } => Grid::nibbles(dim, if stolen { STOLEN_DIMS } else { 0 }),
+            _ => Grid::bytes(dim),
+        });
+        Encoder { quantizer, grid, residual: vec![0.0; dim] }
+    }
+
+    /// Writes the record of `row` (`[stride]` bytes), whole, and tells its facts; allocates nothing.
+    /// The squared norm told is infinite where f32 cannot hold it: such a row has no code.
+    pub(crate) fn encode(&mut self, row: Row<'_>, record: &mut [u8]) -> RowFacts {
+        let quantizer = self.quantizer;
+        let norm_square = self.turn(row);
+        let square = if quantizer.metric == Metric::Cosine { 1.0 } else { norm_square };
+        record.fill(0);
+        let Some(grid) = &mut self.grid else {
+            write_bytes(quantizer, row, norm_square, record);
+            return RowFacts { square, residual_square: square };
+        };
+        let (point, factors) = grid.fit(&self.residual);
+        match quantizer.kind {
+            Kind::Nibble { stolen } => write_nibbles(quantizer, point, factors, stolen, record),
+            _ => {
+                for (byte, value) in record.iter_mut().zip(point) {
+                    *byte = (*value as i32 + OFFSET) as u8;
+                }
+                write_planar_factors(record, factors);
+            }
+        }
+        RowFacts { square, residual_square: factors.square }
+    }
+}
+
+impl Encoder<'_> {
+    /// The rotated residual of a row, in place; returns the squared norm of the row as it came.
+    fn turn(&mut self, row: Row<'_>) -> f32 {
+        row.widen_into(&mut self.residual);
+        let norm_square = to_search_space(self.quantizer.metric, &mut self.residual);
+        if let Some(rotation) = &self.quantizer.rotation {
+            let mean = &self.quantizer.spec.mean;
+            self.residual.iter_mut().zip(mean).for_each(|(x, mean)| *x -= mean);
+            rotation.apply(&mut self.residual);
+        }
+        norm_square
+    }
+
+    /// The mean share of a residual's squared norm that its code misses, over `rows` in order.
+    pub(super) fn missed_share(&mut self, rows: &Rows) -> f32 {
+        let mut sum = 0.0f64;
+        for row in rows.iter() {
+            self.turn(row);
+            let Some(grid) = &mut self.grid else { return 0.0 };
+            let (point, factors) = grid.fit(&self.residual);
+            if factors.square > 0.0 {
+                let length = float::dot(point, point) * factors.scale * factors.scale;
+                sum += f64::from((length / factors.square - 1.0).max(0.0));
+            }
+        }
+        (sum / rows.len().max(1) as f64) as f32
+    }
+}
+
+fn write_bytes(quantizer: &Quantizer, row: Row<'_>, norm_square: f32, record: &mut [u8]) {
+    match row {
+        Row::U8(values) => record[..values.len()].copy_from_slice(values),
+        Row::I8(values) => {
+            record.iter_mut().zip(values).for_each(|(byte, x)| *byte = *x as u8 ^ 0x80);
+        }
+        _ => unreachable!("codes are exact for byte rows alone"),
+    }
+    if quantizer.kind == Kind::Planar {
+        let factors = match quantizer.metric {
+            Metric::Cosine => Factors { scale: 1.0 / norm_square.sqrt(), square: 1.0 },
+            _ => Factors { scale: 1.0, square: norm_square },
+        };
+        write_planar_factors(record, factors);
+    }
+}
+
+fn write_planar_factors(record: &mut [u8], factors: Factors) {
+    let end = record.len();
+    record[end - 8..end - 4].copy_from_slice(&factors.scale.to_le_bytes());
+    record[end - 4..].copy_from_slice(&factors.square.to_le_bytes());
+}
+
+fn write_nibbles(
+    quantizer: &Quantizer,
+    point: &[f32],
+    factors: Factors,
+    stolen: bool,
+    record: &mut [u8],
+) {
+    let coarse = if stolen { STOLEN_DIMS } else { 0 };
+    for (i, (value, at)) in point.iter().zip(nibble_places(point.len())).enumerate() {
+        let level = if i < coarse { value + 7.0 } else { value + 7.5 } as u8;
+        record[at.byte] |= level << at.shift;
+    }
+    let scale = f16::from_f32(factors.scale / quantizer.spec.scale_unit);
+    let square = f16::from_f32(factors.square / quantizer.spec.add_unit);
+    let word = u32::from(scale.to_bits()) | u32::from(square.to_bits()) << 16;
+    if stolen {
+        (0..32).for_each(|i| record[i] |= (word >> i & 1) as u8);
+    } else {
+        let end = record.len();
+        record[end - 4..].copy_from_slice(&word.to_le_bytes());
+    }
+}
+
+/// Where a dimension's nibble lies in a record.
+pub(super) struct NibblePlace {
+    pub(super) byte: usize,
+    pub(super) shift: u32,
+}
+
+/// The places of dimensions `0..dim` of a 4-bit record, in order.
+pub(super) fn nibble_places(dim: usize) -> impl Iterator<Item = NibblePlace> {
+    let full_lines = (dim - 1) / NIBBLES_A_LINE;
+    (0..dim).map(move |i| {
+        let (line, place) = (i / NIBBLES_A_LINE, i % NIBBLES_A_LINE);
+        let half = if line < full_lines { LINE } else { last_line_bytes(dim) };
+        if place < half {
+            NibblePlace { byte: line * LINE + place, shift: 0 }
+        } else {
+            NibblePlace { byte: line * LINE + place - half, shift: 4 }
+        }
+    })
+}

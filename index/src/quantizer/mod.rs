@@ -1,0 +1,188 @@
+//! A vector -> its code, and a query -> distances to codes.
+//!
+//! | kind | what a record holds | used for |
+//! |---|---|---|
+//! | nibble | 4 bits a dimension of the rotated residual, two f16 factors | preview at 4 bits |
+//! | planar | 8 bits a dimension (rotated residual, or the bytes of the row), two f32 factors | preview at 8 bits, builds |
+//! | bytes | the bytes of the row | preview and builds over byte rows under l2 |
+//!
+//! The residual r of a row is what is left of it (of the unit row under cosine) when the mean is
+//! taken off. With u the code's grid point, a query's residual p and the factors `a = |r|^2 / <u, r>`
+//! and `b = |r|^2`,
+//!
+//! ```text
+//! |q - x|^2 = |p - r|^2 = |p|^2 + b - 2 <p, r>,   <p, r> estimated by a <p, u>
+//! ```
+//!
+//! which is unbiased over rotations (RaBitQ, arXiv:2405.12497 and 2409.09913). Under ip the search
+//! space gives `|q - x'|^2 = U^2 + |q|^2 - 2 <q, x>` for the lifted row x', and `<q, x>` is
+//! `<q, mean>` plus the same estimate. Records are whole cache lines; `kernel` draws their bytes.
+
+mod encode;
+mod grid;
+mod query;
+mod rotation;
+mod space;
+
+pub(crate) use encode::{Encoder, RowFacts};
+use query::Kernels;
+pub(crate) use query::{CodeDistance, PreparedQuery};
+pub(crate) use space::CodeSpace;
+
+use foveal_datasets::{Element, Metric, Rows};
+
+use crate::kernel::{LINE, float};
+use rotation::Rotation;
+
+/// Dimensions that a line of 4-bit codes holds.
+const NIBBLES_A_LINE: usize = 2 * LINE;
+/// Dimensions that give up a bit where the factors have no bytes of their own.
+const STOLEN_DIMS: usize = 32;
+/// A planar code is stored with this added, so that it is unsigned.
+const OFFSET: i32 = 128;
+
+/// What a quantizer learned, as plain fields: what `meta.rkyv` keeps.
+#[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub(crate) struct QuantizerSpec {
+    /// Bits a dimension: 4 or 8.
+    pub(crate) bits: u8,
+    /// Seed of the rotation.
+    pub(crate) seed: u64,
+    /// `[dim]` mean of the rows (of the unit rows under cosine); zeros where codes are exact.
+    pub(crate) mean: Vec<f32>,
+    /// U^2, the largest squared norm of a row: the lift under ip.
+    pub(crate) largest_square: f32,
+    /// Unit of the factor `a` of 4-bit codes.
+    pub(crate) scale_unit: f32,
+    /// Unit of the factor `b` of 4-bit codes.
+    pub(crate) add_unit: f32,
+    /// The share of `|r|^2` that codes miss, the mean over the sample: `|a u - r|^2 / |r|^2`.
+    pub(crate) missed: f32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Nibble { stolen: bool },
+    Planar,
+    Bytes,
+}
+
+/// The trained map from vectors to codes.
+#[derive(Clone, Debug)]
+pub(crate) struct Quantizer {
+    metric: Metric,
+    element: Element,
+    dim: usize,
+    kind: Kind,
+    /// Bytes of a record: whole cache lines.
+    stride: usize,
+    kernels: Kernels,
+    spec: QuantizerSpec,
+    /// None where codes hold the bytes of the rows.
+    rotation: Option<Rotation>,
+}
+
+impl Quantizer {
+    /// An 8-bit quantizer for rows like `sample` (`[n x dim]`). Linear in the sample.
+    pub(crate) fn train(metric: Metric, sample: &Rows, seed: u64) -> Quantizer {
+        let dim = sample.dim();
+        let exact = is_byte(sample.element());
+        let mean = if exact { vec![0.0; dim] } else { encode::mean(metric, sample) };
+        let spec = QuantizerSpec {
+            bits: 8,
+            seed,
+            mean,
+            largest_square: 0.0,
+            scale_unit: 1.0,
+            add_unit: 1.0,
+            missed: 0.0,
+        };
+        Quantizer::from_spec(metric, sample.element(), spec)
+    }
+
+    /// The quantizer that a spec describes. Panics if the mean is empty.
+    pub(crate) fn from_spec(metric: Metric, element: Element, spec: QuantizerSpec) -> Quantizer {
+        let dim = spec.mean.len();
+        let exact = spec.bits == 8 && is_byte(element);
+        let kind = match (spec.bits, exact && metric == Metric::L2) {
+            (4, _) => Kind::Nibble { stolen: last_line_bytes(dim) + 4 > LINE },
+            (_, true) => Kind::Bytes,
+            (_, false) => Kind::Planar,
+        };
+        let rotation = (!exact).then(|| Rotation::new(dim, spec.seed));
+        let stride = match kind {
+            Kind::Nibble { .. } => dim.div_ceil(NIBBLES_A_LINE) * LINE,
+            Kind::Planar => (dim + 8).next_multiple_of(LINE),
+            Kind::Bytes => dim.next_multiple_of(LINE),
+        };
+        let kernels = Kernels::in_use();
+        Quantizer { metric, element, dim, kind, stride, kernels, spec, rotation }
+    }
+
+    /// The quantizer that serves queries at `bits`, once `facts` of every row are known: their
+    /// largest values set the units of the 4-bit factors and the lift.
+    pub(crate) fn serving(&self, bits: u8, facts: &RowFacts, sample: &Rows) -> Quantizer {
+        let mut spec = self.spec.clone();
+        spec.bits = bits;
+        spec.largest_square = facts.square;
+        if bits == 4 {
+            if is_byte(self.element) {
+                spec.mean = encode::mean(self.metric, sample);
+            }
+            // f16 holds 6e-5 to 65,504: the largest factor is put near 2^13, so that rows of a
+            // ten-thousandth of the largest norm keep all their digits.
+            let mut norm = facts.residual_square.sqrt();
+            if self.is_exact() {
+                // The facts were measured from zero.
+                norm += float::dot(&spec.mean, &spec.mean).sqrt();
+            }
+            let top = 8192.0;
+            spec.scale_unit = (norm / top).max(f32::MIN_POSITIVE);
+            spec.add_unit = (norm * norm / top).max(f32::MIN_POSITIVE);
+        }
+        let mut serving = Quantizer::from_spec(self.metric, self.element, spec);
+        serving.spec.missed = Encoder::new(&serving).missed_share(sample);
+        serving
+    }
+
+    /// What it learned.
+    pub(crate) fn spec(&self) -> &QuantizerSpec {
+        &self.spec
+    }
+
+    /// Numbers in a vector.
+    pub(crate) fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Bytes of a record: whole cache lines.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Whether a record holds its row exactly, at the record's start.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.rotation.is_none()
+    }
+
+    /// What is added to signed bytes so that records hold them unsigned.
+    fn byte_flip(&self) -> u8 {
+        if self.element == Element::I8 { 0x80 } else { 0 }
+    }
+
+    /// The row that an exact record holds, in `out` (`[dim]` bytes of the element type).
+    pub(crate) fn exact_row(&self, record: &[u8], out: &mut [u8]) {
+        let flip = self.byte_flip();
+        out.iter_mut().zip(record).for_each(|(to, from)| *to = from ^ flip);
+    }
+}
+
+fn is_byte(element: Element) -> bool {
+    matches!(element, Element::U8 | Element::I8)
+}
+
+/// Bytes of a 4-bit record's last line that hold dimensions.
+fn last_line_bytes(dim: usize) -> usize {
+    let rest = dim - (dim - 1) / NIBBLES_A_LINE * NIBBLES_A_LINE;
+    rest.div_ceil(2)
+}

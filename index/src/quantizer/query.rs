@@ -1,0 +1,268 @@
+//! A query -> lanes and factors, and the distances of codes to it.
+
+use foveal_datasets::{Element, Metric, Row};
+
+use super::encode::{nibble_places, to_search_space};
+use super::{Kind, OFFSET, Quantizer, STOLEN_DIMS};
+use crate::distance::QueryDistance;
+use crate::kernel::byte_l2::{self, ByteL2Kernel};
+use crate::kernel::nibble::{self, NibbleKernel, NibbleQuery};
+use crate::kernel::planar::{self, PlanarKernel, PlanarQuery};
+use crate::kernel::{LINE, Level, float, prefetch};
+
+/// A plane holds -127 to 127; two of them, 128 times the first plus the second.
+const PLANE: f32 = 127.0;
+
+/// A query in the form that one kind of code needs; made anew in place, query after query.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PreparedQuery {
+    nibble: NibbleQuery,
+    planar: PlanarQuery,
+    bytes: Vec<u8>,
+    residual: Vec<f32>,
+    /// Squared norm of the rotated query.
+    square: f32,
+    /// What a step of the lanes is worth.
+    step: f32,
+}
+
+/// Distances of the codes in `codes` to one query.
+#[derive(Clone, Copy)]
+pub(crate) struct CodeDistance<'a> {
+    quantizer: &'a Quantizer,
+    codes: &'a [u8],
+    query: &'a PreparedQuery,
+    stride: usize,
+    kernel: Kernel,
+}
+
+#[derive(Clone, Copy)]
+enum Kernel {
+    Nibble(NibbleKernel),
+    Planar(PlanarKernel),
+    Bytes(ByteL2Kernel),
+}
+
+/// The kernels of the CPU level in use, asked for once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kernels {
+    nibble: NibbleKernel,
+    planar: [PlanarKernel; 2],
+    bytes: ByteL2Kernel,
+}
+
+impl Kernels {
+    pub(super) fn in_use() -> Kernels {
+        let level = Level::in_use();
+        Kernels {
+            nibble: nibble::kernel(level),
+            planar: [planar::kernel(level, 1), planar::kernel(level, 2)],
+            bytes: byte_l2::kernel(level),
+        }
+    }
+}
+
+impl PreparedQuery {
+    /// Readies a query of the quantizer's dimension. `O(d log d)`; allocates the first time only.
+    pub(crate) fn prepare(&mut self, quantizer: &Quantizer, query: Row<'_>) {
+        self.residual.resize(quantizer.dim, 0.0);
+        query.widen_into(&mut self.residual);
+        if quantizer.kind == Kind::Bytes {
+            return self.prepare_bytes(quantizer);
+        }
+        to_search_space(quantizer.metric, &mut self.residual);
+        let mean = &quantizer.spec.mean;
+        let lifted = quantizer.metric == Metric::InnerProduct;
+        let mut base = 0.0;
+        if lifted {
+            let square = float::dot(&self.residual, &self.residual);
+            let product = float::dot(&self.residual, mean);
+            base = quantizer.spec.largest_square + square - 2.0 * product;
+        } else {
+            self.residual.iter_mut().zip(mean).for_each(|(x, mean)| *x -= mean);
+        }
+        if let Some(rotation) = &quantizer.rotation {
+            rotation.apply(&mut self.residual);
+        }
+        self.square = float::dot(&self.residual, &self.residual);
+        let (base, add) = if lifted { (base, 0.0) } else { (self.square, 1.0) };
+        match quantizer.kind {
+            Kind::Nibble { stolen } => self.fill_nibble(quantizer, stolen, base, add),
+            _ => self.fill_planar(quantizer, base, add),
+        }
+    }
+
+    /// Readies the row that a record of an 8-bit code holds, for distances between rows: squared L2
+    /// between rows, or unit rows; the difference of lifts is the caller's to add under ip.
+    pub(super) fn prepare_record(&mut self, quantizer: &Quantizer, record: &[u8]) {
+        if quantizer.kind == Kind::Bytes {
+            self.bytes.clear();
+            self.bytes.extend_from_slice(record);
+            return;
+        }
+        let (scale, square) = planar::factors(record);
+        let offset = quantizer.planar_offset();
+        let query = &mut self.planar;
+        query.stride = record.len();
+        query.lanes.clear();
+        query.offset = [0, 0];
+        if offset == 0 {
+            // Unsigned bytes need a bit more than a plane has.
+            query.lanes.resize(2 * record.len(), 0);
+            let (high, low) = query.lanes.split_at_mut(record.len());
+            for (i, byte) in record[..quantizer.dim].iter().enumerate() {
+                (high[i], low[i]) = ((byte >> 1) as i8, (byte & 1) as i8);
+            }
+            query.high_weight = 2.0;
+        } else {
+            query.lanes.resize(record.len(), 0);
+            let mut sum = 0;
+            for (lane, byte) in query.lanes.iter_mut().zip(&record[..quantizer.dim]) {
+                *lane = (byte ^ 0x80) as i8;
+                sum += i32::from(*lane);
+            }
+            query.offset[0] = offset * sum;
+            query.high_weight = 1.0;
+        }
+        query.base = square;
+        query.add_unit = 1.0;
+        query.slope = -2.0 * scale;
+    }
+
+    fn prepare_bytes(&mut self, quantizer: &Quantizer) {
+        let (low, high) = match quantizer.element {
+            Element::I8 => (-128.0, 127.0),
+            _ => (0.0, 255.0),
+        };
+        self.bytes.clear();
+        self.bytes.resize(quantizer.stride, 0);
+        for (byte, x) in self.bytes.iter_mut().zip(&self.residual) {
+            *byte = (x.round().clamp(low, high) - low) as u8;
+        }
+    }
+
+    fn fill_nibble(&mut self, quantizer: &Quantizer, stolen: bool, base: f32, add: f32) {
+        let query = &mut self.nibble;
+        query.lanes.clear();
+        query.lanes.resize(2 * quantizer.stride, 0);
+        self.step = step_of(&self.residual, PLANE);
+        let per_step = 1.0 / self.step;
+        let (mut sum, mut coarse_sum) = (0i32, 0i32);
+        for (i, (at, x)) in nibble_places(quantizer.dim).zip(&self.residual).enumerate() {
+            let lane = (x * per_step).round_ties_even().clamp(-PLANE, PLANE) as i8;
+            let line = at.byte / LINE;
+            query.lanes[at.byte + (line + usize::from(at.shift == 4)) * LINE] = lane;
+            sum += i32::from(lane);
+            coarse_sum += if i < STOLEN_DIMS { i32::from(lane) } else { 0 };
+        }
+        query.stolen = stolen;
+        query.base = base;
+        query.add_unit = add * quantizer.spec.add_unit;
+        query.slope = -self.step * quantizer.spec.scale_unit;
+        // The middle of 16 levels is 7.5, that of the 8 coarse ones 7.
+        query.offset = 15 * sum - if stolen { coarse_sum } else { 0 };
+    }
+
+    fn fill_planar(&mut self, quantizer: &Quantizer, base: f32, add: f32) {
+        let (stride, offset) = (quantizer.stride, quantizer.planar_offset());
+        let query = &mut self.planar;
+        query.stride = stride;
+        query.lanes.clear();
+        query.lanes.resize(2 * stride, 0);
+        let weight = PLANE + 1.0;
+        self.step = step_of(&self.residual, PLANE * weight);
+        let per_step = 1.0 / self.step;
+        let (highs, lows) = query.lanes.split_at_mut(stride);
+        let mut sums = [0i32; 2];
+        for ((high, low), x) in highs.iter_mut().zip(lows).zip(&self.residual) {
+            let steps = (x * per_step).round_ties_even() as i32;
+            *high = ((steps + 64) >> 7) as i8;
+            *low = (steps - (i32::from(*high) << 7)) as i8;
+            sums[0] += i32::from(*high);
+            sums[1] += i32::from(*low);
+        }
+        query.high_weight = weight;
+        query.offset = sums.map(|sum| sum * offset);
+        query.base = base;
+        query.add_unit = add;
+        query.slope = -2.0 * self.step;
+    }
+}
+
+/// The step with which the largest coordinate is `steps` steps away from 0; 1 for a zero vector.
+fn step_of(vector: &[f32], steps: f32) -> f32 {
+    let largest = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let step = largest / steps;
+    if (1.0 / step).is_finite() { step } else { 1.0 }
+}
+
+impl Quantizer {
+    /// `(scale, add)` that turn a distance in the search space into the one shown, for a query.
+    pub(crate) fn shown(&self, query: &PreparedQuery) -> (f32, f32) {
+        match self.metric {
+            Metric::L2 => (1.0, 0.0),
+            Metric::Cosine => (0.5, 0.0),
+            Metric::InnerProduct => (0.5, -0.5 * (self.spec.largest_square + query.square)),
+        }
+    }
+
+    /// What planar codes were stored with.
+    fn planar_offset(&self) -> i32 {
+        if self.is_exact() && self.element == Element::U8 { 0 } else { OFFSET }
+    }
+
+    /// Distances of `codes` (`[n x stride]`) to a query that was made ready for this quantizer.
+    pub(crate) fn distance<'a>(
+        &'a self,
+        codes: &'a [u8],
+        query: &'a PreparedQuery,
+    ) -> CodeDistance<'a> {
+        let kernel = match self.kind {
+            Kind::Nibble { .. } => Kernel::Nibble(self.kernels.nibble),
+            Kind::Planar => {
+                let one_plane = query.planar.lanes.len() == query.planar.stride;
+                Kernel::Planar(self.kernels.planar[usize::from(!one_plane)])
+            }
+            Kind::Bytes => Kernel::Bytes(self.kernels.bytes),
+        };
+        CodeDistance { quantizer: self, codes, query, stride: self.stride, kernel }
+    }
+}
+
+impl QueryDistance for CodeDistance<'_> {
+    #[inline(always)]
+    fn prefetch(&self, id: u32) {
+        let at = id as usize * self.stride;
+        for line in 0..self.stride / LINE {
+            prefetch(self.codes, at + line * LINE);
+        }
+    }
+
+    #[inline(always)]
+    fn distances(&self, ids: &[u32], out: &mut [f32]) {
+        match self.kernel {
+            Kernel::Nibble(kernel) => kernel(self.codes, &self.query.nibble, ids, out),
+            Kernel::Planar(kernel) => kernel(self.codes, &self.query.planar, ids, out),
+            Kernel::Bytes(kernel) => kernel(self.codes, &self.query.bytes, ids, out),
+        }
+    }
+
+    /// What a code misses of its residual is the share `missed` of `|r|^2`; against a random rotation
+    /// its product with the query has that times `|p|^2 / d` as variance. The lanes' rounding adds a
+    /// twelfth of a squared step a dimension.
+    fn error(&self, id: u32) -> f32 {
+        if self.quantizer.is_exact() {
+            return 0.0;
+        }
+        let record = &self.codes[id as usize * self.stride..][..self.stride];
+        let square = match self.quantizer.kind {
+            Kind::Nibble { stolen } => {
+                nibble::factors(record, stolen).1.to_f32() * self.quantizer.spec.add_unit
+            }
+            _ => planar::factors(record).1,
+        };
+        let missed = self.query.square * self.quantizer.spec.missed / self.quantizer.dim as f32;
+        let rounding = self.query.step * self.query.step / 12.0;
+        2.0 * (square * (missed + rounding)).sqrt()
+    }
+}

@@ -1,0 +1,80 @@
+//! The rows of a build as their 8-bit codes: the space a graph is grown in.
+
+use foveal_datasets::Metric;
+
+use super::{CodeDistance, PreparedQuery, Quantizer};
+use crate::distance::{QueryDistance, Space};
+
+/// 8-bit codes of every row, and what lifts them under ip.
+pub(crate) struct CodeSpace<'a> {
+    quantizer: &'a Quantizer,
+    /// `[n x stride]`.
+    codes: &'a [u8],
+    /// `[n]` under ip: `sqrt(U^2 - |x|^2)`; else empty.
+    lifts: &'a [f32],
+}
+
+impl<'a> CodeSpace<'a> {
+    /// Panics unless there is a lift a row under ip.
+    pub(crate) fn new(
+        quantizer: &'a Quantizer,
+        codes: &'a [u8],
+        lifts: &'a [f32],
+    ) -> CodeSpace<'a> {
+        let n = codes.len() / quantizer.stride();
+        let lifted = quantizer.metric == Metric::InnerProduct;
+        assert_eq!(lifts.len(), if lifted { n } else { 0 }, "a lift a row under ip");
+        CodeSpace { quantizer, codes, lifts }
+    }
+}
+
+/// Squared L2 between one row and others, in the search space.
+pub(crate) struct RowDistance<'a> {
+    codes: CodeDistance<'a>,
+    lifts: &'a [f32],
+    lift: f32,
+}
+
+impl Space for CodeSpace<'_> {
+    type Scratch = PreparedQuery;
+    type From<'b>
+        = RowDistance<'b>
+    where
+        Self: 'b;
+
+    fn len(&self) -> u32 {
+        (self.codes.len() / self.quantizer.stride()) as u32
+    }
+
+    fn from_row<'b>(&'b self, id: u32, scratch: &'b mut PreparedQuery) -> RowDistance<'b> {
+        let stride = self.quantizer.stride();
+        scratch.prepare_record(self.quantizer, &self.codes[id as usize * stride..][..stride]);
+        RowDistance {
+            codes: self.quantizer.distance(self.codes, scratch),
+            lifts: self.lifts,
+            lift: self.lifts.get(id as usize).copied().unwrap_or(0.0),
+        }
+    }
+}
+
+impl QueryDistance for RowDistance<'_> {
+    #[inline(always)]
+    fn prefetch(&self, id: u32) {
+        self.codes.prefetch(id);
+    }
+
+    #[inline(always)]
+    fn distances(&self, ids: &[u32], out: &mut [f32]) {
+        self.codes.distances(ids, out);
+        if !self.lifts.is_empty() {
+            for (distance, id) in out.iter_mut().zip(ids) {
+                let difference = self.lift - self.lifts[*id as usize];
+                *distance += difference * difference;
+            }
+        }
+    }
+
+    fn error(&self, id: u32) -> f32 {
+        self.codes.error(id)
+    }
+}

@@ -1,7 +1,7 @@
 //! Public datasets that results are compared on: their shape, and where they are published.
 //!
 //! Only a table: nothing here opens a connection. Checksums are given where they are known for
-//! sure; where a publisher gives none there is none.
+//! sure, which is nowhere yet.
 
 use crate::metric::Metric::{self, Cosine, InnerProduct, L2};
 use crate::rows::Element::{self, F32, I8, U8};
@@ -18,26 +18,17 @@ macro_rules! texmex {
 }
 macro_rules! meta {
     ($file:literal) => {
-        concat!(
-            "https://dl.fbaipublicfiles.com/billion-scale-ann-benchmarks/",
-            $file
-        )
+        concat!("https://dl.fbaipublicfiles.com/billion-scale-ann-benchmarks/", $file)
     };
 }
 macro_rules! yandex {
     ($file:literal) => {
-        concat!(
-            "https://storage.yandexcloud.net/yandex-research/ann-datasets/",
-            $file
-        )
+        concat!("https://storage.yandexcloud.net/yandex-research/ann-datasets/", $file)
     };
 }
 macro_rules! microsoft {
     ($file:literal) => {
-        concat!(
-            "https://comp21storage.z5.web.core.windows.net/comp21/",
-            $file
-        )
+        concat!("https://comp21storage.z5.web.core.windows.net/comp21/", $file)
     };
 }
 
@@ -89,36 +80,16 @@ pub static SETS: &[PublicSet] = &[
         L2,
         ann_benchmarks!("sift-128-euclidean"),
     ),
-    whole(
-        "gist-960-euclidean",
-        [1_000_000, 960, 1_000],
-        L2,
-        ann_benchmarks!("gist-960-euclidean"),
-    ),
+    whole("gist-960-euclidean", [1_000_000, 960, 1_000], L2, ann_benchmarks!("gist-960-euclidean")),
     whole(
         "fashion-mnist-784-euclidean",
         [60_000, 784, 10_000],
         L2,
         ann_benchmarks!("fashion-mnist-784-euclidean"),
     ),
-    whole(
-        "mnist-784-euclidean",
-        [60_000, 784, 10_000],
-        L2,
-        ann_benchmarks!("mnist-784-euclidean"),
-    ),
-    whole(
-        "glove-25-angular",
-        [1_183_514, 25, 10_000],
-        Cosine,
-        ann_benchmarks!("glove-25-angular"),
-    ),
-    whole(
-        "glove-50-angular",
-        [1_183_514, 50, 10_000],
-        Cosine,
-        ann_benchmarks!("glove-50-angular"),
-    ),
+    whole("mnist-784-euclidean", [60_000, 784, 10_000], L2, ann_benchmarks!("mnist-784-euclidean")),
+    whole("glove-25-angular", [1_183_514, 25, 10_000], Cosine, ann_benchmarks!("glove-25-angular")),
+    whole("glove-50-angular", [1_183_514, 50, 10_000], Cosine, ann_benchmarks!("glove-50-angular")),
     whole(
         "glove-100-angular",
         [1_183_514, 100, 10_000],
@@ -143,81 +114,30 @@ pub static SETS: &[PublicSet] = &[
         Cosine,
         ann_benchmarks!("nytimes-256-angular"),
     ),
-    whole(
-        "lastfm-64-dot",
-        [292_385, 65, 50_000],
-        Cosine,
-        ann_benchmarks!("lastfm-64-dot"),
-    ),
+    whole("lastfm-64-dot", [292_385, 65, 50_000], Cosine, ann_benchmarks!("lastfm-64-dot")),
     // Archives with fvecs for base, query and learn, and ivecs for the ground truth.
-    whole(
-        "SIFT1M",
-        [1_000_000, 128, 10_000],
-        L2,
-        texmex!("sift.tar.gz"),
-    ),
-    whole(
-        "GIST1M",
-        [1_000_000, 960, 1_000],
-        L2,
-        texmex!("gist.tar.gz"),
-    ),
+    whole("SIFT1M", [1_000_000, 128, 10_000], L2, texmex!("sift.tar.gz")),
+    whole("GIST1M", [1_000_000, 960, 1_000], L2, texmex!("gist.tar.gz")),
     // Header and rows as fbin, u8bin or i8bin. A smaller set is the first rows of the same file.
     BIGANN.first(10_000_000, "bigann-10M", meta!("GT_10M/bigann-10M")),
     BIGANN.first(100_000_000, "bigann-100M", meta!("GT_100M/bigann-100M")),
-    BIGANN.first(
-        1_000_000_000,
-        "bigann-1B",
-        meta!("bigann/GT.public.1B.ibin"),
-    ),
+    BIGANN.first(1_000_000_000, "bigann-1B", meta!("bigann/GT.public.1B.ibin")),
     DEEP.first(10_000_000, "deep-10M", meta!("GT_10M/deep-10M")),
     DEEP.first(100_000_000, "deep-100M", meta!("GT_100M/deep-100M")),
-    DEEP.first(
-        1_000_000_000,
-        "deep-1B",
-        yandex!("deep_new_groundtruth.public.10K.bin"),
-    ),
-    MSSPACEV.first(
-        10_000_000,
-        "msspacev-10M",
-        microsoft!("spacev1b/msspacev-gt-10M"),
-    ),
-    MSSPACEV.first(
-        100_000_000,
-        "msspacev-100M",
-        microsoft!("spacev1b/msspacev-gt-100M"),
-    ),
-    MSSPACEV.first(
-        1_000_000_000,
-        "msspacev-1B",
-        microsoft!("spacev1b/public_query_gt100.bin"),
-    ),
+    DEEP.first(1_000_000_000, "deep-1B", yandex!("deep_new_groundtruth.public.10K.bin")),
+    MSSPACEV.first(10_000_000, "msspacev-10M", microsoft!("spacev1b/msspacev-gt-10M")),
+    MSSPACEV.first(100_000_000, "msspacev-100M", microsoft!("spacev1b/msspacev-gt-100M")),
+    MSSPACEV.first(1_000_000_000, "msspacev-1B", microsoft!("spacev1b/public_query_gt100.bin")),
     TEXT2IMAGE.first(10_000_000, "text2image-10M", meta!("GT_10M/text2image-10M")),
-    TEXT2IMAGE.first(
-        100_000_000,
-        "text2image-100M",
-        meta!("GT_100M/text2image-100M"),
-    ),
+    TEXT2IMAGE.first(100_000_000, "text2image-100M", meta!("GT_100M/text2image-100M")),
     TEXT2IMAGE.first(
         1_000_000_000,
         "text2image-1B",
         yandex!("t2i_new_groundtruth.public.100K.bin"),
     ),
-    MSTURING.first(
-        10_000_000,
-        "msturing-10M",
-        microsoft!("MSFT-TURING-ANNS/msturing-gt-10M"),
-    ),
-    MSTURING.first(
-        100_000_000,
-        "msturing-100M",
-        microsoft!("MSFT-TURING-ANNS/msturing-gt-100M"),
-    ),
-    MSTURING.first(
-        1_000_000_000,
-        "msturing-1B",
-        microsoft!("MSFT-TURING-ANNS/query_gt100.bin"),
-    ),
+    MSTURING.first(10_000_000, "msturing-10M", microsoft!("MSFT-TURING-ANNS/msturing-gt-10M")),
+    MSTURING.first(100_000_000, "msturing-100M", microsoft!("MSFT-TURING-ANNS/msturing-gt-100M")),
+    MSTURING.first(1_000_000_000, "msturing-1B", microsoft!("MSFT-TURING-ANNS/query_gt100.bin")),
 ];
 
 const BIGANN: BigAnn = BigAnn {
@@ -286,10 +206,7 @@ impl BigAnn {
             element: self.element,
             queries: self.queries,
             url: self.url,
-            beside: Some(Beside {
-                queries: self.query_url,
-                truth,
-            }),
+            beside: Some(Beside { queries: self.query_url, truth }),
             sha256: None,
         }
     }
@@ -303,17 +220,7 @@ const fn whole(
     url: &'static str,
 ) -> PublicSet {
     let (dim, element) = (dim as u32, F32);
-    PublicSet {
-        name,
-        rows,
-        dim,
-        metric,
-        element,
-        queries,
-        url,
-        beside: None,
-        sha256: None,
-    }
+    PublicSet { name, rows, dim, metric, element, queries, url, beside: None, sha256: None }
 }
 
 #[cfg(test)]
@@ -337,10 +244,7 @@ mod tests {
 
     #[test]
     fn sets_of_different_sizes_have_their_own_ground_truth() {
-        let truths: Vec<_> = SETS
-            .iter()
-            .filter_map(|set| Some(set.beside?.truth))
-            .collect();
+        let truths: Vec<_> = SETS.iter().filter_map(|set| Some(set.beside?.truth)).collect();
         assert_eq!(truths.len(), truths.iter().collect::<HashSet<_>>().len());
     }
 

@@ -48,9 +48,7 @@ impl Format {
 
 /// The extension of a path without its dot; empty if it has none or is not Unicode.
 pub(crate) fn extension(path: &Path) -> &str {
-    path.extension()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default()
+    path.extension().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 /// The error for a path whose extension is none of `known`.

@@ -20,26 +20,12 @@ impl InputFile {
     pub(crate) fn open(path: &Path) -> Result<InputFile, FileError> {
         let meta = fs::metadata(path).map_err(|source| cannot_open(path, source))?;
         if !meta.is_file() {
-            let found = if meta.is_dir() {
-                "a directory"
-            } else {
-                "no regular file"
-            };
-            return Err(FileError::NotAFile {
-                path: path.into(),
-                found,
-            });
+            let found = if meta.is_dir() { "a directory" } else { "no regular file" };
+            return Err(FileError::NotAFile { path: path.into(), found });
         }
         let file = File::open(path).map_err(|source| cannot_open(path, source))?;
-        let len = file
-            .metadata()
-            .map_err(|source| cannot_open(path, source))?
-            .len();
-        Ok(InputFile {
-            path: path.into(),
-            file,
-            len,
-        })
+        let len = file.metadata().map_err(|source| cannot_open(path, source))?.len();
+        Ok(InputFile { path: path.into(), file, len })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -56,11 +42,7 @@ impl InputFile {
         self.file.read_exact_at(bytes, offset).map_err(|source| {
             let path = self.path.clone();
             if source.kind() == io::ErrorKind::UnexpectedEof {
-                FileError::Shrunk {
-                    path,
-                    offset,
-                    wanted: bytes.len(),
-                }
+                FileError::Shrunk { path, offset, wanted: bytes.len() }
             } else {
                 FileError::Read { path, source }
             }
@@ -87,12 +69,9 @@ impl InputFile {
         let path = self.path.clone();
         match wanted.filter(|bytes| i64::try_from(*bytes).is_ok()) {
             None => Err(FileError::Overflow { path, shape }),
-            Some(wanted) if wanted != self.len => Err(FileError::Length {
-                path,
-                found: self.len,
-                wanted,
-                shape,
-            }),
+            Some(wanted) if wanted != self.len => {
+                Err(FileError::Length { path, found: self.len, wanted, shape })
+            }
             Some(_) => Ok(()),
         }
     }

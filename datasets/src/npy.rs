@@ -47,10 +47,7 @@ pub(crate) fn read_header(input: &InputFile) -> Result<Header, FileError> {
         (1, 0) => (10, u64::from(u16::from_le_bytes([head[8], head[9]]))),
         (2 | 3, 0) => {
             let head: [u8; 12] = input.head()?;
-            (
-                12,
-                u64::from(u32::from_le_bytes([head[8], head[9], head[10], head[11]])),
-            )
+            (12, u64::from(u32::from_le_bytes([head[8], head[9], head[10], head[11]])))
         }
         (major, minor) => {
             let found = format!("NumPy format version {major}.{minor}");
@@ -66,21 +63,11 @@ pub(crate) fn read_header(input: &InputFile) -> Result<Header, FileError> {
     input.read_at(dict_offset, &mut dict)?;
     let Some(dict) = std::str::from_utf8(&dict).ok().and_then(Dict::parse) else {
         let wanted = "a dict of 'descr', 'fortran_order' and 'shape'";
-        return Err(wrong(
-            dict_offset,
-            "a header that cannot be read".into(),
-            wanted,
-        ));
+        return Err(wrong(dict_offset, "a header that cannot be read".into(), wanted));
     };
-    let (element, rows, dim) = dict
-        .meaning()
-        .map_err(|(found, wanted)| wrong(dict_offset, found, wanted))?;
-    Ok(Header {
-        element,
-        rows,
-        dim,
-        data_offset: dict_offset + dict_bytes,
-    })
+    let (element, rows, dim) =
+        dict.meaning().map_err(|(found, wanted)| wrong(dict_offset, found, wanted))?;
+    Ok(Header { element, rows, dim, data_offset: dict_offset + dict_bytes })
 }
 
 /// The header of version 1.0 for `[rows x dim]` in C order; always [`HEADER_BYTES`] long.
@@ -135,11 +122,7 @@ impl<'a> Dict<'a> {
         if !words.rest.trim().is_empty() {
             return None;
         }
-        Some(Dict {
-            descr: descr?,
-            fortran_order: fortran_order?,
-            shape: shape?,
-        })
+        Some(Dict { descr: descr?, fortran_order: fortran_order?, shape: shape? })
     }
 
     /// Element type, rows and dimension; or what was found and what is wanted.
@@ -155,10 +138,7 @@ impl<'a> Dict<'a> {
             return Err(("Fortran order".into(), "C order (numpy.ascontiguousarray)"));
         }
         let [rows, dim] = self.shape[..] else {
-            return Err((
-                format!("{} axes", self.shape.len()),
-                "2 axes: rows and dimension",
-            ));
+            return Err((format!("{} axes", self.shape.len()), "2 axes: rows and dimension"));
         };
         Ok((element, rows, dim))
     }
@@ -215,10 +195,7 @@ impl<'a> Words<'a> {
         if inside.is_empty() {
             return Some(Vec::new());
         }
-        inside
-            .split(',')
-            .map(|number| number.trim().parse().ok())
-            .collect()
+        inside.split(',').map(|number| number.trim().parse().ok()).collect()
     }
 }
 
@@ -237,11 +214,7 @@ mod tests {
 
     fn file(version: [u8; 2], dict: &str) -> Vec<u8> {
         let len = dict.len() as u32;
-        let len = if version[0] == 1 {
-            &len.to_le_bytes()[..2]
-        } else {
-            &len.to_le_bytes()
-        };
+        let len = if version[0] == 1 { &len.to_le_bytes()[..2] } else { &len.to_le_bytes() };
         [MAGIC, &version[..], len, dict.as_bytes()].concat()
     }
 
@@ -250,12 +223,7 @@ mod tests {
         let dict = format!("{{{ENTRIES}, }}   \n");
         for (version, offset) in [([1, 0], 10), ([2, 0], 12), ([3, 0], 12)] {
             let data_offset = offset + dict.len() as u64;
-            let wanted = Header {
-                element: Element::F16,
-                rows: 3,
-                dim: 4,
-                data_offset,
-            };
+            let wanted = Header { element: Element::F16, rows: 3, dim: 4, data_offset };
             assert_eq!(read(&file(version, &dict)), Ok(wanted), "{version:?}");
         }
         let error = read(&file([4, 0], &dict)).unwrap_err();
@@ -271,11 +239,7 @@ mod tests {
             " { 'fortran_order' : False , 'descr' : '<f2' , 'shape' : ( 3 , 4 ) } ",
         ] {
             let header = read(&file([1, 0], dict)).unwrap();
-            assert_eq!(
-                (header.element, header.rows, header.dim),
-                (Element::F16, 3, 4),
-                "{dict}"
-            );
+            assert_eq!((header.element, header.rows, header.dim), (Element::F16, 3, 4), "{dict}");
         }
     }
 
@@ -295,10 +259,7 @@ mod tests {
             "{'descr': '<f2', 'fortran_order': 0, 'shape': (3, 4)}".into(),
         ] {
             let error = read(&file([1, 0], &dict)).unwrap_err();
-            assert!(
-                error.contains("at byte 10: found a header that cannot be read"),
-                "{dict}"
-            );
+            assert!(error.contains("at byte 10: found a header that cannot be read"), "{dict}");
         }
     }
 
@@ -311,27 +272,17 @@ mod tests {
         let wanted = format!("found a header of 4294967295 bytes; wanted at most {here} bytes");
         assert!(error.ends_with(&wanted), "{error}");
         let error = read(b"PK\x03\x04 an npz file").unwrap_err();
-        assert!(
-            error.ends_with("at byte 0: found no NumPy magic; wanted \\x93NUMPY"),
-            "{error}"
-        );
+        assert!(error.ends_with("at byte 0: found no NumPy magic; wanted \\x93NUMPY"), "{error}");
     }
 
     #[test]
     fn a_written_header_has_a_fixed_length_and_is_read_back() {
-        for (element, rows, dim) in [
-            (Element::F32, 0, 1),
-            (Element::I8, u64::MAX, 65_535),
-            (Element::U8, 7, 384),
-        ] {
+        for (element, rows, dim) in
+            [(Element::F32, 0, 1), (Element::I8, u64::MAX, 65_535), (Element::U8, 7, 384)]
+        {
             let header = header_of(element, rows, dim);
             assert_eq!(header.last(), Some(&b'\n'));
-            let wanted = Header {
-                element,
-                rows,
-                dim: dim as u64,
-                data_offset: 128,
-            };
+            let wanted = Header { element, rows, dim: dim as u64, data_offset: 128 };
             assert_eq!(read(&header), Ok(wanted));
         }
     }

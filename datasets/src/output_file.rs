@@ -27,14 +27,9 @@ impl OutputFile {
         if fs::symlink_metadata(path).is_ok() {
             return Err(FileError::Exists { path: path.into() });
         }
-        let cannot_create = |source| FileError::Create {
-            path: path.into(),
-            source,
-        };
+        let cannot_create = |source| FileError::Create { path: path.into(), source };
         let Some(name) = path.file_name() else {
-            return Err(cannot_create(io::Error::from(
-                io::ErrorKind::InvalidFilename,
-            )));
+            return Err(cannot_create(io::Error::from(io::ErrorKind::InvalidFilename)));
         };
         // A file left behind by a killed process, or another writer in this one, takes a number.
         for attempt in 0u32.. {
@@ -45,11 +40,7 @@ impl OutputFile {
             match File::create_new(&hidden) {
                 Ok(file) => {
                     let file = BufWriter::with_capacity(BUFFER_BYTES, file);
-                    return Ok(OutputFile {
-                        path: path.into(),
-                        hidden,
-                        file,
-                    });
+                    return Ok(OutputFile { path: path.into(), hidden, file });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(cannot_create(error)),
@@ -65,27 +56,19 @@ impl OutputFile {
 
     /// Appends bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), FileError> {
-        self.file
-            .write_all(bytes)
-            .map_err(|source| cannot_write(&self.path, source))
+        self.file.write_all(bytes).map_err(|source| cannot_write(&self.path, source))
     }
 
     /// Replaces the first bytes, which must have been written, and publishes.
     pub(crate) fn publish_with_head(mut self, head: &[u8]) -> Result<(), FileError> {
-        let flushed = self
-            .file
-            .flush()
-            .and_then(|()| self.file.get_ref().write_all_at(head, 0));
+        let flushed = self.file.flush().and_then(|()| self.file.get_ref().write_all_at(head, 0));
         flushed.map_err(|source| cannot_write(&self.path, source))?;
         self.publish()
     }
 
     /// Syncs the file, gives it its name unless that is taken, and syncs the directory.
     pub(crate) fn publish(mut self) -> Result<(), FileError> {
-        let synced = self
-            .file
-            .flush()
-            .and_then(|()| self.file.get_ref().sync_all());
+        let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
         synced.map_err(|source| cannot_write(&self.path, source))?;
         // A second name for the file, unlike a rename, never replaces what has it; dropping `self`
         // takes the first name away.
@@ -113,8 +96,5 @@ impl Drop for OutputFile {
 }
 
 fn cannot_write(path: &Path, source: io::Error) -> FileError {
-    FileError::Write {
-        path: path.into(),
-        source,
-    }
+    FileError::Write { path: path.into(), source }
 }

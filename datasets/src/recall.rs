@@ -53,23 +53,15 @@ pub fn recall(
     metric: Metric,
 ) -> Result<f64, RecallError> {
     if truth.k() < k {
-        return Err(RecallError::K {
-            found: truth.k(),
-            wanted: k,
-        });
+        return Err(RecallError::K { found: truth.k(), wanted: k });
     }
     if truth.queries() < found.len() {
-        return Err(RecallError::Queries {
-            found: truth.queries(),
-            wanted: found.len(),
-        });
+        return Err(RecallError::Queries { found: truth.queries(), wanted: found.len() });
     }
     let (mut hits, mut wanted) = (0, 0);
     for (query, answer) in found.iter().enumerate() {
-        let true_keys: HashSet<u64> = truth.keys(query)[..k]
-            .iter()
-            .filter_map(|key| u64::try_from(*key).ok())
-            .collect();
+        let true_keys: HashSet<u64> =
+            truth.keys(query)[..k].iter().filter_map(|key| u64::try_from(*key).ok()).collect();
         let tie = tie_distance(truth, query, k, metric);
         let mut seen = HashSet::new();
         let counted = answer
@@ -84,10 +76,7 @@ pub fn recall(
         wanted += true_keys.len();
     }
     if wanted == 0 {
-        return Err(RecallError::Nothing {
-            queries: found.len(),
-            k,
-        });
+        return Err(RecallError::Nothing { queries: found.len(), k });
     }
     Ok(hits as f64 / wanted as f64)
 }
@@ -97,11 +86,7 @@ fn tie_distance(truth: &Truth, query: usize, k: usize, metric: Metric) -> Option
     let keys = &truth.keys(query)[..k];
     let last = keys.iter().rposition(|key| *key >= 0)?;
     let distance = f64::from(truth.distances(query)?[last]);
-    let scale = if metric == Metric::Cosine {
-        1.0
-    } else {
-        distance.abs()
-    };
+    let scale = if metric == Metric::Cosine { 1.0 } else { distance.abs() };
     Some(distance + 1e-5 * scale + 1e-7)
 }
 
@@ -131,14 +116,8 @@ mod tests {
         assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (13, 4.0)], 3), 1.0);
         assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (99, 4.0)], 3), 1.0);
         // d_k = 4, so the last distance that counts is 4 + 4e-5 + 1e-7.
-        assert_eq!(
-            of(&truth(), &[(10, 1.0), (11, 2.0), (99, 4.000_04)], 3),
-            1.0
-        );
-        assert_eq!(
-            of(&truth(), &[(10, 1.0), (11, 2.0), (99, 4.000_05)], 3),
-            2.0 / 3.0
-        );
+        assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (99, 4.000_04)], 3), 1.0);
+        assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (99, 4.000_05)], 3), 2.0 / 3.0);
     }
 
     #[test]
@@ -160,26 +139,14 @@ mod tests {
 
     #[test]
     fn a_key_counts_once() {
-        assert_eq!(
-            of(&truth(), &[(10, 1.0), (10, 1.0), (10, 1.0), (10, 1.0)], 4),
-            0.25
-        );
-        assert_eq!(
-            of(&truth(), &[(99, 4.0), (99, 4.0), (99, 4.0), (99, 4.0)], 4),
-            0.25
-        );
+        assert_eq!(of(&truth(), &[(10, 1.0), (10, 1.0), (10, 1.0), (10, 1.0)], 4), 0.25);
+        assert_eq!(of(&truth(), &[(99, 4.0), (99, 4.0), (99, 4.0), (99, 4.0)], 4), 0.25);
     }
 
     #[test]
     fn only_the_first_k_entries_are_looked_at() {
-        assert_eq!(
-            of(&truth(), &[(98, 9.0), (99, 9.0), (10, 1.0), (11, 2.0)], 2),
-            0.0
-        );
-        assert_eq!(
-            of(&truth(), &[(10, 1.0), (11, 2.0), (12, 2.0), (13, 2.0)], 2),
-            1.0
-        );
+        assert_eq!(of(&truth(), &[(98, 9.0), (99, 9.0), (10, 1.0), (11, 2.0)], 2), 0.0);
+        assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (12, 2.0), (13, 2.0)], 2), 1.0);
     }
 
     #[test]
@@ -192,14 +159,7 @@ mod tests {
     fn missing_neighbours_are_neither_wanted_nor_countable() {
         let truth = Truth::new(1, 3, vec![10, 11, -1], Some(vec![1.0, 2.0, 0.0])).unwrap();
         assert_eq!(of(&truth, &[(10, 1.0), (11, 2.0)], 3), 1.0);
-        assert_eq!(
-            of(
-                &truth,
-                &[(10, 1.0), (99, 3.0), (u64::MAX, f32::INFINITY)],
-                3
-            ),
-            0.5
-        );
+        assert_eq!(of(&truth, &[(10, 1.0), (99, 3.0), (u64::MAX, f32::INFINITY)], 3), 0.5);
         // Three ties for two places are two.
         assert_eq!(of(&truth, &[(97, 2.0), (98, 2.0), (99, 2.0)], 3), 1.0);
     }
@@ -224,9 +184,7 @@ mod tests {
     fn what_the_truth_cannot_answer_is_an_error() {
         let answers = [vec![(10, 1.0)], vec![(10, 1.0)]];
         let said = |found: &[Vec<(u64, f32)>], k| {
-            recall(&truth(), found, k, Metric::L2)
-                .unwrap_err()
-                .to_string()
+            recall(&truth(), found, k, Metric::L2).unwrap_err().to_string()
         };
         assert_eq!(
             said(&answers[..1], 5),

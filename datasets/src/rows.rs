@@ -182,10 +182,7 @@ impl Rows {
             return Err(RowsError::Dim { found: dim });
         }
         if !values.len().is_multiple_of(dim) {
-            return Err(RowsError::Ragged {
-                values: values.len(),
-                dim,
-            });
+            return Err(RowsError::Ragged { values: values.len(), dim });
         }
         Ok(Rows { dim, values })
     }
@@ -275,10 +272,7 @@ impl Rows {
                 (x == x.trunc() && (-128.0..=127.0).contains(&x)).then_some(x as i8)
             })?),
         };
-        Ok(Rows {
-            dim: self.dim,
-            values,
-        })
+        Ok(Rows { dim: self.dim, values })
     }
 
     /// Every number, widened to f32 (which is exact), then given to `narrow`.
@@ -293,12 +287,7 @@ impl Rows {
             numbers.widen_into(&mut wide);
             for (column, &value) in wide.iter().enumerate() {
                 let fits = narrow(value);
-                out.push(fits.ok_or(RowsError::DoesNotFit {
-                    row,
-                    column,
-                    value,
-                    element,
-                })?);
+                out.push(fits.ok_or(RowsError::DoesNotFit { row, column, value, element })?);
             }
         }
         Ok(out)
@@ -348,18 +337,9 @@ impl Row<'_> {
         assert_eq!(self.dim(), out.len(), "dimension mismatch");
         match self {
             Row::F32(v) => out.copy_from_slice(v),
-            Row::F16(v) => out
-                .iter_mut()
-                .zip(*v)
-                .for_each(|(to, from)| *to = from.to_f32()),
-            Row::U8(v) => out
-                .iter_mut()
-                .zip(*v)
-                .for_each(|(to, from)| *to = f32::from(*from)),
-            Row::I8(v) => out
-                .iter_mut()
-                .zip(*v)
-                .for_each(|(to, from)| *to = f32::from(*from)),
+            Row::F16(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = from.to_f32()),
+            Row::U8(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = f32::from(*from)),
+            Row::I8(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = f32::from(*from)),
         }
     }
 
@@ -424,9 +404,7 @@ mod tests {
 
     fn every_byte(element: Element) -> Rows {
         let mut values = Values::zeroed(element, 256);
-        values
-            .bytes_mut()
-            .copy_from_slice(&(0..=255).collect::<Vec<u8>>());
+        values.bytes_mut().copy_from_slice(&(0..=255).collect::<Vec<u8>>());
         Rows::new(16, values).unwrap()
     }
 
@@ -440,24 +418,15 @@ mod tests {
                 assert_eq!(wide.convert(element).unwrap(), rows);
             }
         }
-        let halves = (0..=u16::MAX)
-            .map(f16::from_bits)
-            .filter(|x| x.is_finite())
-            .collect();
+        let halves = (0..=u16::MAX).map(f16::from_bits).filter(|x| x.is_finite()).collect();
         let rows = Rows::new(2, Values::F16(halves)).unwrap();
-        let back = rows
-            .convert(Element::F32)
-            .unwrap()
-            .convert(Element::F16)
-            .unwrap();
+        let back = rows.convert(Element::F32).unwrap().convert(Element::F16).unwrap();
         assert_eq!(back.values().bytes(), rows.values().bytes());
     }
 
     #[test]
     fn halves_are_rounded_to_the_nearest() {
-        let rows = f32s(3, &[0.1, 65_519.0, 1e-9])
-            .convert(Element::F16)
-            .unwrap();
+        let rows = f32s(3, &[0.1, 65_519.0, 1e-9]).convert(Element::F16).unwrap();
         let nearest = [0.1, 65_504.0, 0.0].map(f16::from_f32).to_vec();
         assert_eq!(*rows.values(), Values::F16(nearest));
     }
@@ -476,19 +445,14 @@ mod tests {
             (128.0, Element::I8),
             (-0.5, Element::I8),
         ] {
-            let error = f32s(3, &[0.0, 1.0, 2.0, 3.0, value, 5.0])
-                .convert(element)
-                .unwrap_err();
+            let error = f32s(3, &[0.0, 1.0, 2.0, 3.0, value, 5.0]).convert(element).unwrap_err();
             let wanted =
                 format!("row 1, column 1: found {value}; wanted a number that {element} can hold");
             assert_eq!(error.to_string(), wanted);
         }
         let negative = Rows::new(1, Values::I8(vec![-1])).unwrap();
         assert!(negative.convert(Element::U8).is_err());
-        assert_eq!(
-            *f32s(1, &[-0.0]).convert(Element::U8).unwrap().values(),
-            Values::U8(vec![0])
-        );
+        assert_eq!(*f32s(1, &[-0.0]).convert(Element::U8).unwrap().values(), Values::U8(vec![0]));
     }
 
     #[test]

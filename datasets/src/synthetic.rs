@@ -105,9 +105,7 @@ pub fn clusters(n: usize, dim: usize, centres: usize, seed: u64) -> Rows {
 pub fn byte_clusters(n: usize, dim: usize, centres: usize, seed: u64) -> Rows {
     assert!(centres > 0, "rows need a centre");
     let mut seeded = Seeded::new(seed);
-    let middle: Vec<f32> = (0..centres * dim)
-        .map(|_| seeded.below(256) as f32)
-        .collect();
+    let middle: Vec<f32> = (0..centres * dim).map(|_| seeded.below(256) as f32).collect();
     let numbers = (0..n * dim).map(|i| {
         let number = middle[i % (centres * dim)] + 16.0 * seeded.gaussian();
         number.round().clamp(0.0, 255.0) as u8
@@ -126,9 +124,7 @@ pub fn byte_clusters(n: usize, dim: usize, centres: usize, seed: u64) -> Rows {
 /// 64 bits.
 pub fn lattice(side: usize, dim: usize) -> Rows {
     assert!(side > 0, "a grid needs a side");
-    let n = u32::try_from(dim)
-        .ok()
-        .and_then(|dim| side.checked_pow(dim));
+    let n = u32::try_from(dim).ok().and_then(|dim| side.checked_pow(dim));
     let n = n.expect("a grid has fewer than 2^64 points");
     let mut numbers = Vec::with_capacity(n * dim);
     for row in 0..n {
@@ -157,11 +153,7 @@ mod tests {
         // The first numbers of xoshiro256++ seeded by splitmix64 from 0.
         let mut seeded = Seeded::new(0);
         let first: [u64; 3] = std::array::from_fn(|_| seeded.next_u64());
-        let wanted = [
-            0x5317_5d61_490b_23df,
-            0x61da_6f3d_c380_d507,
-            0x5c0f_df91_ec9a_7bfc,
-        ];
+        let wanted = [0x5317_5d61_490b_23df, 0x61da_6f3d_c380_d507, 0x5c0f_df91_ec9a_7bfc];
         assert_eq!(first, wanted);
     }
 
@@ -171,16 +163,11 @@ mod tests {
         let mut times = [0; 7];
         (0..70_000).for_each(|_| times[seeded.below(7) as usize] += 1);
         // 10,000 times each, deviation 93.
-        assert!(
-            times.iter().all(|count| (9_600..10_400).contains(count)),
-            "{times:?}"
-        );
+        assert!(times.iter().all(|count| (9_600..10_400).contains(count)), "{times:?}");
         assert_eq!(seeded.below(1), 0);
         // Of 2^63 + 1 numbers almost half the draws are unfair.
         let large = (1 << 63) + 1;
-        let upper = (0..10_000)
-            .filter(|_| seeded.below(large) >= large / 2)
-            .count();
+        let upper = (0..10_000).filter(|_| seeded.below(large) >= large / 2).count();
         assert!((4_700..5_300).contains(&upper), "{upper}");
     }
 
@@ -213,10 +200,7 @@ mod tests {
             *seen.entry(items).or_insert(0) += 1;
         }
         assert_eq!(seen.len(), 6);
-        assert!(
-            seen.values().all(|count| (850..1_150).contains(count)),
-            "{seen:?}"
-        );
+        assert!(seen.values().all(|count| (850..1_150).contains(count)), "{seen:?}");
         seeded.shuffle::<u8>(&mut []);
     }
 
@@ -226,10 +210,7 @@ mod tests {
             let (mut x, mut y) = (vec![0.0; a.dim()], vec![0.0; b.dim()]);
             a.widen_into(&mut x);
             b.widen_into(&mut y);
-            x.iter()
-                .zip(&y)
-                .map(|(x, y)| (x - y) * (x - y))
-                .sum::<f32>()
+            x.iter().zip(&y).map(|(x, y)| (x - y) * (x - y)).sum::<f32>()
         };
         for rows in [clusters(100, 32, 4, 5), byte_clusters(100, 32, 4, 5)] {
             assert_eq!((rows.len(), rows.dim()), (100, 32));

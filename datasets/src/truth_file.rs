@@ -80,26 +80,14 @@ impl Truth {
         mut distances: Option<Vec<f32>>,
     ) -> Result<Truth, TruthError> {
         let wanted = queries.checked_mul(k).filter(|count| *count > 0);
-        let lengths = [
-            ("keys", Some(keys.len())),
-            ("distances", distances.as_ref().map(Vec::len)),
-        ];
+        let lengths = [("keys", Some(keys.len())), ("distances", distances.as_ref().map(Vec::len))];
         for (what, found) in lengths {
             if let Some(found) = found.filter(|found| wanted != Some(*found)) {
-                return Err(TruthError::Shape {
-                    what,
-                    found,
-                    queries,
-                    k,
-                });
+                return Err(TruthError::Shape { what, found, queries, k });
             }
         }
         if let Some(at) = keys.iter().position(|key| *key < MISSING) {
-            return Err(TruthError::Key {
-                query: at / k,
-                rank: at % k,
-                found: keys[at],
-            });
+            return Err(TruthError::Key { query: at / k, rank: at % k, found: keys[at] });
         }
         if let Some(distances) = &mut distances {
             for (query, (keys, distances)) in
@@ -142,19 +130,14 @@ impl Truth {
             return Err(unfit(format!("key {key}"), "keys below 2^31"));
         }
         let (Ok(queries), Ok(k)) = (u32::try_from(self.queries()), i32::try_from(self.k)) else {
-            return Err(unfit(
-                format!("{} x {} keys", self.queries(), self.k),
-                "smaller counts",
-            ));
+            return Err(unfit(format!("{} x {} keys", self.queries(), self.k), "smaller counts"));
         };
         let mut bytes = Vec::with_capacity(8 + self.keys.len() * 8);
         match (format::extension(path), &self.distances) {
             ("ibin", Some(distances)) => {
                 bytes.extend([queries.to_le_bytes(), k.to_le_bytes()].concat());
                 put_keys(&mut bytes, &self.keys);
-                distances
-                    .iter()
-                    .for_each(|distance| bytes.extend(distance.to_le_bytes()));
+                distances.iter().for_each(|distance| bytes.extend(distance.to_le_bytes()));
             }
             ("ibin", None) => return Err(unfit("keys without distances".into(), "ivecs for them")),
             ("ivecs", _) => {
@@ -194,9 +177,7 @@ impl Truth {
     /// # Panics
     /// If `q` is not below `queries`.
     pub fn distances(&self, q: usize) -> Option<&[f32]> {
-        self.distances
-            .as_ref()
-            .map(|distances| &distances[q * self.k..(q + 1) * self.k])
+        self.distances.as_ref().map(|distances| &distances[q * self.k..(q + 1) * self.k])
     }
 }
 
@@ -205,22 +186,13 @@ fn check_distances(query: usize, keys: &[i64], distances: &mut [f32]) -> Result<
     let mut before = f32::NEG_INFINITY;
     for (rank, (key, distance)) in keys.iter().zip(distances).enumerate() {
         let found = *distance;
-        let wrong = |wanted| {
-            Err(TruthError::Distance {
-                query,
-                rank,
-                found,
-                wanted,
-            })
-        };
+        let wrong = |wanted| Err(TruthError::Distance { query, rank, found, wanted });
         if *key == MISSING {
             *distance = f32::INFINITY;
         } else if !found.is_finite() {
             return wrong("a finite number".into());
         } else if found < before {
-            return wrong(format!(
-                "at least {before}, the distance before (smaller is closer)"
-            ));
+            return wrong(format!("at least {before}, the distance before (smaller is closer)"));
         } else {
             before = found;
         }
@@ -233,13 +205,8 @@ fn read_ibin(input: &InputFile) -> Result<Truth, FileError> {
     let queries = u64::from(u32::from_le_bytes([n0, n1, n2, n3]));
     let k = u64::from(u32::from_le_bytes([k0, k1, k2, k3]));
     check_counts(input, queries, (k as i64, 4))?;
-    let wanted = (queries * k)
-        .checked_mul(8)
-        .and_then(|bytes| bytes.checked_add(8));
-    input.check_len(
-        wanted,
-        format!("{queries} queries of {k} keys and distances"),
-    )?;
+    let wanted = (queries * k).checked_mul(8).and_then(|bytes| bytes.checked_add(8));
+    input.check_len(wanted, format!("{queries} queries of {k} keys and distances"))?;
     let mut bytes = vec![0; (input.len() - 8) as usize];
     input.read_at(8, &mut bytes)?;
     let (keys, distances) = bytes.split_at(bytes.len() / 2);
@@ -249,9 +216,7 @@ fn read_ibin(input: &InputFile) -> Result<Truth, FileError> {
 
 fn read_ivecs(input: &InputFile) -> Result<Truth, FileError> {
     if input.len() == 0 {
-        return Err(FileError::Empty {
-            path: input.path().into(),
-        });
+        return Err(FileError::Empty { path: input.path().into() });
     }
     let written = i32::from_le_bytes(input.head()?);
     check_counts(input, 1, (i64::from(written), 0))?;
@@ -286,12 +251,7 @@ fn check_counts(input: &InputFile, queries: u64, (k, offset): (i64, u64)) -> Res
     }
     if k < 1 {
         let (found, wanted) = (format!("k = {k}"), "at least 1".into());
-        return Err(FileError::Field {
-            path,
-            offset,
-            found,
-            wanted,
-        });
+        return Err(FileError::Field { path, offset, found, wanted });
     }
     Ok(())
 }
@@ -302,10 +262,8 @@ fn truth(
     keys: Vec<i64>,
     distances: Option<Vec<f32>>,
 ) -> Result<Truth, FileError> {
-    Truth::new(queries as usize, k as usize, keys, distances).map_err(|source| FileError::Truth {
-        path: input.path().into(),
-        source,
-    })
+    Truth::new(queries as usize, k as usize, keys, distances)
+        .map_err(|source| FileError::Truth { path: input.path().into(), source })
 }
 
 fn numbers(bytes: &[u8]) -> impl Iterator<Item = [u8; 4]> + '_ {
@@ -313,15 +271,12 @@ fn numbers(bytes: &[u8]) -> impl Iterator<Item = [u8; 4]> + '_ {
 }
 
 fn take_keys(bytes: &[u8]) -> Vec<i64> {
-    numbers(bytes)
-        .map(|key| i64::from(i32::from_le_bytes(key)))
-        .collect()
+    numbers(bytes).map(|key| i64::from(i32::from_le_bytes(key))).collect()
 }
 
 /// Appends keys that fit i32.
 fn put_keys(bytes: &mut Vec<u8>, keys: &[i64]) {
-    keys.iter()
-        .for_each(|key| bytes.extend((*key as i32).to_le_bytes()));
+    keys.iter().for_each(|key| bytes.extend((*key as i32).to_le_bytes()));
 }
 
 #[cfg(test)]
@@ -342,18 +297,11 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         let error = Truth::read(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::BadData);
-        error
-            .to_string()
-            .strip_prefix(&format!("{}: ", path.display()))
-            .unwrap()
-            .into()
+        error.to_string().strip_prefix(&format!("{}: ", path.display())).unwrap().into()
     }
 
     fn ints(numbers: &[i32]) -> Vec<u8> {
-        numbers
-            .iter()
-            .flat_map(|number| number.to_le_bytes())
-            .collect()
+        numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
     }
 
     #[test]
@@ -380,10 +328,7 @@ mod tests {
         let wanted = ints(&[3, 7, 0, i32::MAX, 3, 4, 5, -1]);
         assert_eq!(fs::read(&path).unwrap(), wanted);
         let read = Truth::read(&path).unwrap();
-        assert_eq!(
-            (read.keys(0), read.keys(1)),
-            (some().keys(0), some().keys(1))
-        );
+        assert_eq!((read.keys(0), read.keys(1)), (some().keys(0), some().keys(1)));
         assert_eq!(read.distances(0), None);
     }
 
@@ -392,10 +337,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.ibin");
         fs::write(&path, "mine").unwrap();
-        assert_eq!(
-            some().write(&path).unwrap_err().kind(),
-            ErrorKind::CannotCreate
-        );
+        assert_eq!(some().write(&path).unwrap_err().kind(), ErrorKind::CannotCreate);
         assert_eq!(fs::read(&path).unwrap(), b"mine");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -410,24 +352,9 @@ mod tests {
                 "a.ibin",
                 "cannot hold key 2147483648; wanted keys below 2^31",
             ),
-            (
-                1 << 31,
-                None,
-                "a.ivecs",
-                "cannot hold key 2147483648; wanted keys below 2^31",
-            ),
-            (
-                1,
-                None,
-                "a.ibin",
-                "cannot hold keys without distances; wanted ivecs for them",
-            ),
-            (
-                1,
-                None,
-                "a.npy",
-                "extension \"npy\" is unknown; wanted ibin, ivecs",
-            ),
+            (1 << 31, None, "a.ivecs", "cannot hold key 2147483648; wanted keys below 2^31"),
+            (1, None, "a.ibin", "cannot hold keys without distances; wanted ivecs for them"),
+            (1, None, "a.npy", "extension \"npy\" is unknown; wanted ibin, ivecs"),
         ] {
             let truth = Truth::new(1, 1, vec![keys], distances).unwrap();
             let error = truth.write(folder.path().join(name)).unwrap_err();
@@ -441,23 +368,11 @@ mod tests {
     fn lengths_that_contradict_the_header_are_refused() {
         let file = ints(&[1, 2, 10, 11, 0, 0]);
         let shape = "wanted 24 bytes for 1 queries of 2 keys and distances";
-        assert_eq!(
-            refused(&file[..16], "a.ibin"),
-            format!("found 16 bytes, 8 too few; {shape}")
-        );
+        assert_eq!(refused(&file[..16], "a.ibin"), format!("found 16 bytes, 8 too few; {shape}"));
         let long = [&file[..], &[0; 3]].concat();
-        assert_eq!(
-            refused(&long, "a.ibin"),
-            format!("found 27 bytes, 3 too many; {shape}")
-        );
-        assert_eq!(
-            refused(&ints(&[0, 2]), "a.ibin"),
-            "holds no rows; wanted at least 1"
-        );
-        assert_eq!(
-            refused(&ints(&[2, 0]), "a.ibin"),
-            "at byte 4: found k = 0; wanted at least 1"
-        );
+        assert_eq!(refused(&long, "a.ibin"), format!("found 27 bytes, 3 too many; {shape}"));
+        assert_eq!(refused(&ints(&[0, 2]), "a.ibin"), "holds no rows; wanted at least 1");
+        assert_eq!(refused(&ints(&[2, 0]), "a.ibin"), "at byte 4: found k = 0; wanted at least 1");
         assert!(refused(&ints(&[-1, -1]), "a.ibin").contains("wanted a length below 2^63 bytes"));
         assert!(refused(&[0; 5], "a.ibin").contains("found a file of 5 bytes"));
 
@@ -469,19 +384,14 @@ mod tests {
             refused(&ints(&[2, 1, 1, 1, 1, 1]), "a.ivecs"),
             "at byte 12: found another k in query 1; wanted 2, as the first query says"
         );
-        assert_eq!(
-            refused(&ints(&[-5]), "a.ivecs"),
-            "at byte 0: found k = -5; wanted at least 1"
-        );
+        assert_eq!(refused(&ints(&[-5]), "a.ivecs"), "at byte 0: found k = -5; wanted at least 1");
         assert_eq!(refused(&[], "a.ivecs"), "holds no rows; wanted at least 1");
     }
 
     #[test]
     fn numbers_that_are_no_ground_truth_name_query_and_neighbour() {
         let new = |keys: &[i64], distances: &[f32]| {
-            Truth::new(2, 2, keys.to_vec(), Some(distances.to_vec()))
-                .unwrap_err()
-                .to_string()
+            Truth::new(2, 2, keys.to_vec(), Some(distances.to_vec())).unwrap_err().to_string()
         };
         assert_eq!(
             new(&[1, 2, 3, -2], &[0.0; 4]),
@@ -501,10 +411,7 @@ mod tests {
             "found 3 distances for 2 queries of 2 neighbours; wanted 2 x 2"
         );
         for (queries, k) in [(0, 0), (0, 3), (3, 0), (usize::MAX, 2)] {
-            assert!(
-                Truth::new(queries, k, vec![], None).is_err(),
-                "{queries} x {k}"
-            );
+            assert!(Truth::new(queries, k, vec![], None).is_err(), "{queries} x {k}");
         }
         let file = ints(&[1, 2, 10, -7, 0, 0]);
         assert!(refused(&file, "a.ibin").starts_with("query 0, neighbour 1: found key -7"));
@@ -513,10 +420,7 @@ mod tests {
     #[test]
     fn the_distance_of_a_missing_neighbour_becomes_infinite() {
         let truth = Truth::new(1, 3, vec![5, -1, -1], Some(vec![2.0, 0.0, f32::NAN])).unwrap();
-        assert_eq!(
-            truth.distances(0),
-            Some(&[2.0, f32::INFINITY, f32::INFINITY][..])
-        );
+        assert_eq!(truth.distances(0), Some(&[2.0, f32::INFINITY, f32::INFINITY][..]));
     }
 
     proptest! {

@@ -62,10 +62,7 @@ impl VectorFile {
     }
 
     /// How many rows there are; at least 1.
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "a file without rows cannot be opened"
-    )]
+    #[expect(clippy::len_without_is_empty, reason = "a file without rows cannot be opened")]
     pub fn len(&self) -> usize {
         self.layout.len
     }
@@ -88,11 +85,7 @@ impl VectorFile {
     pub fn read(&self, rows: Range<usize>) -> Result<Rows, FileError> {
         if rows.start > rows.end || rows.end > self.len() {
             let (path, len) = (self.path().into(), self.len());
-            return Err(FileError::NoSuchRows {
-                path,
-                asked: rows,
-                rows: len,
-            });
+            return Err(FileError::NoSuchRows { path, asked: rows, rows: len });
         }
         let mut values = Values::zeroed(self.element(), rows.len() * self.dim());
         self.fill(rows.start, values.bytes_mut())?;
@@ -129,10 +122,7 @@ impl VectorFile {
         let picked = distinct(self.len(), count, seed);
         let mut values = Values::zeroed(self.element(), count * self.dim());
         let row_bytes = self.dim() * self.element().size();
-        for (&row, out) in picked
-            .iter()
-            .zip(values.bytes_mut().chunks_exact_mut(row_bytes))
-        {
+        for (&row, out) in picked.iter().zip(values.bytes_mut().chunks_exact_mut(row_bytes)) {
             self.fill(row, out)?;
         }
         let rows = self.checked(values, |i| picked[i])?;
@@ -141,11 +131,7 @@ impl VectorFile {
 
     /// Reads the rows from `first` on into `out`, a whole number of them, without their prefixes.
     fn fill(&self, first: usize, out: &mut [u8]) -> Result<(), FileError> {
-        let Layout {
-            data_offset,
-            row_prefix,
-            ..
-        } = self.layout;
+        let Layout { data_offset, row_prefix, .. } = self.layout;
         let row_bytes = self.dim() * self.element().size();
         let stride = row_prefix + row_bytes;
         let offset_of = |row: usize| data_offset + row as u64 * stride as u64;
@@ -158,10 +144,7 @@ impl VectorFile {
         for out in out.chunks_mut((block_rows * row_bytes).max(1)) {
             let block = &mut block[..out.len() / row_bytes * stride];
             self.input.read_at(offset_of(row), block)?;
-            for (from, to) in block
-                .chunks_exact(stride)
-                .zip(out.chunks_exact_mut(row_bytes))
-            {
+            for (from, to) in block.chunks_exact(stride).zip(out.chunks_exact_mut(row_bytes)) {
                 let (prefix, numbers) = from.split_at(row_prefix);
                 if prefix != (self.dim() as u32).to_le_bytes() {
                     return Err(self.other_dim(row, offset_of(row), prefix));
@@ -191,12 +174,7 @@ impl VectorFile {
             None => Ok(rows),
             Some((row, column, value)) => {
                 let path = self.path().into();
-                Err(FileError::NotFinite {
-                    path,
-                    row: row_of(row),
-                    column,
-                    value,
-                })
+                Err(FileError::NotFinite { path, row: row_of(row), column, value })
             }
         }
     }
@@ -218,9 +196,7 @@ fn distinct(len: usize, count: usize, seed: u64) -> Vec<usize> {
 /// fvecs and bvecs: the first row's dimension must divide the file into whole rows.
 fn vecs_layout(input: &InputFile, element: Element) -> Result<Layout, FileError> {
     if input.len() == 0 {
-        return Err(FileError::Empty {
-            path: input.path().into(),
-        });
+        return Err(FileError::Empty { path: input.path().into() });
     }
     let written = i32::from_le_bytes(input.head()?);
     let dim = usize::try_from(written)
@@ -231,13 +207,7 @@ fn vecs_layout(input: &InputFile, element: Element) -> Result<Layout, FileError>
     let len = input.len().div_ceil(stride);
     let shape = format!("{len} rows of dimension {dim} of {element}, as row 0 says");
     input.check_len(len.checked_mul(stride), shape)?;
-    Ok(Layout {
-        element,
-        len: len as usize,
-        dim,
-        data_offset: 0,
-        row_prefix: 4,
-    })
+    Ok(Layout { element, len: len as usize, dim, data_offset: 0, row_prefix: 4 })
 }
 
 /// fbin, u8bin, i8bin and f16bin: two u32, rows and dimension.
@@ -249,12 +219,7 @@ fn bin_layout(input: &InputFile, element: Element) -> Result<Layout, FileError> 
 }
 
 fn npy_layout(input: &InputFile) -> Result<Layout, FileError> {
-    let npy::Header {
-        element,
-        rows,
-        dim,
-        data_offset,
-    } = npy::read_header(input)?;
+    let npy::Header { element, rows, dim, data_offset } = npy::read_header(input)?;
     // The shape stands in the dict, at an offset that helps nobody: name the dict's.
     counted_layout(input, element, (rows, dim), (data_offset, 10))
 }
@@ -270,24 +235,13 @@ fn counted_layout(
         return Err(FileError::dim(input.path(), dim_offset, dim));
     }
     if len == 0 {
-        return Err(FileError::Empty {
-            path: input.path().into(),
-        });
+        return Err(FileError::Empty { path: input.path().into() });
     }
     let wanted = (dim * element.size() as u64)
         .checked_mul(len)
         .and_then(|bytes| bytes.checked_add(data_offset));
-    input.check_len(
-        wanted,
-        format!("{len} rows of dimension {dim} of {element}"),
-    )?;
-    Ok(Layout {
-        element,
-        len: len as usize,
-        dim: dim as usize,
-        data_offset,
-        row_prefix: 0,
-    })
+    input.check_len(wanted, format!("{len} rows of dimension {dim} of {element}"))?;
+    Ok(Layout { element, len: len as usize, dim: dim as usize, data_offset, row_prefix: 0 })
 }
 
 #[cfg(test)]
@@ -319,10 +273,7 @@ mod tests {
     fn said(error: FileError, path: &Path) -> (ErrorKind, String) {
         let line = error.to_string();
         assert!(!line.contains('\n'), "{line}");
-        let rest = line
-            .strip_prefix(&format!("{}: ", path.display()))
-            .unwrap()
-            .to_string();
+        let rest = line.strip_prefix(&format!("{}: ", path.display())).unwrap().to_string();
         (error.kind(), rest)
     }
 
@@ -348,31 +299,13 @@ mod tests {
     fn each_format_is_read_as_its_definition_says() {
         let numbers = f32_bytes(&[1.0, 2.5, -3.0, 4.0, 5.0, 6.0]);
         let floats = Values::F32(vec![1.0, 2.5, -3.0, 4.0, 5.0, 6.0]);
-        let halves = [0x3c00u16, 0xc000, 0x3800, 0]
-            .map(u16::to_le_bytes)
-            .concat();
+        let halves = [0x3c00u16, 0xc000, 0x3800, 0].map(u16::to_le_bytes).concat();
         let cases = [
             ("a.fbin", bin(3, 2, &numbers), floats.clone()),
-            (
-                "a.fvecs",
-                fvecs(&[&[1.0, 2.5], &[-3.0, 4.0], &[5.0, 6.0]]),
-                floats,
-            ),
-            (
-                "a.bvecs",
-                vec![2, 0, 0, 0, 7, 255, 2, 0, 0, 0, 0, 1],
-                Values::U8(vec![7, 255, 0, 1]),
-            ),
-            (
-                "a.u8bin",
-                bin(2, 2, &[7, 255, 0, 1]),
-                Values::U8(vec![7, 255, 0, 1]),
-            ),
-            (
-                "a.i8bin",
-                bin(2, 2, &[7, 255, 0, 128]),
-                Values::I8(vec![7, -1, 0, -128]),
-            ),
+            ("a.fvecs", fvecs(&[&[1.0, 2.5], &[-3.0, 4.0], &[5.0, 6.0]]), floats),
+            ("a.bvecs", vec![2, 0, 0, 0, 7, 255, 2, 0, 0, 0, 0, 1], Values::U8(vec![7, 255, 0, 1])),
+            ("a.u8bin", bin(2, 2, &[7, 255, 0, 1]), Values::U8(vec![7, 255, 0, 1])),
+            ("a.i8bin", bin(2, 2, &[7, 255, 0, 128]), Values::I8(vec![7, -1, 0, -128])),
             (
                 "a.f16bin",
                 bin(2, 2, &halves),
@@ -382,17 +315,9 @@ mod tests {
         for (name, bytes, wanted) in cases {
             let (_folder, path) = write(&bytes, name);
             let file = VectorFile::open(&path).unwrap();
-            assert_eq!(
-                (file.dim(), file.element()),
-                (2, wanted.element()),
-                "{name}"
-            );
+            assert_eq!((file.dim(), file.element()), (2, wanted.element()), "{name}");
             assert_eq!(file.path(), path);
-            assert_eq!(
-                *file.read(0..file.len()).unwrap().values(),
-                wanted,
-                "{name}"
-            );
+            assert_eq!(*file.read(0..file.len()).unwrap().values(), wanted, "{name}");
         }
     }
 
@@ -410,11 +335,7 @@ mod tests {
             let file = VectorFile::open(&path).unwrap();
             assert_eq!(file.read(0..70_001).unwrap(), all, "{name}");
             assert!(file.read(5..5).unwrap().is_empty());
-            assert_eq!(
-                file.read(70_000..70_001).unwrap().row(0),
-                all.row(70_000),
-                "{name}"
-            );
+            assert_eq!(file.read(70_000..70_001).unwrap().row(0), all.row(70_000), "{name}");
             for size in [1_000, 29_127, 70_001, usize::MAX] {
                 let mut next = 0;
                 for chunk in file.chunks(size) {
@@ -433,18 +354,13 @@ mod tests {
         let (_folder, path) = write(&bin(2, 1, &[1, 2]), "a.u8bin");
         let file = VectorFile::open(&path).unwrap();
         let wanted = "rows 1..3 were asked for; wanted rows below 2".to_string();
-        assert_eq!(
-            said(file.read(1..3).unwrap_err(), &path),
-            (ErrorKind::Usage, wanted)
-        );
+        assert_eq!(said(file.read(1..3).unwrap_err(), &path), (ErrorKind::Usage, wanted));
         assert!(file.read(Range { start: 2, end: 1 }).is_err());
     }
 
     #[test]
     fn a_sample_is_distinct_ascending_and_the_same_for_the_same_seed() {
-        let bytes: Vec<u8> = (0..1_000u32)
-            .flat_map(|i| (i as u16).to_le_bytes())
-            .collect();
+        let bytes: Vec<u8> = (0..1_000u32).flat_map(|i| (i as u16).to_le_bytes()).collect();
         let (_folder, path) = write(&bin(1_000, 2, &bytes), "a.u8bin");
         let file = VectorFile::open(&path).unwrap();
         let (picked, rows) = file.sample(100, 7).unwrap();
@@ -456,10 +372,7 @@ mod tests {
         assert_eq!(file.sample(100, 7).unwrap().0, picked);
         assert_ne!(file.sample(100, 8).unwrap().0, picked);
         for count in [1_000, 1_001, usize::MAX] {
-            assert_eq!(
-                file.sample(count, 7).unwrap().0,
-                (0..1_000).collect::<Vec<_>>()
-            );
+            assert_eq!(file.sample(count, 7).unwrap().0, (0..1_000).collect::<Vec<_>>());
         }
         assert!(file.sample(0, 7).unwrap().1.is_empty());
     }
@@ -468,15 +381,10 @@ mod tests {
     fn every_row_is_as_likely_to_be_sampled() {
         let mut times = [0; 10];
         for seed in 0..3_000 {
-            distinct(10, 3, seed)
-                .into_iter()
-                .for_each(|row| times[row] += 1);
+            distinct(10, 3, seed).into_iter().for_each(|row| times[row] += 1);
         }
         // 900 times each, deviation 25.
-        assert!(
-            times.iter().all(|count| (775..1025).contains(count)),
-            "{times:?}"
-        );
+        assert!(times.iter().all(|count| (775..1025).contains(count)), "{times:?}");
     }
 
     #[test]
@@ -498,10 +406,8 @@ mod tests {
         let rows = fvecs(&[&[1.0, 2.0], &[3.0, 4.0]]);
         assert_eq!(
             refused(&rows[..17], "a.fvecs"),
-            bad(
-                "found 17 bytes, 7 too few; wanted 24 bytes for 2 rows of dimension 2 of f32, \
-                 as row 0 says"
-            )
+            bad("found 17 bytes, 7 too few; wanted 24 bytes for 2 rows of dimension 2 of f32, \
+                 as row 0 says")
         );
         assert_eq!(
             refused(&rows[..3], "a.fvecs"),
@@ -513,48 +419,24 @@ mod tests {
     fn counts_beyond_any_file_are_refused_before_memory_is_asked_for() {
         assert_eq!(
             refused(&bin(u32::MAX, 65_535, &[0; 8]), "a.fbin"),
-            bad(
-                "found 16 bytes, 1125882726711292 too few; wanted 1125882726711308 bytes for \
-                 4294967295 rows of dimension 65535 of f32"
-            )
+            bad("found 16 bytes, 1125882726711292 too few; wanted 1125882726711308 bytes for \
+                 4294967295 rows of dimension 65535 of f32")
         );
         let npy =
             npy_with("'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775807, 9)");
         let (kind, message) = refused(&npy, "a.npy");
         assert_eq!(kind, ErrorKind::BadData);
-        assert!(
-            message.contains("9223372036854775807 rows of dimension 9"),
-            "{message}"
-        );
-        assert!(
-            message.contains("wanted a length below 2^63 bytes"),
-            "{message}"
-        );
+        assert!(message.contains("9223372036854775807 rows of dimension 9"), "{message}");
+        assert!(message.contains("wanted a length below 2^63 bytes"), "{message}");
     }
 
     #[test]
     fn dimensions_out_of_range_name_their_place() {
         for (bytes, name, message) in [
-            (
-                bin(1, 0, &[]),
-                "a.u8bin",
-                "at byte 4: found dimension 0; wanted 1 to 65535",
-            ),
-            (
-                bin(1, 65_536, &[]),
-                "a.i8bin",
-                "at byte 4: found dimension 65536; wanted 1 to 65535",
-            ),
-            (
-                vec![0; 4],
-                "a.fvecs",
-                "at byte 0: found dimension 0; wanted 1 to 65535",
-            ),
-            (
-                vec![255; 8],
-                "a.bvecs",
-                "at byte 0: found dimension -1; wanted 1 to 65535",
-            ),
+            (bin(1, 0, &[]), "a.u8bin", "at byte 4: found dimension 0; wanted 1 to 65535"),
+            (bin(1, 65_536, &[]), "a.i8bin", "at byte 4: found dimension 65536; wanted 1 to 65535"),
+            (vec![0; 4], "a.fvecs", "at byte 0: found dimension 0; wanted 1 to 65535"),
+            (vec![255; 8], "a.bvecs", "at byte 0: found dimension -1; wanted 1 to 65535"),
         ] {
             assert_eq!(refused(&bytes, name), bad(message));
         }
@@ -562,15 +444,9 @@ mod tests {
 
     #[test]
     fn files_without_rows_are_refused() {
-        for (bytes, name) in [
-            (bin(0, 4, &[]), "a.fbin"),
-            (vec![], "a.fvecs"),
-            (vec![], "a.bvecs"),
-        ] {
-            assert_eq!(
-                refused(&bytes, name),
-                bad("holds no rows; wanted at least 1")
-            );
+        for (bytes, name) in [(bin(0, 4, &[]), "a.fbin"), (vec![], "a.fvecs"), (vec![], "a.bvecs")]
+        {
+            assert_eq!(refused(&bytes, name), bad("holds no rows; wanted at least 1"));
         }
     }
 
@@ -583,10 +459,7 @@ mod tests {
         assert_eq!(file.read(0..2).unwrap().len(), 2);
         let wanted = bad("at byte 24: found dimension 3 in row 2; wanted 2, as row 0 says");
         assert_eq!(said(file.read(0..3).unwrap_err(), &path), wanted);
-        assert_eq!(
-            said(file.chunks(1).last().unwrap().unwrap_err(), &path),
-            wanted
-        );
+        assert_eq!(said(file.chunks(1).last().unwrap().unwrap_err(), &path), wanted);
     }
 
     #[test]
@@ -624,10 +497,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.fbin");
         let (kind, message) = said(VectorFile::open(&path).unwrap_err(), &path);
-        assert_eq!(
-            (kind, message.as_str()),
-            (ErrorKind::NoInput, "no such file")
-        );
+        assert_eq!((kind, message.as_str()), (ErrorKind::NoInput, "no such file"));
         let (kind, message) = said(VectorFile::open(folder.path()).unwrap_err(), folder.path());
         let wanted = "is a directory; wanted a regular file";
         assert_eq!((kind, message.as_str()), (ErrorKind::NoInput, wanted));
@@ -647,11 +517,7 @@ mod tests {
     fn npy_is_read_in_its_four_types() {
         for (descr, numbers, wanted) in [
             ("<f4", f32_bytes(&[1.0, -2.0]), Values::F32(vec![1.0, -2.0])),
-            (
-                "<f2",
-                vec![0, 0x3c, 0, 0xc0],
-                Values::F16([1.0, -2.0].map(f16::from_f32).to_vec()),
-            ),
+            ("<f2", vec![0, 0x3c, 0, 0xc0], Values::F16([1.0, -2.0].map(f16::from_f32).to_vec())),
             ("|u1", vec![7, 255], Values::U8(vec![7, 255])),
             ("|i1", vec![7, 255], Values::I8(vec![7, -1])),
         ] {
@@ -667,72 +533,17 @@ mod tests {
     fn npy_of_another_kind_says_what_is_wanted() {
         let types = "'<f4', '<f2', '|u1' or '|i1' (little-endian f32, f16, u8 or i8)";
         for (descr, order, shape, message) in [
-            (
-                "'<f8'",
-                "False",
-                "(1, 2)",
-                format!("element type '<f8'; wanted {types}"),
-            ),
-            (
-                "'>f4'",
-                "False",
-                "(1, 2)",
-                format!("element type '>f4'; wanted {types}"),
-            ),
-            (
-                "[('a', '<f4')]",
-                "False",
-                "(1, 2)",
-                format!("[('a', '<f4')]'; wanted {types}"),
-            ),
-            (
-                "'<f4'",
-                "True",
-                "(1, 2)",
-                "Fortran order; wanted C order".into(),
-            ),
-            (
-                "'<f4'",
-                "False",
-                "(2,)",
-                "found 1 axes; wanted 2 axes: rows and dimension".into(),
-            ),
-            (
-                "'<f4'",
-                "False",
-                "()",
-                "found 0 axes; wanted 2 axes: rows and dimension".into(),
-            ),
-            (
-                "'<f4'",
-                "False",
-                "(1, 2, 3)",
-                "found 3 axes; wanted 2 axes".into(),
-            ),
-            (
-                "'<f4'",
-                "False",
-                "(1, 0)",
-                "found dimension 0; wanted 1 to 65535".into(),
-            ),
-            (
-                "'<f4'",
-                "False",
-                "(0, 2)",
-                "holds no rows; wanted at least 1".into(),
-            ),
-            (
-                "'<f4'",
-                "False",
-                "(2, 2)",
-                "found 70 bytes, 16 too few; wanted 86 bytes".into(),
-            ),
-            (
-                "'<f4'",
-                "False",
-                "(-1, 2)",
-                "found a header that cannot be read".into(),
-            ),
+            ("'<f8'", "False", "(1, 2)", format!("element type '<f8'; wanted {types}")),
+            ("'>f4'", "False", "(1, 2)", format!("element type '>f4'; wanted {types}")),
+            ("[('a', '<f4')]", "False", "(1, 2)", format!("[('a', '<f4')]'; wanted {types}")),
+            ("'<f4'", "True", "(1, 2)", "Fortran order; wanted C order".into()),
+            ("'<f4'", "False", "(2,)", "found 1 axes; wanted 2 axes: rows and dimension".into()),
+            ("'<f4'", "False", "()", "found 0 axes; wanted 2 axes: rows and dimension".into()),
+            ("'<f4'", "False", "(1, 2, 3)", "found 3 axes; wanted 2 axes".into()),
+            ("'<f4'", "False", "(1, 0)", "found dimension 0; wanted 1 to 65535".into()),
+            ("'<f4'", "False", "(0, 2)", "holds no rows; wanted at least 1".into()),
+            ("'<f4'", "False", "(2, 2)", "found 70 bytes, 16 too few; wanted 86 bytes".into()),
+            ("'<f4'", "False", "(-1, 2)", "found a header that cannot be read".into()),
         ] {
             let entries = format!("'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}");
             let (kind, found) = refused(&npy_with(&entries), "a.npy");

@@ -39,21 +39,11 @@ impl VectorWriter {
             return Err(unfit(path, element.to_string(), wanted.to_string()));
         }
         if dim == 0 || dim > MAX_DIM {
-            return Err(unfit(
-                path,
-                format!("dimension {dim}"),
-                format!("1 to {MAX_DIM}"),
-            ));
+            return Err(unfit(path, format!("dimension {dim}"), format!("1 to {MAX_DIM}")));
         }
         let mut output = OutputFile::create(path)?;
         output.write(&header(format, element, 0, dim))?;
-        Ok(VectorWriter {
-            output,
-            format,
-            element,
-            dim,
-            rows: 0,
-        })
+        Ok(VectorWriter { output, format, element, dim, rows: 0 })
     }
 
     /// Appends rows, in order.
@@ -65,28 +55,15 @@ impl VectorWriter {
         let path = self.output.path();
         if (rows.element(), rows.dim()) != (self.element, self.dim) {
             let found = format!("rows of dimension {} of {}", rows.dim(), rows.element());
-            return Err(unfit(
-                path,
-                found,
-                format!("dimension {} of {}", self.dim, self.element),
-            ));
+            return Err(unfit(path, found, format!("dimension {} of {}", self.dim, self.element)));
         }
         if let Some((row, column, value)) = rows.first_not_finite() {
             let row = self.rows as usize + row;
-            return Err(FileError::NotFinite {
-                path: path.into(),
-                row,
-                column,
-                value,
-            });
+            return Err(FileError::NotFinite { path: path.into(), row, column, value });
         }
         let total = self.rows + rows.len() as u64;
         if matches!(self.format, Format::Bin(_)) && u32::try_from(total).is_err() {
-            return Err(unfit(
-                path,
-                format!("{total} rows"),
-                format!("at most {}", u32::MAX),
-            ));
+            return Err(unfit(path, format!("{total} rows"), format!("at most {}", u32::MAX)));
         }
         match self.format {
             Format::Vecs(_) => {
@@ -107,9 +84,7 @@ impl VectorWriter {
     /// No rows were appended; the path exists; a failed write. Nothing stays behind then.
     pub fn finish(self) -> Result<(), FileError> {
         if self.rows == 0 {
-            return Err(FileError::Empty {
-                path: self.output.path().into(),
-            });
+            return Err(FileError::Empty { path: self.output.path().into() });
         }
         let header = header(self.format, self.element, self.rows, self.dim);
         self.output.publish_with_head(&header)
@@ -126,11 +101,7 @@ fn header(format: Format, element: Element, rows: u64, dim: usize) -> Vec<u8> {
 }
 
 fn unfit(path: &Path, found: String, wanted: String) -> FileError {
-    FileError::Unfit {
-        path: path.into(),
-        found,
-        wanted,
-    }
+    FileError::Unfit { path: path.into(), found, wanted }
 }
 
 #[cfg(test)]
@@ -154,9 +125,7 @@ mod tests {
 
     fn names(folder: &Path) -> Vec<String> {
         let names = fs::read_dir(folder).unwrap();
-        names
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect()
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     #[test]
@@ -183,17 +152,9 @@ mod tests {
             assert!(!path.exists());
             writer.finish().unwrap();
             let file = VectorFile::open(&path).unwrap();
-            assert_eq!(
-                (file.len(), file.dim(), file.element()),
-                (4, 3, element),
-                "{name}"
-            );
+            assert_eq!((file.len(), file.dim(), file.element()), (4, 3, element), "{name}");
             for first in [0, 2] {
-                assert_eq!(
-                    file.read(first..first + 2).unwrap(),
-                    rows,
-                    "{name} {element}"
-                );
+                assert_eq!(file.read(first..first + 2).unwrap(), rows, "{name} {element}");
             }
             assert_eq!(names(folder.path()), [name]);
         }
@@ -206,10 +167,9 @@ mod tests {
         let mut writer = VectorWriter::create(&path, Element::U8, 3).unwrap();
         writer.append(&some(Element::U8)).unwrap();
         fs::write(&path, "mine").unwrap();
-        for error in [
-            writer.finish().unwrap_err(),
-            VectorWriter::create(&path, Element::U8, 3).unwrap_err(),
-        ] {
+        for error in
+            [writer.finish().unwrap_err(), VectorWriter::create(&path, Element::U8, 3).unwrap_err()]
+        {
             assert_eq!(error.kind(), ErrorKind::CannotCreate);
             let wanted = format!("{}: exists already; wanted a new name", path.display());
             assert_eq!(error.to_string(), wanted);
@@ -224,19 +184,12 @@ mod tests {
         let path = folder.path().join("a.fbin");
         let mut writer = VectorWriter::create(&path, Element::F32, 3).unwrap();
         writer.append(&some(Element::F32)).unwrap();
-        let [hidden] = &names(folder.path())[..] else {
-            panic!("one file is being written")
-        };
+        let [hidden] = &names(folder.path())[..] else { panic!("one file is being written") };
         assert!(hidden.starts_with(".a.fbin."), "{hidden}");
         drop(writer);
         let empty = VectorWriter::create(&path, Element::F32, 3).unwrap();
         let error = empty.finish().unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .ends_with("holds no rows; wanted at least 1"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("holds no rows; wanted at least 1"), "{error}");
         assert!(names(folder.path()).is_empty());
     }
 
@@ -245,16 +198,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.i8bin");
         let mut writers = [3, 3].map(|dim| VectorWriter::create(&path, Element::I8, dim).unwrap());
-        writers
-            .iter_mut()
-            .for_each(|writer| writer.append(&some(Element::I8)).unwrap());
+        writers.iter_mut().for_each(|writer| writer.append(&some(Element::I8)).unwrap());
         let [first, second] = writers;
         second.finish().unwrap();
         assert_eq!(first.finish().unwrap_err().kind(), ErrorKind::CannotCreate);
-        assert_eq!(
-            VectorFile::open(&path).unwrap().read(0..2).unwrap(),
-            some(Element::I8)
-        );
+        assert_eq!(VectorFile::open(&path).unwrap().read(0..2).unwrap(), some(Element::I8));
         assert_eq!(names(folder.path()), ["a.i8bin"]);
     }
 
@@ -272,12 +220,7 @@ mod tests {
         let path = folder.path().join("no/such/folder.fbin");
         let error = VectorWriter::create(&path, Element::F32, 3).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::CannotCreate);
-        assert!(
-            error
-                .to_string()
-                .contains("folder.fbin: cannot be created: "),
-            "{error}"
-        );
+        assert!(error.to_string().contains("folder.fbin: cannot be created: "), "{error}");
 
         let path = folder.path().join("a.fbin");
         let mut writer = VectorWriter::create(&path, Element::F32, 3).unwrap();
@@ -287,10 +230,7 @@ mod tests {
         writer.append(&some(Element::F32)).unwrap();
         let infinite = Rows::new(3, Values::F32(vec![0.0, f32::INFINITY, 0.0])).unwrap();
         let error = writer.append(&infinite).unwrap_err();
-        assert!(
-            error.to_string().contains("row 2, column 1: found inf"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("row 2, column 1: found inf"), "{error}");
         writer.finish().unwrap();
         assert_eq!(VectorFile::open(&path).unwrap().len(), 2);
     }

@@ -9,17 +9,12 @@ use std::path::PathBuf;
 use foveal_datasets::{Element, Rows, VectorFile};
 
 fn sample(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("samples")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("samples").join(name)
 }
 
 fn rows() -> Rows {
     let file = VectorFile::open(sample("debian-packages-5k.f16bin")).unwrap();
-    assert_eq!(
-        (file.len(), file.dim(), file.element()),
-        (5_000, 384, Element::F16)
-    );
+    assert_eq!((file.len(), file.dim(), file.element()), (5_000, 384, Element::F16));
     file.read(0..file.len()).unwrap()
 }
 
@@ -48,11 +43,7 @@ fn nearest(rows: &Rows, names: &[String], name: &str, count: usize) -> Vec<Strin
         })
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-    scored
-        .into_iter()
-        .take(count)
-        .map(|(_, name)| name.clone())
-        .collect()
+    scored.into_iter().take(count).map(|(_, name)| name.clone()).collect()
 }
 
 #[test]
@@ -62,10 +53,7 @@ fn payload_lines_describe_the_rows() {
     for (name, related) in [("nginx", "lighttpd"), ("gimp", "krita"), ("mpv", "vlc")] {
         let nearest = nearest(&rows, &names, name, 10);
         assert_eq!(nearest[0], name);
-        assert!(
-            nearest.iter().any(|other| other == related),
-            "{name}: {nearest:?}"
-        );
+        assert!(nearest.iter().any(|other| other == related), "{name}: {nearest:?}");
     }
 }
 
@@ -77,26 +65,14 @@ fn no_two_rows_and_no_two_descriptions_are_equal() {
     assert_eq!(distinct.len(), rows.len());
     for name in ["name", "description"] {
         let texts = field(name);
-        assert_eq!(
-            texts.iter().collect::<HashSet<_>>().len(),
-            texts.len(),
-            "{name}"
-        );
+        assert_eq!(texts.iter().collect::<HashSet<_>>().len(), texts.len(), "{name}");
     }
 }
 
 #[test]
 fn packages_that_examples_name_are_there() {
     let names = field("name");
-    for name in [
-        "gimp",
-        "nginx",
-        "postgresql-15",
-        "vim",
-        "git",
-        "redis-server",
-        "ffmpeg",
-    ] {
+    for name in ["gimp", "nginx", "postgresql-15", "vim", "git", "redis-server", "ffmpeg"] {
         assert!(names.iter().any(|other| other == name), "{name}");
     }
     assert!(names.is_sorted());

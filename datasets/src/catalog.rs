@@ -1,7 +1,7 @@
 //! Public datasets that results are compared on: their shape, and where they are published.
 //!
 //! Only a table: nothing here opens a connection. Checksums are given where they are known for
-//! sure; where a publisher gives none there is none.
+//! sure, which is nowhere yet.
 
 use crate::metric::Metric::{self, Cosine, InnerProduct, L2};
 use crate::rows::Element::{self, F32, I8, U8};

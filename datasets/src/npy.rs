@@ -198,3 +198,92 @@ impl<'a> Words<'a> {
         inside.split(',').map(|number| number.trim().parse().ok()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRIES: &str = "'descr': '<f2', 'fortran_order': False, 'shape': (3, 4)";
+
+    fn read(bytes: &[u8]) -> Result<Header, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        std::fs::write(&path, bytes).unwrap();
+        read_header(&InputFile::open(&path).unwrap()).map_err(|error| error.to_string())
+    }
+
+    fn file(version: [u8; 2], dict: &str) -> Vec<u8> {
+        let len = dict.len() as u32;
+        let len = if version[0] == 1 { &len.to_le_bytes()[..2] } else { &len.to_le_bytes() };
+        [MAGIC, &version[..], len, dict.as_bytes()].concat()
+    }
+
+    #[test]
+    fn versions_differ_in_the_length_of_the_length() {
+        let dict = format!("{{{ENTRIES}, }}   \n");
+        for (version, offset) in [([1, 0], 10), ([2, 0], 12), ([3, 0], 12)] {
+            let data_offset = offset + dict.len() as u64;
+            let wanted = Header { element: Element::F16, rows: 3, dim: 4, data_offset };
+            assert_eq!(read(&file(version, &dict)), Ok(wanted), "{version:?}");
+        }
+        let error = read(&file([4, 0], &dict)).unwrap_err();
+        let wanted = "at byte 6: found NumPy format version 4.0; wanted 1.0, 2.0 or 3.0";
+        assert!(error.ends_with(wanted), "{error}");
+    }
+
+    #[test]
+    fn dicts_may_be_spelled_in_other_ways() {
+        for dict in [
+            "{'shape':(3,4),'descr':'<f2','fortran_order':False}",
+            "{\"descr\": \"<f2\", \"fortran_order\": False, \"shape\": (3, 4,), }",
+            " { 'fortran_order' : False , 'descr' : '<f2' , 'shape' : ( 3 , 4 ) } ",
+        ] {
+            let header = read(&file([1, 0], dict)).unwrap();
+            assert_eq!((header.element, header.rows, header.dim), (Element::F16, 3, 4), "{dict}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_dict_of_the_three_entries_is_refused() {
+        for dict in [
+            String::new(),
+            "{}".into(),
+            format!("{{{ENTRIES}"),
+            format!("{{{ENTRIES}}} x"),
+            format!("{{{ENTRIES}, 'descr': '<f2'}}"),
+            format!("{{{ENTRIES}, 'more': 1}}"),
+            "{'descr': '<f2', 'fortran_order': False}".into(),
+            "{'descr': '<f2', 'fortran_order': False, 'shape': (3, 18446744073709551616)}".into(),
+            "{'descr': '<f2', 'fortran_order': False, 'shape': (3, , 4)}".into(),
+            "{'descr': '<f2, 'fortran_order': False, 'shape': (3, 4)}".into(),
+            "{'descr': '<f2', 'fortran_order': 0, 'shape': (3, 4)}".into(),
+        ] {
+            let error = read(&file([1, 0], &dict)).unwrap_err();
+            assert!(error.contains("at byte 10: found a header that cannot be read"), "{dict}");
+        }
+    }
+
+    #[test]
+    fn lengths_beyond_the_file_and_beyond_reason_are_refused() {
+        let mut bytes = file([2, 0], &format!("{{{ENTRIES}}}"));
+        let here = bytes.len() - 12;
+        bytes[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+        let error = read(&bytes).unwrap_err();
+        let wanted = format!("found a header of 4294967295 bytes; wanted at most {here} bytes");
+        assert!(error.ends_with(&wanted), "{error}");
+        let error = read(b"PK\x03\x04 an npz file").unwrap_err();
+        assert!(error.ends_with("at byte 0: found no NumPy magic; wanted \\x93NUMPY"), "{error}");
+    }
+
+    #[test]
+    fn a_written_header_has_a_fixed_length_and_is_read_back() {
+        for (element, rows, dim) in
+            [(Element::F32, 0, 1), (Element::I8, u64::MAX, 65_535), (Element::U8, 7, 384)]
+        {
+            let header = header_of(element, rows, dim);
+            assert_eq!(header.last(), Some(&b'\n'));
+            let wanted = Header { element, rows, dim: dim as u64, data_offset: 128 };
+            assert_eq!(read(&header), Ok(wanted));
+        }
+    }
+}

@@ -67,7 +67,9 @@ pub fn recall(
         let counted = answer
             .iter()
             .take(k)
-            .filter(|(key, distance)| true_keys.contains(key) || f64::from(*distance) <= tie)
+            .filter(|(key, distance)| {
+                true_keys.contains(key) || tie.is_some_and(|tie| f64::from(*distance) <= tie)
+            })
             .filter(|(key, _)| seen.insert(*key))
             .count();
         hits += counted.min(true_keys.len());
@@ -79,16 +81,121 @@ pub fn recall(
     Ok(hits as f64 / wanted as f64)
 }
 
-/// The largest distance that counts whatever its key; -inf if only keys count.
-fn tie_distance(truth: &Truth, query: usize, k: usize, metric: Metric) -> f64 {
-    let Some(distances) = truth.distances(query) else {
-        return f64::NEG_INFINITY;
-    };
-    let mut real = truth.keys(query)[..k].iter().zip(distances).filter(|(key, _)| **key >= 0);
-    let Some((_, last)) = real.next_back() else {
-        return f64::NEG_INFINITY;
-    };
-    let last = f64::from(*last);
-    let scale = if metric == Metric::Cosine { 1.0 } else { last.abs() };
-    last + 1e-5 * scale + 1e-7
+/// The largest distance that counts whatever its key; `None` if only keys count.
+fn tie_distance(truth: &Truth, query: usize, k: usize, metric: Metric) -> Option<f64> {
+    let keys = &truth.keys(query)[..k];
+    let last = keys.iter().rposition(|key| *key >= 0)?;
+    let distance = f64::from(truth.distances(query)?[last]);
+    let scale = if metric == Metric::Cosine { 1.0 } else { distance.abs() };
+    Some(distance + 1e-5 * scale + 1e-7)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One query with keys 10, 11, 12, 13 at distances 1, 2, 4, 4.
+    fn truth() -> Truth {
+        Truth::new(1, 4, vec![10, 11, 12, 13], Some(vec![1.0, 2.0, 4.0, 4.0])).unwrap()
+    }
+
+    fn of(truth: &Truth, found: &[(u64, f32)], k: usize) -> f64 {
+        recall(truth, &[found.to_vec()], k, Metric::L2).unwrap()
+    }
+
+    #[test]
+    fn true_keys_count_in_any_order_whatever_their_distance() {
+        assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0)], 2), 1.0);
+        assert_eq!(of(&truth(), &[(11, 99.0), (10, 99.0)], 2), 1.0);
+        assert_eq!(of(&truth(), &[(10, 1.0), (12, 4.0)], 2), 0.5);
+        assert_eq!(of(&truth(), &[(12, 4.0), (13, 4.0)], 2), 0.0);
+    }
+
+    #[test]
+    fn a_tie_with_the_last_true_neighbour_counts() {
+        assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (13, 4.0)], 3), 1.0);
+        assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (99, 4.0)], 3), 1.0);
+        // d_k = 4, so the last distance that counts is 4 + 4e-5 + 1e-7.
+        assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (99, 4.000_04)], 3), 1.0);
+        assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (99, 4.000_05)], 3), 2.0 / 3.0);
+    }
+
+    #[test]
+    fn the_slack_goes_with_the_metric_and_the_size_of_the_distance() {
+        let tie = |last: f32, found: f32, metric| {
+            let truth = Truth::new(1, 1, vec![1], Some(vec![last])).unwrap();
+            recall(&truth, &[vec![(2, found)]], 1, metric).unwrap() == 1.0
+        };
+        assert!(tie(0.001, 0.001_01, Metric::Cosine));
+        assert!(!tie(0.001, 0.001_011, Metric::Cosine));
+        assert!(!tie(0.001, 0.001_01, Metric::L2));
+        assert!(tie(0.0, 9.9e-8, Metric::L2));
+        assert!(!tie(0.0, 2e-7, Metric::L2));
+        // Minus the inner product: |-100| gives a slack of 1e-3, upwards.
+        assert!(tie(-100.0, -99.999_01, Metric::InnerProduct));
+        assert!(!tie(-100.0, -99.998, Metric::InnerProduct));
+        assert!(!tie(1.0, f32::NAN, Metric::L2));
+    }
+
+    #[test]
+    fn a_key_counts_once() {
+        assert_eq!(of(&truth(), &[(10, 1.0), (10, 1.0), (10, 1.0), (10, 1.0)], 4), 0.25);
+        assert_eq!(of(&truth(), &[(99, 4.0), (99, 4.0), (99, 4.0), (99, 4.0)], 4), 0.25);
+    }
+
+    #[test]
+    fn only_the_first_k_entries_are_looked_at() {
+        assert_eq!(of(&truth(), &[(98, 9.0), (99, 9.0), (10, 1.0), (11, 2.0)], 2), 0.0);
+        assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (12, 2.0), (13, 2.0)], 2), 1.0);
+    }
+
+    #[test]
+    fn fewer_answers_than_k_miss() {
+        assert_eq!(of(&truth(), &[(10, 1.0)], 4), 0.25);
+        assert_eq!(of(&truth(), &[], 4), 0.0);
+    }
+
+    #[test]
+    fn missing_neighbours_are_neither_wanted_nor_countable() {
+        let truth = Truth::new(1, 3, vec![10, 11, -1], Some(vec![1.0, 2.0, 0.0])).unwrap();
+        assert_eq!(of(&truth, &[(10, 1.0), (11, 2.0)], 3), 1.0);
+        assert_eq!(of(&truth, &[(10, 1.0), (99, 3.0), (u64::MAX, f32::INFINITY)], 3), 0.5);
+        // Three ties for two places are two.
+        assert_eq!(of(&truth, &[(97, 2.0), (98, 2.0), (99, 2.0)], 3), 1.0);
+    }
+
+    #[test]
+    fn without_distances_only_keys_count() {
+        let truth = Truth::new(1, 2, vec![10, 11], None).unwrap();
+        assert_eq!(of(&truth, &[(10, 5.0), (99, 0.0)], 2), 0.5);
+        assert_eq!(of(&truth, &[(99, f32::NEG_INFINITY), (98, 0.0)], 2), 0.0);
+    }
+
+    #[test]
+    fn queries_count_by_their_true_neighbours() {
+        let keys = vec![1, 2, 3, -1, -1, -1];
+        let truth = Truth::new(3, 2, keys, None).unwrap();
+        let found = [vec![(1, 0.0), (2, 0.0)], vec![(9, 0.0)], vec![(9, 0.0)]];
+        assert_eq!(recall(&truth, &found, 2, Metric::L2), Ok(2.0 / 3.0));
+        assert_eq!(recall(&truth, &found[..1], 2, Metric::L2), Ok(1.0));
+    }
+
+    #[test]
+    fn what_the_truth_cannot_answer_is_an_error() {
+        let answers = [vec![(10, 1.0)], vec![(10, 1.0)]];
+        let said = |found: &[Vec<(u64, f32)>], k| {
+            recall(&truth(), found, k, Metric::L2).unwrap_err().to_string()
+        };
+        assert_eq!(
+            said(&answers[..1], 5),
+            "ground truth holds 4 neighbours a query; wanted at least k = 5"
+        );
+        assert_eq!(
+            said(&answers, 4),
+            "ground truth holds 1 queries; wanted at least 2, one for each answer"
+        );
+        for (found, k) in [(&answers[..0], 4), (&answers[..1], 0)] {
+            assert!(said(found, k).starts_with("found no true neighbours"));
+        }
+    }
 }

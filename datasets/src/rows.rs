@@ -393,3 +393,75 @@ impl<'a> From<&'a [f16]> for Row<'a> {
         Row::F16(values)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn f32s(dim: usize, numbers: &[f32]) -> Rows {
+        Rows::new(dim, Values::F32(numbers.to_vec())).unwrap()
+    }
+
+    fn every_byte(element: Element) -> Rows {
+        let mut values = Values::zeroed(element, 256);
+        values.bytes_mut().copy_from_slice(&(0..=255).collect::<Vec<u8>>());
+        Rows::new(16, values).unwrap()
+    }
+
+    #[test]
+    fn bytes_and_halves_survive_the_way_through_wider_types() {
+        for element in [Element::U8, Element::I8] {
+            let rows = every_byte(element);
+            for wider in [Element::F32, Element::F16] {
+                let wide = rows.convert(wider).unwrap();
+                assert_eq!(wide.element(), wider);
+                assert_eq!(wide.convert(element).unwrap(), rows);
+            }
+        }
+        let halves = (0..=u16::MAX).map(f16::from_bits).filter(|x| x.is_finite()).collect();
+        let rows = Rows::new(2, Values::F16(halves)).unwrap();
+        let back = rows.convert(Element::F32).unwrap().convert(Element::F16).unwrap();
+        assert_eq!(back.values().bytes(), rows.values().bytes());
+    }
+
+    #[test]
+    fn halves_are_rounded_to_the_nearest() {
+        let rows = f32s(3, &[0.1, 65_519.0, 1e-9]).convert(Element::F16).unwrap();
+        let nearest = [0.1, 65_504.0, 0.0].map(f16::from_f32).to_vec();
+        assert_eq!(*rows.values(), Values::F16(nearest));
+    }
+
+    #[test]
+    fn a_number_that_does_not_fit_is_named() {
+        for (value, element) in [
+            (65_520.0, Element::F16),
+            (f32::NAN, Element::F16),
+            (f32::INFINITY, Element::F16),
+            (-1.0, Element::U8),
+            (256.0, Element::U8),
+            (0.5, Element::U8),
+            (f32::NAN, Element::U8),
+            (-129.0, Element::I8),
+            (128.0, Element::I8),
+            (-0.5, Element::I8),
+        ] {
+            let error = f32s(3, &[0.0, 1.0, 2.0, 3.0, value, 5.0]).convert(element).unwrap_err();
+            let wanted =
+                format!("row 1, column 1: found {value}; wanted a number that {element} can hold");
+            assert_eq!(error.to_string(), wanted);
+        }
+        let negative = Rows::new(1, Values::I8(vec![-1])).unwrap();
+        assert!(negative.convert(Element::U8).is_err());
+        assert_eq!(*f32s(1, &[-0.0]).convert(Element::U8).unwrap().values(), Values::U8(vec![0]));
+    }
+
+    #[test]
+    fn the_first_bad_row_is_found() {
+        let rows = f32s(2, &[0.0, 1.0, 0.0, -0.0, 0.0, 0.0]);
+        assert_eq!(rows.first_zero(), Some(1));
+        assert_eq!(rows.first_not_finite(), None);
+        let rows = f32s(2, &[0.0, 1.0, 2.0, f32::NEG_INFINITY, f32::INFINITY, 0.0]);
+        assert_eq!(rows.first_zero(), None);
+        assert_eq!(rows.first_not_finite(), Some((1, 1, f32::NEG_INFINITY)));
+    }
+}

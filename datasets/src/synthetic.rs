@@ -142,3 +142,98 @@ pub fn lattice(side: usize, dim: usize) -> Rows {
 fn rows(dim: usize, values: Values) -> Rows {
     Rows::new(dim, values).expect("the dimension is in range and every row is whole")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::Row;
+
+    #[test]
+    fn the_bits_of_a_seed_never_change() {
+        // The first numbers of xoshiro256++ seeded by splitmix64 from 0.
+        let mut seeded = Seeded::new(0);
+        let first: [u64; 3] = std::array::from_fn(|_| seeded.next_u64());
+        let wanted = [0x5317_5d61_490b_23df, 0x61da_6f3d_c380_d507, 0x5c0f_df91_ec9a_7bfc];
+        assert_eq!(first, wanted);
+    }
+
+    #[test]
+    fn below_is_fair_and_stays_below() {
+        let mut seeded = Seeded::new(1);
+        let mut times = [0; 7];
+        (0..70_000).for_each(|_| times[seeded.below(7) as usize] += 1);
+        // 10,000 times each, deviation 93.
+        assert!(times.iter().all(|count| (9_600..10_400).contains(count)), "{times:?}");
+        assert_eq!(seeded.below(1), 0);
+        // Of 2^63 + 1 numbers almost half the draws are unfair.
+        let large = (1 << 63) + 1;
+        let upper = (0..10_000).filter(|_| seeded.below(large) >= large / 2).count();
+        assert!((4_700..5_300).contains(&upper), "{upper}");
+    }
+
+    #[test]
+    fn floats_have_the_moments_they_promise() {
+        let mut seeded = Seeded::new(2);
+        let uniform: Vec<f64> = (0..40_000).map(|_| f64::from(seeded.next_f32())).collect();
+        assert!(uniform.iter().all(|x| (0.0..1.0).contains(x)));
+        let normal: Vec<f64> = (0..40_000).map(|_| f64::from(seeded.gaussian())).collect();
+        assert!(normal.iter().all(|x| x.abs() < 6.0));
+        for (numbers, mean, variance) in [(&uniform, 0.5, 1.0 / 12.0), (&normal, 0.0, 1.0)] {
+            let n = numbers.len() as f64;
+            let found = numbers.iter().sum::<f64>() / n;
+            assert!((found - mean).abs() < 0.02, "{found}");
+            let found = numbers.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
+            assert!((found / variance - 1.0).abs() < 0.03, "{found}");
+        }
+        // A normal number is beyond 2 deviations 4.55 % of the time; a uniform one would never be.
+        let far = normal.iter().filter(|x| x.abs() > 2.0).count();
+        assert!((1_650..1_990).contains(&far), "{far}");
+    }
+
+    #[test]
+    fn shuffle_keeps_the_items_and_reaches_every_order() {
+        let mut seeded = Seeded::new(3);
+        let mut seen = std::collections::BTreeMap::new();
+        for _ in 0..6_000 {
+            let mut items = [1, 2, 3];
+            seeded.shuffle(&mut items);
+            *seen.entry(items).or_insert(0) += 1;
+        }
+        assert_eq!(seen.len(), 6);
+        assert!(seen.values().all(|count| (850..1_150).contains(count)), "{seen:?}");
+        seeded.shuffle::<u8>(&mut []);
+    }
+
+    #[test]
+    fn rows_lie_around_their_centre() {
+        let near = |a: Row<'_>, b: Row<'_>| {
+            let (mut x, mut y) = (vec![0.0; a.dim()], vec![0.0; b.dim()]);
+            a.widen_into(&mut x);
+            b.widen_into(&mut y);
+            x.iter().zip(&y).map(|(x, y)| (x - y) * (x - y)).sum::<f32>()
+        };
+        for rows in [clusters(100, 32, 4, 5), byte_clusters(100, 32, 4, 5)] {
+            assert_eq!((rows.len(), rows.dim()), (100, 32));
+            for i in 4..100 {
+                let nearest = (0..4)
+                    .min_by(|a, b| {
+                        near(rows.row(i), rows.row(*a)).total_cmp(&near(rows.row(i), rows.row(*b)))
+                    })
+                    .unwrap();
+                assert_eq!(nearest, i % 4);
+            }
+        }
+        assert_eq!(clusters(9, 3, 2, 5), clusters(9, 3, 2, 5));
+        assert_ne!(clusters(9, 3, 2, 5), clusters(9, 3, 2, 6));
+    }
+
+    #[test]
+    fn a_lattice_holds_the_digits_of_the_row_number() {
+        let rows = lattice(3, 4);
+        assert_eq!((rows.len(), rows.dim()), (81, 4));
+        assert_eq!(rows.row(0), Row::F32(&[0.0; 4]));
+        assert_eq!(rows.row(80), Row::F32(&[2.0; 4]));
+        assert_eq!(rows.row(27 + 2 * 3 + 1), Row::F32(&[1.0, 0.0, 2.0, 1.0]));
+        assert_eq!(lattice(1, 2).len(), 1);
+    }
+}

@@ -278,3 +278,165 @@ fn take_keys(bytes: &[u8]) -> Vec<i64> {
 fn put_keys(bytes: &mut Vec<u8>, keys: &[i64]) {
     keys.iter().for_each(|key| bytes.extend((*key as i32).to_le_bytes()));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use proptest::prelude::*;
+    use std::fs;
+
+    fn some() -> Truth {
+        let distances = vec![0.5, 0.5, 2.0, -3.0, 9.0, f32::INFINITY];
+        Truth::new(2, 3, vec![7, 0, 2_147_483_647, 4, 5, -1], Some(distances)).unwrap()
+    }
+
+    fn refused(bytes: &[u8], name: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let error = Truth::read(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadData);
+        error.to_string().strip_prefix(&format!("{}: ", path.display())).unwrap().into()
+    }
+
+    fn ints(numbers: &[i32]) -> Vec<u8> {
+        numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn ibin_has_counts_then_keys_then_distances() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.ibin");
+        some().write(&path).unwrap();
+        let distances = [0.5f32, 0.5, 2.0, -3.0, 9.0, f32::INFINITY];
+        let distances: Vec<u8> = distances.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let keys = ints(&[2, 3, 7, 0, i32::MAX, 4, 5, -1]);
+        assert_eq!(fs::read(&path).unwrap(), [keys, distances].concat());
+        let read = Truth::read(&path).unwrap();
+        assert_eq!(read, some());
+        assert_eq!((read.queries(), read.k()), (2, 3));
+        assert_eq!(read.keys(1), [4, 5, -1]);
+        assert_eq!(read.distances(1), Some(&[-3.0, 9.0, f32::INFINITY][..]));
+    }
+
+    #[test]
+    fn ivecs_has_k_before_each_row_of_keys_and_no_distances() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.ivecs");
+        some().write(&path).unwrap();
+        let wanted = ints(&[3, 7, 0, i32::MAX, 3, 4, 5, -1]);
+        assert_eq!(fs::read(&path).unwrap(), wanted);
+        let read = Truth::read(&path).unwrap();
+        assert_eq!((read.keys(0), read.keys(1)), (some().keys(0), some().keys(1)));
+        assert_eq!(read.distances(0), None);
+    }
+
+    #[test]
+    fn an_existing_file_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.ibin");
+        fs::write(&path, "mine").unwrap();
+        assert_eq!(some().write(&path).unwrap_err().kind(), ErrorKind::CannotCreate);
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_format_cannot_hold_is_a_usage_error() {
+        let folder = tempfile::tempdir().unwrap();
+        for (keys, distances, name, wanted) in [
+            (
+                1 << 31,
+                Some(vec![1.0]),
+                "a.ibin",
+                "cannot hold key 2147483648; wanted keys below 2^31",
+            ),
+            (1 << 31, None, "a.ivecs", "cannot hold key 2147483648; wanted keys below 2^31"),
+            (1, None, "a.ibin", "cannot hold keys without distances; wanted ivecs for them"),
+            (1, None, "a.npy", "extension \"npy\" is unknown; wanted ibin, ivecs"),
+        ] {
+            let truth = Truth::new(1, 1, vec![keys], distances).unwrap();
+            let error = truth.write(folder.path().join(name)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage);
+            assert!(error.to_string().ends_with(wanted), "{error}");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn lengths_that_contradict_the_header_are_refused() {
+        let file = ints(&[1, 2, 10, 11, 0, 0]);
+        let shape = "wanted 24 bytes for 1 queries of 2 keys and distances";
+        assert_eq!(refused(&file[..16], "a.ibin"), format!("found 16 bytes, 8 too few; {shape}"));
+        let long = [&file[..], &[0; 3]].concat();
+        assert_eq!(refused(&long, "a.ibin"), format!("found 27 bytes, 3 too many; {shape}"));
+        assert_eq!(refused(&ints(&[0, 2]), "a.ibin"), "holds no rows; wanted at least 1");
+        assert_eq!(refused(&ints(&[2, 0]), "a.ibin"), "at byte 4: found k = 0; wanted at least 1");
+        assert!(refused(&ints(&[-1, -1]), "a.ibin").contains("wanted a length below 2^63 bytes"));
+        assert!(refused(&[0; 5], "a.ibin").contains("found a file of 5 bytes"));
+
+        assert_eq!(
+            refused(&ints(&[2, 1, 1, 2, 1]), "a.ivecs"),
+            "found 20 bytes, 4 too few; wanted 24 bytes for 2 queries of 2 keys, as the first says"
+        );
+        assert_eq!(
+            refused(&ints(&[2, 1, 1, 1, 1, 1]), "a.ivecs"),
+            "at byte 12: found another k in query 1; wanted 2, as the first query says"
+        );
+        assert_eq!(refused(&ints(&[-5]), "a.ivecs"), "at byte 0: found k = -5; wanted at least 1");
+        assert_eq!(refused(&[], "a.ivecs"), "holds no rows; wanted at least 1");
+    }
+
+    #[test]
+    fn numbers_that_are_no_ground_truth_name_query_and_neighbour() {
+        let new = |keys: &[i64], distances: &[f32]| {
+            Truth::new(2, 2, keys.to_vec(), Some(distances.to_vec())).unwrap_err().to_string()
+        };
+        assert_eq!(
+            new(&[1, 2, 3, -2], &[0.0; 4]),
+            "query 1, neighbour 1: found key -2; wanted a key or -1 for none"
+        );
+        assert_eq!(
+            new(&[1, 2, 3, 4], &[0.0, 1.0, f32::NAN, 1.0]),
+            "query 1, neighbour 0: found distance NaN; wanted a finite number"
+        );
+        assert_eq!(
+            new(&[1, 2, 3, 4], &[0.0, 1.0, 0.9, 0.8]),
+            "query 1, neighbour 1: found distance 0.8; \
+             wanted at least 0.9, the distance before (smaller is closer)"
+        );
+        assert_eq!(
+            new(&[1, 2, 3, 4], &[0.0; 3]),
+            "found 3 distances for 2 queries of 2 neighbours; wanted 2 x 2"
+        );
+        for (queries, k) in [(0, 0), (0, 3), (3, 0), (usize::MAX, 2)] {
+            assert!(Truth::new(queries, k, vec![], None).is_err(), "{queries} x {k}");
+        }
+        let file = ints(&[1, 2, 10, -7, 0, 0]);
+        assert!(refused(&file, "a.ibin").starts_with("query 0, neighbour 1: found key -7"));
+    }
+
+    #[test]
+    fn the_distance_of_a_missing_neighbour_becomes_infinite() {
+        let truth = Truth::new(1, 3, vec![5, -1, -1], Some(vec![2.0, 0.0, f32::NAN])).unwrap();
+        assert_eq!(truth.distances(0), Some(&[2.0, f32::INFINITY, f32::INFINITY][..]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_reading_panic(
+            head in prop::collection::vec(0i32..5, 0..12),
+            rest in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            for extension in EXTENSIONS {
+                let path = folder.path().join("a").with_extension(extension);
+                fs::write(&path, [ints(&head), rest.clone()].concat()).unwrap();
+                if let Ok(truth) = Truth::read(&path) {
+                    assert!(truth.queries() * truth.k() * 4 <= head.len() * 4 + rest.len());
+                }
+            }
+        }
+    }
+}

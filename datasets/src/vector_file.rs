@@ -243,3 +243,356 @@ fn counted_layout(
     input.check_len(wanted, format!("{len} rows of dimension {dim} of {element}"))?;
     Ok(Layout { element, len: len as usize, dim: dim as usize, data_offset, row_prefix: 0 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::vector_writer::VectorWriter;
+    use half::f16;
+    use proptest::prelude::*;
+    use std::fs;
+    use std::path::PathBuf;
+    use tempfile::TempDir;
+
+    const EXTENSIONS: [&str; 7] = ["fvecs", "bvecs", "fbin", "u8bin", "i8bin", "f16bin", "npy"];
+
+    fn write(bytes: &[u8], name: &str) -> (TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        (folder, path)
+    }
+
+    /// The error of opening `bytes` under a name, and what it says after the path.
+    fn refused(bytes: &[u8], name: &str) -> (ErrorKind, String) {
+        let (_folder, path) = write(bytes, name);
+        said(VectorFile::open(&path).unwrap_err(), &path)
+    }
+
+    fn said(error: FileError, path: &Path) -> (ErrorKind, String) {
+        let line = error.to_string();
+        assert!(!line.contains('\n'), "{line}");
+        let rest = line.strip_prefix(&format!("{}: ", path.display())).unwrap().to_string();
+        (error.kind(), rest)
+    }
+
+    fn bad(message: &str) -> (ErrorKind, String) {
+        (ErrorKind::BadData, message.to_string())
+    }
+
+    fn bin(rows: u32, dim: u32, numbers: &[u8]) -> Vec<u8> {
+        [&rows.to_le_bytes(), &dim.to_le_bytes(), numbers].concat()
+    }
+
+    fn f32_bytes(numbers: &[f32]) -> Vec<u8> {
+        numbers.iter().flat_map(|x| x.to_le_bytes()).collect()
+    }
+
+    fn fvecs(rows: &[&[f32]]) -> Vec<u8> {
+        rows.iter()
+            .flat_map(|row| [(row.len() as i32).to_le_bytes().to_vec(), f32_bytes(row)].concat())
+            .collect()
+    }
+
+    #[test]
+    fn each_format_is_read_as_its_definition_says() {
+        let numbers = f32_bytes(&[1.0, 2.5, -3.0, 4.0, 5.0, 6.0]);
+        let floats = Values::F32(vec![1.0, 2.5, -3.0, 4.0, 5.0, 6.0]);
+        let halves = [0x3c00u16, 0xc000, 0x3800, 0].map(u16::to_le_bytes).concat();
+        let cases = [
+            ("a.fbin", bin(3, 2, &numbers), floats.clone()),
+            ("a.fvecs", fvecs(&[&[1.0, 2.5], &[-3.0, 4.0], &[5.0, 6.0]]), floats),
+            ("a.bvecs", vec![2, 0, 0, 0, 7, 255, 2, 0, 0, 0, 0, 1], Values::U8(vec![7, 255, 0, 1])),
+            ("a.u8bin", bin(2, 2, &[7, 255, 0, 1]), Values::U8(vec![7, 255, 0, 1])),
+            ("a.i8bin", bin(2, 2, &[7, 255, 0, 128]), Values::I8(vec![7, -1, 0, -128])),
+            (
+                "a.f16bin",
+                bin(2, 2, &halves),
+                Values::F16([1.0, -2.0, 0.5, 0.0].map(f16::from_f32).to_vec()),
+            ),
+        ];
+        for (name, bytes, wanted) in cases {
+            let (_folder, path) = write(&bytes, name);
+            let file = VectorFile::open(&path).unwrap();
+            assert_eq!((file.dim(), file.element()), (2, wanted.element()), "{name}");
+            assert_eq!(file.path(), path);
+            assert_eq!(*file.read(0..file.len()).unwrap().values(), wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn ranges_and_chunks_give_the_rows_of_the_whole() {
+        // 70,001 rows of 36 bytes are more than two blocks of fvecs.
+        let numbers: Vec<f32> = (0..70_001 * 8).map(|i| i as f32).collect();
+        let all = Rows::new(8, Values::F32(numbers)).unwrap();
+        for name in ["a.fbin", "a.fvecs", "a.npy"] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(name);
+            let mut writer = VectorWriter::create(&path, Element::F32, 8).unwrap();
+            writer.append(&all).unwrap();
+            writer.finish().unwrap();
+            let file = VectorFile::open(&path).unwrap();
+            assert_eq!(file.read(0..70_001).unwrap(), all, "{name}");
+            assert!(file.read(5..5).unwrap().is_empty());
+            assert_eq!(file.read(70_000..70_001).unwrap().row(0), all.row(70_000), "{name}");
+            for size in [1_000, 29_127, 70_001, usize::MAX] {
+                let mut next = 0;
+                for chunk in file.chunks(size) {
+                    let (first, rows) = chunk.unwrap();
+                    assert_eq!(first, next);
+                    assert_eq!(rows.row(rows.len() - 1), all.row(first + rows.len() - 1));
+                    next += rows.len();
+                }
+                assert_eq!(next, 70_001, "{name} by {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_are_not_there_are_a_usage_error() {
+        let (_folder, path) = write(&bin(2, 1, &[1, 2]), "a.u8bin");
+        let file = VectorFile::open(&path).unwrap();
+        let wanted = "rows 1..3 were asked for; wanted rows below 2".to_string();
+        assert_eq!(said(file.read(1..3).unwrap_err(), &path), (ErrorKind::Usage, wanted));
+        assert!(file.read(Range { start: 2, end: 1 }).is_err());
+    }
+
+    #[test]
+    fn a_sample_is_distinct_ascending_and_the_same_for_the_same_seed() {
+        let bytes: Vec<u8> = (0..1_000u32).flat_map(|i| (i as u16).to_le_bytes()).collect();
+        let (_folder, path) = write(&bin(1_000, 2, &bytes), "a.u8bin");
+        let file = VectorFile::open(&path).unwrap();
+        let (picked, rows) = file.sample(100, 7).unwrap();
+        assert_eq!((picked.len(), rows.len()), (100, 100));
+        assert!(picked.is_sorted_by(|a, b| a < b));
+        for (i, row) in picked.iter().enumerate() {
+            assert_eq!(rows.row(i), file.read(*row..row + 1).unwrap().row(0));
+        }
+        assert_eq!(file.sample(100, 7).unwrap().0, picked);
+        assert_ne!(file.sample(100, 8).unwrap().0, picked);
+        for count in [1_000, 1_001, usize::MAX] {
+            assert_eq!(file.sample(count, 7).unwrap().0, (0..1_000).collect::<Vec<_>>());
+        }
+        assert!(file.sample(0, 7).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn every_row_is_as_likely_to_be_sampled() {
+        let mut times = [0; 10];
+        for seed in 0..3_000 {
+            distinct(10, 3, seed).into_iter().for_each(|row| times[row] += 1);
+        }
+        // 900 times each, deviation 25.
+        assert!(times.iter().all(|count| (775..1025).contains(count)), "{times:?}");
+    }
+
+    #[test]
+    fn short_and_long_files_say_how_many_bytes_are_wrong() {
+        let file = bin(2, 2, &f32_bytes(&[1.0, 2.0, 3.0, 4.0]));
+        assert_eq!(
+            refused(&file[..20], "a.fbin"),
+            bad("found 20 bytes, 4 too few; wanted 24 bytes for 2 rows of dimension 2 of f32")
+        );
+        let long = [&file[..], &[0]].concat();
+        assert_eq!(
+            refused(&long, "a.fbin"),
+            bad("found 25 bytes, 1 too many; wanted 24 bytes for 2 rows of dimension 2 of f32")
+        );
+        assert_eq!(
+            refused(&file[..7], "a.fbin"),
+            bad("at byte 0: found a file of 7 bytes; wanted a header of 8 bytes")
+        );
+        let rows = fvecs(&[&[1.0, 2.0], &[3.0, 4.0]]);
+        assert_eq!(
+            refused(&rows[..17], "a.fvecs"),
+            bad("found 17 bytes, 7 too few; wanted 24 bytes for 2 rows of dimension 2 of f32, \
+                 as row 0 says")
+        );
+        assert_eq!(
+            refused(&rows[..3], "a.fvecs"),
+            bad("at byte 0: found a file of 3 bytes; wanted a header of 4 bytes")
+        );
+    }
+
+    #[test]
+    fn counts_beyond_any_file_are_refused_before_memory_is_asked_for() {
+        assert_eq!(
+            refused(&bin(u32::MAX, 65_535, &[0; 8]), "a.fbin"),
+            bad("found 16 bytes, 1125882726711292 too few; wanted 1125882726711308 bytes for \
+                 4294967295 rows of dimension 65535 of f32")
+        );
+        let npy =
+            npy_with("'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775807, 9)");
+        let (kind, message) = refused(&npy, "a.npy");
+        assert_eq!(kind, ErrorKind::BadData);
+        assert!(message.contains("9223372036854775807 rows of dimension 9"), "{message}");
+        assert!(message.contains("wanted a length below 2^63 bytes"), "{message}");
+    }
+
+    #[test]
+    fn dimensions_out_of_range_name_their_place() {
+        for (bytes, name, message) in [
+            (bin(1, 0, &[]), "a.u8bin", "at byte 4: found dimension 0; wanted 1 to 65535"),
+            (bin(1, 65_536, &[]), "a.i8bin", "at byte 4: found dimension 65536; wanted 1 to 65535"),
+            (vec![0; 4], "a.fvecs", "at byte 0: found dimension 0; wanted 1 to 65535"),
+            (vec![255; 8], "a.bvecs", "at byte 0: found dimension -1; wanted 1 to 65535"),
+        ] {
+            assert_eq!(refused(&bytes, name), bad(message));
+        }
+    }
+
+    #[test]
+    fn files_without_rows_are_refused() {
+        for (bytes, name) in [(bin(0, 4, &[]), "a.fbin"), (vec![], "a.fvecs"), (vec![], "a.bvecs")]
+        {
+            assert_eq!(refused(&bytes, name), bad("holds no rows; wanted at least 1"));
+        }
+    }
+
+    #[test]
+    fn a_row_of_another_dimension_is_named() {
+        let mut bytes = fvecs(&[&[1.0, 2.0], &[3.0, 4.0], &[5.0, 6.0]]);
+        bytes[24] = 3;
+        let (_folder, path) = write(&bytes, "a.fvecs");
+        let file = VectorFile::open(&path).unwrap();
+        assert_eq!(file.read(0..2).unwrap().len(), 2);
+        let wanted = bad("at byte 24: found dimension 3 in row 2; wanted 2, as row 0 says");
+        assert_eq!(said(file.read(0..3).unwrap_err(), &path), wanted);
+        assert_eq!(said(file.chunks(1).last().unwrap().unwrap_err(), &path), wanted);
+    }
+
+    #[test]
+    fn nan_and_infinity_are_named_by_row_and_column() {
+        let mut numbers = [0.5f32; 12];
+        numbers[10] = f32::NAN;
+        let (_folder, path) = write(&bin(4, 3, &f32_bytes(&numbers)), "a.fbin");
+        let file = VectorFile::open(&path).unwrap();
+        let wanted = bad("row 3, column 1: found NaN; wanted a finite number");
+        assert_eq!(said(file.read(2..4).unwrap_err(), &path), wanted);
+        assert_eq!(said(file.sample(4, 1).unwrap_err(), &path), wanted);
+        let mut found = (0..30).filter_map(|seed| file.sample(2, seed).err());
+        assert_eq!(said(found.next().unwrap(), &path), wanted);
+        assert!(file.read(0..3).is_ok());
+
+        let infinite = f16::NEG_INFINITY.to_le_bytes();
+        let (_folder, path) = write(&bin(1, 1, &infinite), "a.f16bin");
+        let error = VectorFile::open(&path).unwrap().read(0..1).unwrap_err();
+        let wanted = bad("row 0, column 0: found -inf; wanted a finite number");
+        assert_eq!(said(error, &path), wanted);
+    }
+
+    #[test]
+    fn a_file_cut_after_opening_is_bad_data() {
+        let (_folder, path) = write(&bin(4, 1, &[1, 2, 3, 4]), "a.u8bin");
+        let file = VectorFile::open(&path).unwrap();
+        fs::write(&path, bin(4, 1, &[1])).unwrap();
+        let (kind, message) = said(file.read(0..4).unwrap_err(), &path);
+        assert_eq!(kind, ErrorKind::BadData);
+        assert!(message.contains("end of the file"), "{message}");
+    }
+
+    #[test]
+    fn names_that_cannot_be_opened_say_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.fbin");
+        let (kind, message) = said(VectorFile::open(&path).unwrap_err(), &path);
+        assert_eq!((kind, message.as_str()), (ErrorKind::NoInput, "no such file"));
+        let (kind, message) = said(VectorFile::open(folder.path()).unwrap_err(), folder.path());
+        let wanted = "is a directory; wanted a regular file";
+        assert_eq!((kind, message.as_str()), (ErrorKind::NoInput, wanted));
+        let wanted = "wanted fvecs, bvecs, fbin, u8bin, i8bin, f16bin, npy";
+        let (kind, message) = refused(b"x", "a.csv");
+        assert_eq!(kind, ErrorKind::Usage);
+        assert_eq!(message, format!("extension \"csv\" is unknown; {wanted}"));
+    }
+
+    fn npy_with(entries: &str) -> Vec<u8> {
+        let dict = format!("{{{entries}, }}\n");
+        let len = (dict.len() as u16).to_le_bytes();
+        [b"\x93NUMPY\x01\x00", &len[..], dict.as_bytes()].concat()
+    }
+
+    #[test]
+    fn npy_is_read_in_its_four_types() {
+        for (descr, numbers, wanted) in [
+            ("<f4", f32_bytes(&[1.0, -2.0]), Values::F32(vec![1.0, -2.0])),
+            ("<f2", vec![0, 0x3c, 0, 0xc0], Values::F16([1.0, -2.0].map(f16::from_f32).to_vec())),
+            ("|u1", vec![7, 255], Values::U8(vec![7, 255])),
+            ("|i1", vec![7, 255], Values::I8(vec![7, -1])),
+        ] {
+            let entries = format!("'descr': '{descr}', 'fortran_order': False, 'shape': (1, 2)");
+            let (_folder, path) = write(&[npy_with(&entries), numbers].concat(), "a.npy");
+            let file = VectorFile::open(&path).unwrap();
+            assert_eq!((file.len(), file.dim()), (1, 2));
+            assert_eq!(*file.read(0..1).unwrap().values(), wanted, "{descr}");
+        }
+    }
+
+    #[test]
+    fn npy_of_another_kind_says_what_is_wanted() {
+        let types = "'<f4', '<f2', '|u1' or '|i1' (little-endian f32, f16, u8 or i8)";
+        for (descr, order, shape, message) in [
+            ("'<f8'", "False", "(1, 2)", format!("element type '<f8'; wanted {types}")),
+            ("'>f4'", "False", "(1, 2)", format!("element type '>f4'; wanted {types}")),
+            ("[('a', '<f4')]", "False", "(1, 2)", format!("[('a', '<f4')]'; wanted {types}")),
+            ("'<f4'", "True", "(1, 2)", "Fortran order; wanted C order".into()),
+            ("'<f4'", "False", "(2,)", "found 1 axes; wanted 2 axes: rows and dimension".into()),
+            ("'<f4'", "False", "()", "found 0 axes; wanted 2 axes: rows and dimension".into()),
+            ("'<f4'", "False", "(1, 2, 3)", "found 3 axes; wanted 2 axes".into()),
+            ("'<f4'", "False", "(1, 0)", "found dimension 0; wanted 1 to 65535".into()),
+            ("'<f4'", "False", "(0, 2)", "holds no rows; wanted at least 1".into()),
+            ("'<f4'", "False", "(2, 2)", "found 70 bytes, 16 too few; wanted 86 bytes".into()),
+            ("'<f4'", "False", "(-1, 2)", "found a header that cannot be read".into()),
+        ] {
+            let entries = format!("'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}");
+            let (kind, found) = refused(&npy_with(&entries), "a.npy");
+            assert_eq!(kind, ErrorKind::BadData);
+            assert!(found.contains(&message), "{entries}: {found}");
+        }
+    }
+
+    /// What an npy header consists of, in any order.
+    const NPY_WORDS: &str =
+        "('descr': |'<f4', |'fortran_order': |False, |'shape': |[(0-9), '\\[\\]é]){0,9}";
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_reading_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            read_all(&bytes);
+        }
+
+        #[test]
+        fn no_small_header_makes_reading_panic(
+            rows in 0u32..6,
+            dim in 0u32..6,
+            rest in prop::collection::vec(0u8..6, 0..80),
+        ) {
+            read_all(&bin(rows, dim, &rest));
+            read_all(&[&dim.to_le_bytes(), &rest[..]].concat());
+        }
+
+        #[test]
+        fn no_npy_header_makes_reading_panic(
+            entries in NPY_WORDS,
+            rest in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            read_all(&[npy_with(&entries), rest].concat());
+        }
+    }
+
+    /// Reads bytes in every format; what can be opened is never larger than the file.
+    fn read_all(bytes: &[u8]) {
+        let folder = tempfile::tempdir().unwrap();
+        for extension in EXTENSIONS {
+            let path = folder.path().join("a").with_extension(extension);
+            fs::write(&path, bytes).unwrap();
+            if let Ok(file) = VectorFile::open(&path) {
+                let size = file.len() * file.dim() * file.element().size();
+                assert!(size <= bytes.len(), "{extension}");
+                let _ = file.read(0..file.len());
+                let _ = file.sample(2, 1);
+            }
+        }
+    }
+}

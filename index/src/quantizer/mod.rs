@@ -29,7 +29,7 @@ use query::Kernels;
 pub(crate) use query::{CodeDistance, PreparedQuery};
 pub(crate) use space::CodeSpace;
 
-use foveal_datasets::{Element, Metric, Rows};
+use foveal_datasets::{Element, Metric, Row, Rows};
 
 use crate::kernel::{LINE, float};
 use rotation::Rotation;
@@ -165,15 +165,13 @@ impl Quantizer {
         self.rotation.is_none()
     }
 
-    /// What is added to signed bytes so that records hold them unsigned.
-    fn byte_flip(&self) -> u8 {
-        if self.element == Element::I8 { 0x80 } else { 0 }
-    }
-
-    /// The row that an exact record holds, in `out` (`[dim]` bytes of the element type).
-    pub(crate) fn exact_row(&self, record: &[u8], out: &mut [u8]) {
-        let flip = self.byte_flip();
-        out.iter_mut().zip(record).for_each(|(to, from)| *to = from ^ flip);
+    /// The row that an exact record holds; `flipped` (`[dim]`) is where signed bytes are restored.
+    pub(crate) fn exact_row<'a>(&self, record: &'a [u8], flipped: &'a mut [u8]) -> Row<'a> {
+        if self.element == Element::U8 {
+            return Row::U8(&record[..self.dim]);
+        }
+        flipped.iter_mut().zip(record).for_each(|(to, from)| *to = from ^ 0x80);
+        Row::I8(bytemuck::cast_slice(flipped))
     }
 }
 

@@ -1,0 +1,89 @@
+//! A directory -> what preview needs, verified before anything is answered.
+
+use std::path::Path;
+
+use crate::disk::{ArrayKind, Manifest, OpenError, blob_file, read_array, read_meta};
+use crate::graph::adjacency::{Adjacency, NO_NEIGHBOR};
+use crate::graph::entry_points_of;
+use crate::key_table::KeyTable;
+use crate::preview::Preview;
+use crate::quantizer::{Quantizer, QuantizerSpec};
+
+/// What `meta.rkyv` holds.
+#[derive(Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub(crate) struct Meta {
+    /// Entry points are the ids below this.
+    pub(crate) entry_points: u32,
+    pub(crate) quantizer: QuantizerSpec,
+}
+
+/// The resident part of an index.
+pub(crate) struct Opened {
+    pub(crate) manifest: Manifest,
+    pub(crate) preview: Preview,
+    pub(crate) keys: KeyTable,
+}
+
+/// Reads and verifies manifest, archive, codes, graph and keys.
+pub(crate) fn open(dir: &Path) -> Result<Opened, OpenError> {
+    let manifest = Manifest::read(dir)?;
+    let meta = read_checked_meta(dir, &manifest)?;
+    let Meta { entry_points, quantizer } = meta;
+    let quantizer = Quantizer::from_spec(manifest.metric, manifest.element, quantizer);
+    let (_, codes) = read_shaped(dir, &manifest, ArrayKind::Codes, quantizer.stride())?;
+    let degree = manifest.max_degree as usize;
+    let (path, lists) = read_shaped::<u32>(dir, &manifest, ArrayKind::Graph, degree * 4)?;
+    if let Some(at) = lists.iter().position(|id| u64::from(*id) >= manifest.n && *id != NO_NEIGHBOR)
+    {
+        let what = format!("neighbor id {}; wanted one below {}", lists[at], manifest.n);
+        let offset = (crate::disk::array_header::HEADER + at * 4) as u64;
+        return Err(OpenError::damaged(&path, offset, what));
+    }
+    let keys = KeyTable::load(dir, &manifest)?;
+    let graph = Adjacency::from_lists(lists, degree);
+    let metric = manifest.metric;
+    let preview = Preview { quantizer, codes, graph, entry_points, metric };
+    Ok(Opened { manifest, preview, keys })
+}
+
+/// Reads an array whose rows must be as many as the manifest says, of `stride` bytes each.
+fn read_shaped<T: bytemuck::Pod>(
+    dir: &Path,
+    manifest: &Manifest,
+    kind: ArrayKind,
+    stride: usize,
+) -> Result<(std::path::PathBuf, crate::disk::RamArray<T>), OpenError> {
+    let path = dir.join(kind.name());
+    let (header, values) = read_array(dir, manifest, kind)?;
+    let shape = header.shape;
+    if (shape.rows, shape.stride as usize) != (manifest.n, stride) {
+        let what = format!(
+            "{} rows of {} bytes; wanted {} of {stride}",
+            shape.rows, shape.stride, manifest.n
+        );
+        return Err(OpenError::damaged(&path, 0, what));
+    }
+    Ok((path, values))
+}
+
+/// Reads the archive: its bytes must be a `Meta`, and its numbers must make sense.
+fn read_checked_meta(dir: &Path, manifest: &Manifest) -> Result<Meta, OpenError> {
+    let bytes = read_meta(dir, manifest)?;
+    let damaged = |what: String| OpenError::damaged(&dir.join(blob_file::META), 0, what);
+    let meta = rkyv::from_bytes::<Meta, rkyv::rancor::Error>(&bytes)
+        .map_err(|error| damaged(format!("no archive of this version: {error}")))?;
+    let spec = &meta.quantizer;
+    let wanted = entry_points_of(manifest.n as u32);
+    if meta.entry_points != wanted {
+        return Err(damaged(format!("{} entry points; wanted {wanted}", meta.entry_points)));
+    }
+    if spec.bits != manifest.bits || spec.mean.len() != manifest.dim as usize {
+        let found = format!("{} bits of dimension {}", spec.bits, spec.mean.len());
+        return Err(damaged(format!("{found}; wanted {} of {}", manifest.bits, manifest.dim)));
+    }
+    let factors = [spec.largest_square, spec.scale_unit, spec.add_unit, spec.missed];
+    if !spec.mean.iter().chain(&factors).all(|x| x.is_finite()) {
+        return Err(damaged("a number that is not finite".into()));
+    }
+    Ok(meta)
+}

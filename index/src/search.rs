@@ -1,0 +1,406 @@
+//! The order of a query: preview, fullview, answer.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use foveal_datasets::{ErrorKind, Metric, Row, Rows};
+
+use crate::disk::{Manifest, OpenError};
+use crate::distance::ExactQuery;
+use crate::full_store::{FullStore, Io, OpenOptions};
+use crate::fullview::{Fullview, Rerank, RerankError, RowOrigin, RowSource};
+use crate::key_table::KeyTable;
+use crate::neighbor::Neighbor;
+use crate::open::{self, Opened};
+use crate::params::{ParamsError, SearchParams, out_of_range};
+use crate::payload::Payload;
+use crate::preview::{Preview, PreviewSlot};
+use crate::stats::{QueryStats, Stop, Stopped};
+
+/// Hops between two looks at the deadline.
+const HOPS_A_LOOK: u32 = 32;
+/// The most queries that one thread interleaves.
+const MAX_IN_FLIGHT: usize = 64;
+
+/// An index, open for queries. Cheap to clone; shared between threads.
+#[derive(Clone)]
+pub struct Index {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    path: PathBuf,
+    manifest: Manifest,
+    preview: Preview,
+    keys: KeyTable,
+    /// None where the codes hold the rows.
+    store: Option<FullStore>,
+    payload: Option<Payload>,
+}
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// A parameter cannot be used.
+    #[error(transparent)]
+    Params(#[from] ParamsError),
+    /// The query has another dimension than the index.
+    #[error("the query has dimension {found}; the index has {wanted}")]
+    Dim {
+        /// The query's.
+        found: usize,
+        /// The index's.
+        wanted: usize,
+    },
+    /// The query holds a number that is none.
+    #[error("the query holds {found} at position {position}; wanted finite numbers")]
+    NotFinite {
+        /// Where.
+        position: usize,
+        /// What.
+        found: f32,
+    },
+    /// A query of zeros has no direction.
+    #[error("the query is all zeros, which has no cosine")]
+    ZeroQuery,
+    /// The deadline passed, or nobody waits any more.
+    #[error("the query was stopped: {}", match .0 {
+        Stopped::Deadline => "its deadline passed",
+        Stopped::Cancelled => "it was cancelled",
+    })]
+    Stopped(Stopped),
+    /// A full vector or payload cannot be read.
+    #[error(transparent)]
+    Read(#[from] OpenError),
+}
+
+impl SearchError {
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            SearchError::Params(_) => ErrorKind::Usage,
+            SearchError::Dim { .. } | SearchError::NotFinite { .. } | SearchError::ZeroQuery => {
+                ErrorKind::BadData
+            }
+            SearchError::Stopped(_) => ErrorKind::Interrupted,
+            SearchError::Read(error) => error.kind(),
+        }
+    }
+}
+
+/// The answer to one query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// At most k, nearest first; equal distances smaller key first.
+    pub neighbors: Vec<Neighbor>,
+    /// Whether the index holds fewer than k rows.
+    pub exhausted: bool,
+    /// Whether `max_reads` left candidates unread.
+    pub partial: bool,
+    /// How many of the leading neighbors are proved to be the nearest rows; 0 where nothing is.
+    pub certified: u32,
+    /// From the start of the query to its end, in nanoseconds.
+    pub nanos: u64,
+    /// What the query cost.
+    pub stats: QueryStats,
+}
+
+/// Queries to be answered on one thread.
+#[derive(Clone, Debug)]
+pub struct Batch<'a> {
+    /// How each of them is answered.
+    pub params: SearchParams,
+    /// How many take turns: while one waits for memory, another computes.
+    pub in_flight: usize,
+    /// Which of the queries.
+    pub rows: Range<usize>,
+    /// When to give up.
+    pub stop: Stop<'a>,
+}
+
+impl Index {
+    /// Opens an index with the defaults: full vectors mapped.
+    ///
+    /// Codes, graph and keys are read in order into memory and verified on the way.
+    ///
+    /// # Errors
+    /// No index there; another version; the first damage found, with file and offset; memory or a
+    /// read refused.
+    pub fn open(path: impl AsRef<Path>) -> Result<Index, OpenError> {
+        Index::open_with(path, &OpenOptions::default())
+    }
+
+    /// Opens an index; see [`Index::open`].
+    ///
+    /// # Errors
+    /// As [`Index::open`], and options that contradict each other.
+    pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Index, OpenError> {
+        let path = path.as_ref();
+        let Opened { manifest, preview, keys } = open::open(path)?;
+        let store = if preview.quantizer.is_exact() {
+            None
+        } else {
+            let resident = preview.resident_bytes() + keys.resident_bytes();
+            Some(FullStore::open(path, &manifest, &options.less(resident))?)
+        };
+        let payload = manifest.payload.then(|| Payload::open(path, &manifest)).transpose()?;
+        let shared = Shared { path: path.into(), manifest, preview, keys, store, payload };
+        Ok(Index { shared: Arc::new(shared) })
+    }
+
+    /// How many rows it holds.
+    #[expect(clippy::len_without_is_empty, reason = "an index holds at least one row")]
+    pub fn len(&self) -> u64 {
+        self.shared.manifest.n
+    }
+
+    /// Numbers in a vector.
+    pub fn dim(&self) -> usize {
+        self.shared.manifest.dim as usize
+    }
+
+    /// What it was built from and how.
+    pub fn manifest(&self) -> &Manifest {
+        &self.shared.manifest
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// How full vectors are read; `none` where the codes hold the rows exactly.
+    pub fn io(&self) -> Io {
+        self.shared.store.as_ref().map_or(Io::None, FullStore::io)
+    }
+
+    /// Bytes of codes, graph and keys in memory.
+    pub fn resident_bytes(&self) -> u64 {
+        self.shared.preview.resident_bytes() + self.shared.keys.resident_bytes()
+    }
+
+    /// Bytes of full vectors in memory or in the page cache now. Slow: meant for reports.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    pub fn full_store_cached_bytes(&self) -> Result<u64, OpenError> {
+        self.shared.store.as_ref().map_or(Ok(0), FullStore::cached_bytes)
+    }
+
+    /// A searcher of its own for a thread.
+    pub fn searcher(&self) -> Searcher {
+        let source = match &self.shared.store {
+            Some(store) => RowSource::Store(store.reader()),
+            None => RowSource::Codes { row: Vec::new() },
+        };
+        Searcher { index: self.clone(), slots: Vec::new(), fullview: Fullview::new(source) }
+    }
+
+    /// The payload of a row as JSON text; none if the index has no payloads or no such key. Scans
+    /// the keys: meant for the few rows of an answer.
+    ///
+    /// # Errors
+    /// Damage, or a read refused.
+    pub fn payload(&self, key: u64) -> Result<Option<String>, SearchError> {
+        let Some(payload) = &self.shared.payload else { return Ok(None) };
+        let Some(id) = self.shared.keys.id_of(key) else { return Ok(None) };
+        Ok(Some(payload.get(id)?))
+    }
+
+    fn check(&self, query: Row<'_>, params: &SearchParams) -> Result<(), SearchError> {
+        params.check()?;
+        if query.dim() != self.dim() {
+            return Err(SearchError::Dim { found: query.dim(), wanted: self.dim() });
+        }
+        if !query.is_finite() {
+            let mut wide = vec![0.0; query.dim()];
+            query.widen_into(&mut wide);
+            let bad = wide.iter().enumerate().find(|(_, x)| !x.is_finite());
+            let (position, found) = bad.expect("a number of the query is not finite");
+            return Err(SearchError::NotFinite { position, found: *found });
+        }
+        if self.shared.manifest.metric == Metric::Cosine && query.is_zero() {
+            return Err(SearchError::ZeroQuery);
+        }
+        Ok(())
+    }
+}
+
+/// Answers queries, one thread at a time; owns what they need, so that none of it is allocated anew.
+pub struct Searcher {
+    index: Index,
+    slots: Vec<Slot>,
+    fullview: Fullview,
+}
+
+/// One query in flight.
+struct Slot {
+    preview: PreviewSlot,
+    exact: ExactQuery,
+    started: Instant,
+    row: usize,
+    busy: bool,
+}
+
+impl Searcher {
+    /// The nearest rows to a query.
+    ///
+    /// # Errors
+    /// Parameters out of range; a query of another dimension, not finite, or all zeros under cosine;
+    /// a full vector that cannot be read.
+    pub fn search<'q>(
+        &mut self,
+        query: impl Into<Row<'q>>,
+        params: &SearchParams,
+    ) -> Result<Answer, SearchError> {
+        self.search_until(query, params, &Stop::default())
+    }
+
+    /// The nearest rows to a query, unless `stop` comes first; it is looked at every few hops and
+    /// before each read.
+    ///
+    /// # Errors
+    /// As [`Searcher::search`], and the stop.
+    pub fn search_until<'q>(
+        &mut self,
+        query: impl Into<Row<'q>>,
+        params: &SearchParams,
+        stop: &Stop<'_>,
+    ) -> Result<Answer, SearchError> {
+        let query = query.into();
+        self.index.check(query, params)?;
+        self.make_slots(1);
+        let Searcher { index, slots, fullview } = self;
+        let slot = &mut slots[0];
+        slot.begin(&index.shared.preview, (0, query), params);
+        let mut hops = 0;
+        while index.shared.preview.hop(&mut slot.preview) {
+            hops += 1;
+            if hops % HOPS_A_LOOK == 0
+                && let Some(why) = stop.now()
+            {
+                return Err(SearchError::Stopped(why));
+            }
+        }
+        slot.finish(index, fullview, params, stop)
+    }
+
+    /// Answers the rows `batch.rows` of `queries`, several at a time on this thread; `sink(i, answer)`
+    /// gets the answer to row i, in any order of i.
+    ///
+    /// # Errors
+    /// As [`Searcher::search_until`], and `in_flight` of 0 or above 64. Nothing is searched before
+    /// every query is checked; an error later leaves the rest unanswered.
+    ///
+    /// # Panics
+    /// If `batch.rows` is not within `queries`.
+    pub fn search_batch(
+        &mut self,
+        queries: &Rows,
+        batch: &Batch<'_>,
+        sink: &mut dyn FnMut(usize, Answer),
+    ) -> Result<(), SearchError> {
+        if !(1..=MAX_IN_FLIGHT).contains(&batch.in_flight) {
+            let wanted = format!("1 to {MAX_IN_FLIGHT}");
+            return Err(out_of_range("in_flight", batch.in_flight, wanted).into());
+        }
+        for row in batch.rows.clone() {
+            self.index.check(queries.row(row), &batch.params)?;
+        }
+        self.make_slots(batch.in_flight);
+        let Searcher { index, slots, fullview } = self;
+        let slots = &mut slots[..batch.in_flight];
+        let preview = &index.shared.preview;
+        let mut waiting = batch.rows.clone();
+        for (slot, row) in slots.iter_mut().zip(&mut waiting) {
+            slot.begin(preview, (row, queries.row(row)), &batch.params);
+        }
+        let mut turns = 0;
+        while slots.iter().any(|slot| slot.busy) {
+            turns += 1;
+            if turns % HOPS_A_LOOK == 0
+                && let Some(why) = batch.stop.now()
+            {
+                slots.iter_mut().for_each(|slot| slot.busy = false);
+                return Err(SearchError::Stopped(why));
+            }
+            for slot in slots.iter_mut().filter(|slot| slot.busy) {
+                if preview.hop(&mut slot.preview) {
+                    continue;
+                }
+                slot.busy = false;
+                let row = slot.row;
+                sink(row, slot.finish(index, fullview, &batch.params, &batch.stop)?);
+                if let Some(row) = waiting.next() {
+                    slot.begin(preview, (row, queries.row(row)), &batch.params);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_slots(&mut self, count: usize) {
+        let manifest = &self.index.shared.manifest;
+        while self.slots.len() < count {
+            self.slots.push(Slot {
+                preview: PreviewSlot::new(),
+                exact: ExactQuery::new(manifest.metric, manifest.element),
+                started: Instant::now(),
+                row: 0,
+                busy: false,
+            });
+        }
+        self.slots.iter_mut().for_each(|slot| slot.busy = false);
+    }
+}
+
+impl Slot {
+    fn begin(&mut self, preview: &Preview, query: (usize, Row<'_>), params: &SearchParams) {
+        self.started = Instant::now();
+        (self.row, self.busy) = (query.0, true);
+        self.exact.set(query.1);
+        preview.begin(&mut self.preview, query.1, params);
+    }
+
+    /// From the end of the walk to the answer.
+    fn finish(
+        &mut self,
+        index: &Index,
+        fullview: &mut Fullview,
+        params: &SearchParams,
+        stop: &Stop<'_>,
+    ) -> Result<Answer, SearchError> {
+        let Shared { preview, keys, store, manifest, .. } = &*index.shared;
+        let mut stats = QueryStats::default();
+        (stats.distances, stats.hops) = self.preview.counts();
+        // Exact codes cost no read: nothing is left unranked.
+        let most = if store.is_some() { params.rerank_size } else { params.list_size };
+        let candidates = preview.candidates(&mut self.preview, most as usize);
+        let between = Instant::now();
+        let origin = RowOrigin {
+            quantizer: &preview.quantizer,
+            codes: &preview.codes,
+            keys,
+            on_device: store.as_ref().is_some_and(|store| store.io().is_device()),
+        };
+        let ask = Rerank { candidates, params, stop };
+        let reranked = fullview.rerank(&origin, &mut self.exact, &ask, &mut stats);
+        let (neighbors, partial) = reranked.map_err(|error| match error {
+            RerankError::Read(error) => SearchError::Read(error),
+            RerankError::Stopped(why) => SearchError::Stopped(why),
+        })?;
+        let end = Instant::now();
+        stats.preview_nanos = (between - self.started).as_nanos() as u64;
+        stats.fullview_nanos = (end - between).as_nanos() as u64;
+        Ok(Answer {
+            neighbors,
+            exhausted: manifest.n < u64::from(params.k),
+            partial,
+            certified: 0,
+            nanos: (end - self.started).as_nanos() as u64,
+            stats,
+        })
+    }
+}

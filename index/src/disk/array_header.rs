@@ -1,0 +1,270 @@
+//! The first 64 bytes of an array file: which array it is, how long, and whether to believe it.
+
+use std::path::Path;
+
+use super::error::OpenError;
+use super::{BLOCK, FORMAT_VERSION};
+
+/// Bytes of a header.
+pub const HEADER: usize = 64;
+const MAGIC: [u8; 8] = *b"FOVEAL\x1a\n";
+const VERSION_AT: usize = 8;
+const TAG_AT: usize = 12;
+pub(super) const ROWS_AT: usize = 16;
+const STRIDE_AT: usize = 24;
+const DATA_OFFSET_AT: usize = 28;
+pub(super) const DATA_BYTES_AT: usize = 32;
+const FIRST_AT: usize = 40;
+const RESERVED_AT: usize = 48;
+const CRC_AT: usize = 60;
+
+/// The kind of a file of block checksums.
+pub(super) const CRC_TAG: [u8; 4] = *b"crcs";
+
+/// The arrays of an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ArrayKind {
+    /// One compressed vector a row.
+    Codes,
+    /// The neighbors of one node a row.
+    Graph,
+    /// The caller's name of one row.
+    Keys,
+    /// Full vectors, no row across a block boundary unless it is larger than a block.
+    Vectors,
+    /// JSON texts, one behind the other.
+    Payload,
+    /// Where each text starts, and where the last one ends.
+    PayloadOffsets,
+}
+
+impl ArrayKind {
+    /// Every array, in the order in which the manifest lists them.
+    pub const ALL: [ArrayKind; 6] = [
+        ArrayKind::Codes,
+        ArrayKind::Graph,
+        ArrayKind::Keys,
+        ArrayKind::Vectors,
+        ArrayKind::Payload,
+        ArrayKind::PayloadOffsets,
+    ];
+
+    /// The file that holds the array.
+    pub fn name(self) -> &'static str {
+        match self {
+            ArrayKind::Codes => "codes.bin",
+            ArrayKind::Graph => "graph.bin",
+            ArrayKind::Keys => "keys.bin",
+            ArrayKind::Vectors => "vectors.bin",
+            ArrayKind::Payload => "payload.bin",
+            ArrayKind::PayloadOffsets => "payload_offsets.bin",
+        }
+    }
+
+    /// The file that holds its block checksums.
+    pub fn crc_name(self) -> &'static str {
+        match self {
+            ArrayKind::Codes => "codes.bin.crc",
+            ArrayKind::Graph => "graph.bin.crc",
+            ArrayKind::Keys => "keys.bin.crc",
+            ArrayKind::Vectors => "vectors.bin.crc",
+            ArrayKind::Payload => "payload.bin.crc",
+            ArrayKind::PayloadOffsets => "payload_offsets.bin.crc",
+        }
+    }
+
+    pub(super) fn tag(self) -> [u8; 4] {
+        match self {
+            ArrayKind::Codes => *b"code",
+            ArrayKind::Graph => *b"grph",
+            ArrayKind::Keys => *b"keys",
+            ArrayKind::Vectors => *b"vecs",
+            ArrayKind::Payload => *b"json",
+            ArrayKind::PayloadOffsets => *b"joff",
+        }
+    }
+
+    /// Where the rows start: full vectors on a block boundary, all others behind the header.
+    pub(super) fn data_offset(self) -> usize {
+        if self == ArrayKind::Vectors {
+            BLOCK
+        } else {
+            HEADER
+        }
+    }
+}
+
+/// What an array is told to be before its first byte is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArrayShape {
+    /// How many rows there are.
+    pub rows: u64,
+    /// Bytes of a row; 0 where rows differ in length.
+    pub stride: u32,
+    /// Bytes of all rows, padding between them included.
+    pub data_bytes: u64,
+    /// keys.bin: what to add to every stored key. 0 elsewhere.
+    pub first: u64,
+}
+
+impl ArrayShape {
+    /// Rows of `stride` bytes, one behind the other.
+    pub fn packed(rows: u64, stride: u32) -> ArrayShape {
+        ArrayShape {
+            rows,
+            stride,
+            data_bytes: rows * u64::from(stride),
+            first: 0,
+        }
+    }
+}
+
+/// The first 64 bytes of an array file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArrayHeader {
+    pub(super) tag: [u8; 4],
+    /// Where the rows start, in bytes from the start of the file.
+    pub data_offset: u32,
+    /// What follows the header.
+    pub shape: ArrayShape,
+}
+
+impl ArrayHeader {
+    pub(super) fn to_bytes(self) -> [u8; HEADER] {
+        let mut b = [0; HEADER];
+        let mut put = |at: usize, field: &[u8]| b[at..at + field.len()].copy_from_slice(field);
+        put(0, &MAGIC);
+        put(VERSION_AT, &FORMAT_VERSION.to_le_bytes());
+        put(TAG_AT, &self.tag);
+        put(ROWS_AT, &self.shape.rows.to_le_bytes());
+        put(STRIDE_AT, &self.shape.stride.to_le_bytes());
+        put(DATA_OFFSET_AT, &self.data_offset.to_le_bytes());
+        put(DATA_BYTES_AT, &self.shape.data_bytes.to_le_bytes());
+        put(FIRST_AT, &self.shape.first.to_le_bytes());
+        let crc = crc32fast::hash(&b[..CRC_AT]);
+        b[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        b
+    }
+
+    /// Reads a header: whose file, which version, the header's checksum, then what it says
+    /// against the `length` of the file.
+    pub(super) fn from_bytes(
+        path: &Path,
+        b: &[u8; HEADER],
+        wanted: Wanted,
+        length: u64,
+    ) -> Result<ArrayHeader, OpenError> {
+        let damaged = |at: usize, what: String| Err(OpenError::damaged(path, at as u64, what));
+        if b[..VERSION_AT] != MAGIC {
+            return damaged(
+                0,
+                format!("starts with {:02x?}; wanted {MAGIC:02x?}", &b[..8]),
+            );
+        }
+        let found = u32_at(b, VERSION_AT);
+        if found != FORMAT_VERSION {
+            return Err(OpenError::Version {
+                path: path.into(),
+                found,
+                wanted: FORMAT_VERSION,
+            });
+        }
+        let (stored, computed) = (u32_at(b, CRC_AT), crc32fast::hash(&b[..CRC_AT]));
+        if stored != computed {
+            return damaged(
+                0,
+                format!("header crc32 is {computed:08x}; wanted {stored:08x}"),
+            );
+        }
+        if b[TAG_AT..ROWS_AT] != wanted.tag {
+            let found = b[TAG_AT..ROWS_AT].escape_ascii().to_string();
+            let tag = wanted.tag.escape_ascii();
+            return damaged(
+                TAG_AT,
+                format!("holds an array of kind {found}; wanted {tag}"),
+            );
+        }
+        let data_offset = u32_at(b, DATA_OFFSET_AT);
+        if data_offset as usize != wanted.data_offset {
+            let wanted = wanted.data_offset;
+            return damaged(
+                DATA_OFFSET_AT,
+                format!("rows start at {data_offset}; wanted {wanted}"),
+            );
+        }
+        let data_bytes = u64_at(b, DATA_BYTES_AT);
+        if data_bytes.checked_add(u64::from(data_offset)) != Some(length) {
+            let held = length.saturating_sub(u64::from(data_offset));
+            return damaged(
+                DATA_BYTES_AT,
+                format!("header tells of {data_bytes} bytes of rows; the file holds {held}"),
+            );
+        }
+        if b[RESERVED_AT..CRC_AT].iter().any(|&byte| byte != 0) {
+            return damaged(RESERVED_AT, "reserved bytes are not 0".into());
+        }
+        let (rows, stride) = (u64_at(b, ROWS_AT), u32_at(b, STRIDE_AT));
+        let shape = ArrayShape {
+            rows,
+            stride,
+            data_bytes,
+            first: u64_at(b, FIRST_AT),
+        };
+        Ok(ArrayHeader {
+            tag: wanted.tag,
+            data_offset,
+            shape,
+        })
+    }
+}
+
+/// What a header must say for the file to be the one looked for.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) tag: [u8; 4],
+    pub(super) data_offset: usize,
+}
+
+fn u32_at(b: &[u8; HEADER], at: usize) -> u32 {
+    u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
+}
+
+fn u64_at(b: &[u8; HEADER], at: usize) -> u64 {
+    u64::from(u32_at(b, at)) | u64::from(u32_at(b, at + 4)) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_with_a_true_checksum_are_still_judged() {
+        let shape = ArrayShape::packed(3, 5);
+        let header = ArrayHeader {
+            tag: *b"code",
+            data_offset: 64,
+            shape,
+        };
+        let wanted = Wanted {
+            tag: *b"code",
+            data_offset: 64,
+        };
+        let judge = |change: &dyn Fn(&mut [u8; HEADER])| {
+            let mut bytes = header.to_bytes();
+            change(&mut bytes);
+            let crc = crc32fast::hash(&bytes[..CRC_AT]);
+            bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+            ArrayHeader::from_bytes(Path::new("codes.bin"), &bytes, wanted, 79)
+        };
+        assert_eq!(judge(&|_| ()).unwrap(), header);
+        let text = judge(&|b| b[VERSION_AT] = 9).unwrap_err().to_string();
+        assert_eq!(text, "codes.bin: format version 9; wanted 1");
+        let text = judge(&|b| b[DATA_BYTES_AT + 7] = 0xff)
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("the file holds 15"), "{text}");
+        judge(&|b| b[DATA_OFFSET_AT] = 60).unwrap_err();
+        judge(&|b| b[RESERVED_AT] = 1).unwrap_err();
+        judge(&|b| b[0] = b'f').unwrap_err();
+    }
+}

@@ -1,0 +1,313 @@
+//! Nothing or all of it: an index is built aside and appears under its name in one step.
+//!
+//! A build works in `.NAME.building` beside its output `NAME` and holds an exclusive lock on that
+//! directory. Publishing syncs, then renames. Whatever ends a build earlier removes the directory;
+//! a killed one leaves it, without a lock, and the next build into the same output empties it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+
+use super::error::PublishError;
+use super::storage::Storage;
+
+/// A directory on its way to becoming an index. Dropped without [`commit`](Publication::commit),
+/// it removes all that was written.
+pub struct Publication<'a> {
+    storage: &'a dyn Storage,
+    out: PathBuf,
+    parent: PathBuf,
+    building: PathBuf,
+    /// Keeps other builds out for as long as it is open.
+    lock: File,
+    done: bool,
+}
+
+impl<'a> Publication<'a> {
+    /// Makes and locks the empty directory in which the index `out` is to be built.
+    ///
+    /// # Errors
+    /// `out` exists, or its parent does not; another build into `out` is running; the disk refuses.
+    pub fn begin(storage: &'a dyn Storage, out: &Path) -> Result<Publication<'a>, PublishError> {
+        let Some(name) = out.file_name() else {
+            return Err(PublishError::NoName { path: out.into() });
+        };
+        let parent = match out.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        refuse_existing(out)?;
+        if !parent.is_dir() {
+            return Err(PublishError::NoParent { path: parent });
+        }
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(".building");
+        let building = parent.join(hidden);
+        let lock = lock_dir(storage, &building, out)?;
+        let publication = Publication {
+            storage,
+            out: out.into(),
+            parent,
+            building,
+            lock,
+            done: false,
+        };
+        // Again, now that no other build can publish: one may have done so in between.
+        refuse_existing(out)?;
+        publication.empty()?;
+        Ok(publication)
+    }
+
+    /// Where the files of the index go.
+    pub fn dir(&self) -> &Path {
+        &self.building
+    }
+
+    /// Makes the directory appear as `out`; returns once that is on the device. The files in it
+    /// were synced by those who wrote them.
+    ///
+    /// # Errors
+    /// `out` appeared meanwhile, or the disk refuses. Nothing stays behind then.
+    pub fn commit(mut self) -> Result<(), PublishError> {
+        let building = &self.building;
+        self.storage
+            .sync_dir(building)
+            .map_err(PublishError::io(building, "sync"))?;
+        match self.storage.rename_new(building, &self.out) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(PublishError::Exists {
+                    path: self.out.clone(),
+                });
+            }
+            renamed => renamed.map_err(PublishError::io(building, "rename"))?,
+        }
+        if let Err(refused) = self.storage.sync_dir(&self.parent) {
+            // Not known to last: taken back, so that the caller's error means "not there".
+            let taken_back = self.storage.rename_new(&self.out, building);
+            self.done = taken_back.is_err();
+            return Err(PublishError::io(&self.parent, "sync")(refused));
+        }
+        self.done = true;
+        Ok(())
+    }
+
+    fn empty(&self) -> Result<(), PublishError> {
+        let dir = &self.building;
+        for entry in fs::read_dir(dir).map_err(PublishError::io(dir, "list"))? {
+            let path = entry.map_err(PublishError::io(dir, "list"))?.path();
+            self.storage
+                .remove(&path)
+                .map_err(PublishError::io(&path, "remove"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Publication<'_> {
+    fn drop(&mut self) {
+        if !self.done && holds(&self.lock, &self.building) {
+            // The error that led here is the one to report; the next build removes the rest.
+            let _ = self.storage.remove(&self.building);
+        }
+    }
+}
+
+fn refuse_existing(out: &Path) -> Result<(), PublishError> {
+    match fs::symlink_metadata(out) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(_) => Err(PublishError::Exists { path: out.into() }),
+        Err(e) => Err(PublishError::io(out, "stat")(e)),
+    }
+}
+
+/// Makes `dir` if need be and locks it.
+fn lock_dir(storage: &dyn Storage, dir: &Path, out: &Path) -> Result<File, PublishError> {
+    loop {
+        match storage.create_dir(dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(PublishError::io(dir, "create")(e));
+            }
+            _ => {}
+        }
+        let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits();
+        let lock = match OpenOptions::new()
+            .read(true)
+            .custom_flags(flags as i32)
+            .open(dir)
+        {
+            // Its build ended since the line above.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened.map_err(PublishError::io(dir, "open"))?,
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Err(PublishError::Busy { path: out.into() }),
+            locked => locked.map_err(|e| PublishError::io(dir, "lock")(e.into()))?,
+        }
+        // The owner before us may have published or removed it between our open and our lock: then
+        // this lock is on a directory that has another name or none.
+        if holds(&lock, dir) {
+            return Ok(lock);
+        }
+    }
+}
+
+/// Whether `path` still names the directory that `lock` has open.
+fn holds(lock: &File, path: &Path) -> bool {
+    let (Ok(locked), Ok(named)) = (lock.metadata(), fs::symlink_metadata(path)) else {
+        return false;
+    };
+    (locked.dev(), locked.ino()) == (named.dev(), named.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::storage::Faulty;
+    use crate::disk::{Disk, Manifest, sample};
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    /// A whole build: `None` once published, else the error.
+    fn build(storage: &dyn Storage, out: &Path) -> Option<String> {
+        let publication = match Publication::begin(storage, out) {
+            Ok(publication) => publication,
+            Err(error) => return Some(error.to_string()),
+        };
+        if let Err(error) = sample::write(storage, publication.dir()) {
+            return Some(error.to_string());
+        }
+        publication.commit().err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn appears_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("index");
+        assert_eq!(build(&Disk, &out), None);
+        assert_eq!(names(dir.path()), ["index"]);
+        Manifest::read(&out).unwrap();
+    }
+
+    #[test]
+    fn dropped_it_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("index");
+        let publication = Publication::begin(&Disk, &out).unwrap();
+        sample::write(&Disk, publication.dir()).unwrap();
+        drop(publication);
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn any_failing_call_leaves_nothing() {
+        for make in [Faulty::once, Faulty::full] {
+            for call in 0.. {
+                let dir = tempfile::tempdir().unwrap();
+                let storage = make(call);
+                let error = build(&storage, &dir.path().join("index"));
+                if storage.calls() <= call {
+                    assert_eq!(error, None);
+                    assert!(call > 20, "only {call} calls");
+                    break;
+                }
+                assert!(error.is_some(), "call {call}");
+                assert!(
+                    names(dir.path()).is_empty(),
+                    "call {call}: {:?}",
+                    names(dir.path())
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_build_meets_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("index");
+        let first = Publication::begin(&Disk, &out).unwrap();
+        let error = build(&Disk, &out).unwrap();
+        assert!(
+            error.contains("another build into") && error.contains("is running"),
+            "{error}"
+        );
+        sample::write(&Disk, first.dir()).unwrap();
+        first.commit().unwrap();
+        let error = build(&Disk, &out).unwrap();
+        assert!(error.contains("exists already"), "{error}");
+    }
+
+    #[test]
+    fn of_many_builds_at_once_one_publishes() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("index");
+        let published = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        if build(&Disk, &out).is_none() {
+                            published.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(published.into_inner(), 1);
+        assert_eq!(names(dir.path()), ["index"]);
+        Manifest::read(&out).unwrap();
+    }
+
+    #[test]
+    fn a_killed_build_is_cleared_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let stale = dir.path().join(".index.building");
+        fs::create_dir_all(stale.join("nested")).unwrap();
+        fs::write(stale.join("codes.bin"), "half").unwrap();
+        assert_eq!(build(&Disk, &dir.path().join("index")), None);
+        assert_eq!(names(dir.path()), ["index"]);
+        assert!(!dir.path().join("index/nested").exists());
+    }
+
+    #[test]
+    fn an_output_that_appears_meanwhile_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("index");
+        let publication = Publication::begin(&Disk, &out).unwrap();
+        fs::create_dir(&out).unwrap();
+        let error = publication.commit().unwrap_err();
+        assert!(matches!(error, PublishError::Exists { .. }), "{error}");
+        assert_eq!(names(dir.path()), ["index"]);
+        assert!(names(&out).is_empty());
+    }
+
+    #[test]
+    fn outputs_that_cannot_be_made_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let begin = |out: &Path| Publication::begin(&Disk, out).err().unwrap();
+        let missing = begin(&dir.path().join("a/b"));
+        assert!(
+            matches!(missing, PublishError::NoParent { .. }),
+            "{missing}"
+        );
+        assert!(matches!(
+            begin(&dir.path().join("..")),
+            PublishError::NoName { .. }
+        ));
+        fs::write(dir.path().join("file"), "").unwrap();
+        let exists = begin(&dir.path().join("file"));
+        assert!(matches!(exists, PublishError::Exists { .. }), "{exists}");
+        let dangling = dir.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
+        assert!(matches!(begin(&dangling), PublishError::Exists { .. }));
+    }
+}

@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "the callers arrive with the build and the search")]
 
 pub mod disk;
+pub mod full_store;
+pub mod key_table;
 pub mod neighbor;
 pub mod params;
+pub mod payload;
 pub mod stats;

@@ -1,0 +1,1 @@
+//! Full vectors on disk.

@@ -1,13 +1,47 @@
-//! The engine: build, open, search, decode. No network, no async, no wire types.
-#![allow(dead_code, reason = "the callers arrive with the build and the search")]
+//! The engine: build, open, search. No network, no async, no wire types; usable on its own.
+//!
+//! ```no_run
+//! use foveal_index::{Index, SearchParams};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let index = Index::open("photos.index")?;
+//! let query = vec![0.0; index.dim()];
+//! let answer = index.searcher().search(&query, &SearchParams::new(10))?;
+//! for neighbor in &answer.neighbors {
+//!     println!("{} at {}", neighbor.key, neighbor.distance);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
+pub mod bulk_build;
+mod check;
 pub mod disk;
 mod distance;
 pub mod exact;
+pub mod full_store;
+mod fullview;
 mod graph;
 mod kernel;
+pub mod key_table;
 pub mod neighbor;
+mod open;
 pub mod params;
+pub mod payload;
 mod preview;
 mod quantizer;
+pub mod search;
 pub mod stats;
+
+pub use bulk_build::{BuildError, BuildInput, BuildReport, Keys, build};
+pub use check::{CheckReport, check, inspect};
+pub use disk::{FileEntry, Manifest, Measured, OpenError};
+pub use exact::{ExactAsk, ExactError};
+pub use full_store::{Io, OpenOptions};
+pub use neighbor::Neighbor;
+pub use params::{
+    BuildParams, MAX_BUILD_LIST_SIZE, MAX_K, MAX_LIST_SIZE, MAX_MAX_DEGREE, MAX_ROWS, ParamsError,
+    SearchParams,
+};
+pub use search::{Answer, Batch, Index, SearchError, Searcher};
+pub use stats::{Job, Progress, QueryStats, Stop, Stopped};

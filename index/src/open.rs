@@ -41,8 +41,7 @@ pub(crate) fn open(dir: &Path) -> Result<Opened, OpenError> {
     }
     let keys = KeyTable::load(dir, &manifest)?;
     let graph = Adjacency::from_lists(lists, degree);
-    let metric = manifest.metric;
-    let preview = Preview { quantizer, codes, graph, entry_points, metric };
+    let preview = Preview { quantizer, codes, graph, entry_points };
     Ok(Opened { manifest, preview, keys })
 }
 

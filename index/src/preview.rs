@@ -4,18 +4,15 @@
 //! No allocation, lock or system call between `begin` and `candidates` once a slot has seen a query
 //! of the same parameters.
 
-use foveal_datasets::{Metric, Row};
+use foveal_datasets::Row;
 
 use crate::disk::RamArray;
 use crate::distance::QueryDistance;
 use crate::graph::adjacency::Adjacency;
-use crate::graph::walk::{StopRule, Walk};
+use crate::graph::walk::Walk;
 use crate::neighbor::Candidate;
 use crate::params::SearchParams;
 use crate::quantizer::{PreparedQuery, Quantizer};
-
-/// Beyond this multiple of the k-th best squared distance nothing is taken or expanded.
-const STOP_FACTOR: f32 = 1.0;
 
 /// The first stage: codes and graph of one index.
 pub(crate) struct Preview {
@@ -24,7 +21,6 @@ pub(crate) struct Preview {
     pub(crate) codes: RamArray<u8>,
     pub(crate) graph: Adjacency,
     pub(crate) entry_points: u32,
-    pub(crate) metric: Metric,
 }
 
 /// The state of one query in preview.
@@ -50,7 +46,7 @@ impl Preview {
     pub(crate) fn begin(&self, slot: &mut PreviewSlot, query: Row<'_>, params: &SearchParams) {
         slot.query.prepare(&self.quantizer, query);
         let distance = self.quantizer.distance(&self.codes, &slot.query);
-        let stop = None::<StopRule>;
+        let stop = None;
         slot.walk.begin(params.list_size as usize, stop, self.entry_points, &distance);
         slot.walk.expand(&self.graph, &distance);
     }

@@ -143,7 +143,7 @@ impl Index {
             None
         } else {
             let resident = preview.resident_bytes() + keys.resident_bytes();
-            Some(FullStore::open(path, &manifest, &options.less(resident))?)
+            Some(FullStore::open(path, &manifest, &less(options, resident)?)?)
         };
         let payload = manifest.payload.then(|| Payload::open(path, &manifest)).transpose()?;
         let shared = Shared { path: path.into(), manifest, preview, keys, store, payload };
@@ -226,6 +226,16 @@ impl Index {
         }
         Ok(())
     }
+}
+
+/// The options for the full store, once `resident` bytes of the memory allowed are taken.
+fn less(options: &OpenOptions, resident: u64) -> Result<OpenOptions, OpenError> {
+    let left = |allowed: u64| {
+        allowed.checked_sub(resident).ok_or_else(|| OpenError::Usage {
+            what: format!("preview takes {resident} bytes of memory; wanted at most {allowed}"),
+        })
+    };
+    Ok(OpenOptions { memory: options.memory.map(left).transpose()?, ..*options })
 }
 
 /// Answers queries, one thread at a time; owns what they need, so that none of it is allocated anew.

@@ -4,6 +4,8 @@
 //! blocks, stride: 4) and holds the crc32 of each 4 KiB block of the whole of `NAME.bin`, header
 //! included; the last block may be short. The manifest holds the digest of both files.
 
+use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 use bytemuck::Pod;
@@ -19,7 +21,7 @@ use super::ram_array::RamArray;
 use super::storage::Storage;
 
 /// How much is read or written by one call.
-const CHUNK: usize = 256 * BLOCK;
+pub(super) const CHUNK: usize = 256 * BLOCK;
 
 /// Writes one array file from front to back, and its block checksums beside it.
 pub struct ArrayWriter<'a> {
@@ -110,57 +112,155 @@ impl<'a> ArrayWriter<'a> {
     }
 }
 
-/// An array file with its header and block checksums read and found consistent; no row yet.
-pub(super) struct OpenArray {
-    pub(super) listed: ListedFile,
-    pub(super) header: ArrayHeader,
-    pub(super) crcs: RamArray<u32>,
+/// Reads the block checksums of the array `kind`, whose file has `length` bytes.
+pub(super) fn read_crcs(
+    dir: &Path,
+    manifest: &Manifest,
+    kind: ArrayKind,
+    length: u64,
+) -> Result<RamArray<u32>, OpenError> {
+    let side = ListedFile::open(dir, manifest, kind.crc_name())?;
+    let blocks = length.div_ceil(BLOCK as u64);
+    let wanted = Wanted { tag: CRC_TAG, data_offset: HEADER, rows: blocks };
+    let shape = side.header(wanted)?.shape;
+    if shape != ArrayShape::packed(blocks, 4) {
+        let what = format!("{shape:?}; wanted a crc32 for each of {blocks} blocks");
+        return Err(OpenError::damaged(&side.path, ROWS_AT as u64, what));
+    }
+    // The header is 16 values of 4 bytes: all is read and verified at once, then it is dropped.
+    let mut whole = RamArray::<u32>::zeroed(HEADER / 4 + blocks as usize)?;
+    side.read_whole(bytemuck::cast_slice_mut(&mut whole))?;
+    let mut crcs = RamArray::<u32>::zeroed(blocks as usize)?;
+    crcs.copy_from_slice(&whole[HEADER / 4..]);
+    Ok(crcs)
+}
+
+/// Whether `bytes` are what block `index` of the file at `path` held when it was written.
+pub(super) fn verify_block(
+    path: &Path,
+    crcs: &[u32],
+    index: u64,
+    bytes: &[u8],
+) -> Result<(), OpenError> {
+    let (found, wanted) = (crc32fast::hash(bytes), crcs[index as usize]);
+    if found == wanted {
+        return Ok(());
+    }
+    let what = format!("crc32 of the 4 KiB block is {found:08x}; wanted {wanted:08x}");
+    Err(OpenError::damaged(path, index * BLOCK as u64, what))
+}
+
+/// An array that stays on disk: its header and first block verified, its checksums in memory.
+#[derive(Debug)]
+pub struct OpenArray {
+    listed: ListedFile,
+    header: ArrayHeader,
+    crcs: RamArray<u32>,
 }
 
 impl OpenArray {
-    pub(super) fn open(
-        dir: &Path,
-        manifest: &Manifest,
-        kind: ArrayKind,
-    ) -> Result<Self, OpenError> {
+    /// Opens the array `kind` of the index in `dir`. Costs memory of 1/1024 of its length.
+    ///
+    /// # Errors
+    /// Length, header, checksums or first block contradict each other or the manifest.
+    pub fn open(dir: &Path, manifest: &Manifest, kind: ArrayKind) -> Result<OpenArray, OpenError> {
         let listed = ListedFile::open(dir, manifest, kind.name())?;
-        let wanted = Wanted { tag: kind.tag(), data_offset: kind.data_offset() };
-        let header = listed.header(wanted)?;
-        let side = ListedFile::open(dir, manifest, kind.crc_name())?;
-        let shape = side.header(Wanted { tag: CRC_TAG, data_offset: HEADER })?.shape;
-        let blocks = listed.length.div_ceil(BLOCK as u64);
-        if shape != ArrayShape::packed(blocks, 4) {
-            let what = format!("{shape:?}; wanted a crc32 for each of {blocks} blocks");
-            return Err(OpenError::damaged(&side.path, ROWS_AT as u64, what));
+        let header = listed.header(kind.wanted(manifest.n))?;
+        let ArrayShape { rows, stride, data_bytes, .. } = header.shape;
+        if kind.is_packed() && rows.checked_mul(u64::from(stride)) != Some(data_bytes) {
+            let what = format!("{rows} rows of {stride} bytes are not {data_bytes} bytes");
+            return Err(OpenError::damaged(&listed.path, ROWS_AT as u64, what));
         }
-        // The header is 16 values of 4 bytes: one read, verified whole, then dropped in front.
-        let mut whole = RamArray::<u32>::zeroed(HEADER / 4 + blocks as usize)?;
-        side.read_whole(bytemuck::cast_slice_mut(&mut whole))?;
-        let mut crcs = RamArray::<u32>::zeroed(blocks as usize)?;
-        crcs.copy_from_slice(&whole[HEADER / 4..]);
-        Ok(OpenArray { listed, header, crcs })
+        let crcs = read_crcs(dir, manifest, kind, listed.length)?;
+        let array = OpenArray { listed, header, crcs };
+        array.read_first_block(&mut [0; BLOCK])?;
+        Ok(array)
+    }
+
+    /// What the header says.
+    pub fn header(&self) -> &ArrayHeader {
+        &self.header
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.listed.path
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.listed.file
+    }
+
+    /// Bytes of the file.
+    pub fn length(&self) -> u64 {
+        self.listed.length
     }
 
     /// Whether `bytes` are what block `index` of the file held when it was written.
-    pub(super) fn verify_block(&self, index: u64, bytes: &[u8]) -> Result<(), OpenError> {
-        let (found, wanted) = (crc32fast::hash(bytes), self.crcs[index as usize]);
-        if found == wanted {
-            return Ok(());
-        }
-        let what = format!("crc32 of the 4 KiB block is {found:08x}; wanted {wanted:08x}");
-        Err(OpenError::damaged(&self.listed.path, index * BLOCK as u64, what))
+    ///
+    /// # Errors
+    /// They are not. Names the block.
+    ///
+    /// # Panics
+    /// If the file has no such block.
+    pub fn verify_block(&self, index: u64, bytes: &[u8]) -> Result<(), OpenError> {
+        verify_block(self.path(), &self.crcs, index, bytes)
     }
 
-    /// Reads all rows in order into `rows`, verifying each block. `rows` has `data_bytes` bytes.
-    fn read_rows(&self, rows: &mut [u8]) -> Result<(), OpenError> {
-        let data_offset = self.header.data_offset as usize;
-        // The first block holds the header, and behind a short header the first rows.
-        let mut first = [0; BLOCK];
-        let first = &mut first[..self.listed.length.min(BLOCK as u64) as usize];
+    /// Reads bytes `range` of the rows (from the first row's first byte), and verifies all
+    /// blocks they touch.
+    ///
+    /// # Errors
+    /// A block contradicts its checksum; a read is refused.
+    ///
+    /// # Panics
+    /// If the range ends behind the rows.
+    pub fn read_range(&self, range: Range<u64>) -> Result<Vec<u8>, OpenError> {
+        assert!(range.end <= self.header.shape.data_bytes, "a range of the rows");
+        let data_offset = u64::from(self.header.data_offset);
+        let (start, end) = (range.start + data_offset, range.end + data_offset);
+        let first = start / BLOCK as u64;
+        let covered = first * BLOCK as u64..end.next_multiple_of(BLOCK as u64).min(self.length());
+        let mut bytes = vec![0; (covered.end - covered.start) as usize];
+        self.listed.read_at(&mut bytes, covered.start)?;
+        for (index, block) in (first..).zip(bytes.chunks(BLOCK)) {
+            self.verify_block(index, block)?;
+        }
+        bytes.truncate((end - covered.start) as usize);
+        bytes.drain(..(start - covered.start) as usize);
+        Ok(bytes)
+    }
+
+    /// Reads all rows in order into memory and verifies each block.
+    ///
+    /// # Errors
+    /// The rows are no whole number of `T`; a block contradicts its checksum; memory or a read is
+    /// refused.
+    pub fn read_all<T: Pod>(&self) -> Result<RamArray<T>, OpenError> {
+        let data_bytes = self.header.shape.data_bytes;
+        if !data_bytes.is_multiple_of(size_of::<T>() as u64) {
+            let what = format!("{data_bytes} bytes are no whole number of {}", size_of::<T>());
+            return Err(OpenError::damaged(self.path(), DATA_BYTES_AT as u64, what));
+        }
+        let mut values = RamArray::<T>::zeroed(data_bytes as usize / size_of::<T>())?;
+        self.read_rows(bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
+    }
+
+    /// The first block holds the header, and behind a short header the first rows.
+    fn read_first_block<'b>(&self, block: &'b mut [u8; BLOCK]) -> Result<&'b [u8], OpenError> {
+        let first = &mut block[..self.length().min(BLOCK as u64) as usize];
         self.listed.read_at(first, 0)?;
         self.verify_block(0, first)?;
-        let (head, rest) = rows.split_at_mut(first.len() - data_offset);
-        head.copy_from_slice(&first[data_offset..]);
+        Ok(first)
+    }
+
+    fn read_rows(&self, rows: &mut [u8]) -> Result<(), OpenError> {
+        let mut first = [0; BLOCK];
+        let first = &self.read_first_block(&mut first)?[self.header.data_offset as usize..];
+        let (head, rest) = rows.split_at_mut(first.len());
+        head.copy_from_slice(first);
         let mut block = 1;
         for chunk in rest.chunks_mut(CHUNK) {
             self.listed.read_at(chunk, block * BLOCK as u64)?;
@@ -184,22 +284,7 @@ pub fn read_array<T: Pod>(
     kind: ArrayKind,
 ) -> Result<(ArrayHeader, RamArray<T>), OpenError> {
     let array = OpenArray::open(dir, manifest, kind)?;
-    let ArrayShape { rows, stride, data_bytes, .. } = array.header.shape;
-    let path = &array.listed.path;
-    if stride != 0 && kind != ArrayKind::Vectors {
-        let wanted = rows.checked_mul(u64::from(stride));
-        if wanted != Some(data_bytes) {
-            let what = format!("{rows} rows of {stride} bytes are not {data_bytes} bytes");
-            return Err(OpenError::damaged(path, ROWS_AT as u64, what));
-        }
-    }
-    if !data_bytes.is_multiple_of(size_of::<T>() as u64) {
-        let what = format!("{data_bytes} bytes are no whole number of {}", size_of::<T>());
-        return Err(OpenError::damaged(path, DATA_BYTES_AT as u64, what));
-    }
-    let mut values = RamArray::<T>::zeroed(data_bytes as usize / size_of::<T>())?;
-    array.read_rows(bytemuck::cast_slice_mut(&mut values))?;
-    Ok((array.header, values))
+    Ok((array.header, array.read_all()?))
 }
 
 #[cfg(test)]
@@ -242,8 +327,11 @@ mod tests {
             let mut writer =
                 ArrayWriter::create(&Disk, dir.path(), ArrayKind::Codes, shape).unwrap();
             data.chunks(70_001).for_each(|part| writer.append(part).unwrap());
-            let manifest =
-                Manifest { files: writer.finish().unwrap().into(), ..sample::manifest() };
+            let manifest = Manifest {
+                n: count as u64,
+                files: writer.finish().unwrap().into(),
+                ..sample::manifest()
+            };
             let (_, read) = read_array::<u8>(dir.path(), &manifest, ArrayKind::Codes).unwrap();
             assert!(*read == *data, "{count} bytes");
         }
@@ -323,7 +411,7 @@ mod tests {
             entry.name = entry.name.replace("codes", "graph");
             fs::rename(old, dir.path().join(&entry.name)).unwrap();
         }
-        let manifest = Manifest { files: files.into(), ..sample::manifest() };
+        let manifest = Manifest { n: 4, files: files.into(), ..sample::manifest() };
         let error = read_array::<u32>(dir.path(), &manifest, ArrayKind::Graph).unwrap_err();
         assert!(error.to_string().contains("kind code; wanted grph"), "{error}");
     }

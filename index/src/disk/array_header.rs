@@ -84,6 +84,21 @@ impl ArrayKind {
         }
     }
 
+    /// Whether the rows lie one behind the other, all of one length.
+    pub(super) fn is_packed(self) -> bool {
+        !matches!(self, ArrayKind::Vectors | ArrayKind::Payload)
+    }
+
+    /// How many rows the array of an index of `n` rows has.
+    fn rows(self, n: u64) -> u64 {
+        if self == ArrayKind::PayloadOffsets { n + 1 } else { n }
+    }
+
+    /// What the header of the array must say in an index of `n` rows.
+    pub(super) fn wanted(self, n: u64) -> Wanted {
+        Wanted { tag: self.tag(), data_offset: self.data_offset(), rows: self.rows(n) }
+    }
+
     /// Where the rows start: full vectors on a block boundary, all others behind the header.
     pub(super) fn data_offset(self) -> usize {
         if self == ArrayKind::Vectors { BLOCK } else { HEADER }
@@ -182,6 +197,12 @@ impl ArrayHeader {
             return damaged(RESERVED_AT, "reserved bytes are not 0".into());
         }
         let (rows, stride) = (u64_at(b, ROWS_AT), u32_at(b, STRIDE_AT));
+        if rows != wanted.rows {
+            return damaged(
+                ROWS_AT,
+                format!("header tells of {rows} rows; wanted {}", wanted.rows),
+            );
+        }
         let shape = ArrayShape { rows, stride, data_bytes, first: u64_at(b, FIRST_AT) };
         Ok(ArrayHeader { tag: wanted.tag, data_offset, shape })
     }
@@ -192,6 +213,7 @@ impl ArrayHeader {
 pub(super) struct Wanted {
     pub(super) tag: [u8; 4],
     pub(super) data_offset: usize,
+    pub(super) rows: u64,
 }
 
 fn u32_at(b: &[u8; HEADER], at: usize) -> u32 {
@@ -210,7 +232,7 @@ mod tests {
     fn headers_with_a_true_checksum_are_still_judged() {
         let shape = ArrayShape::packed(3, 5);
         let header = ArrayHeader { tag: *b"code", data_offset: 64, shape };
-        let wanted = Wanted { tag: *b"code", data_offset: 64 };
+        let wanted = Wanted { tag: *b"code", data_offset: 64, rows: 3 };
         let judge = |change: &dyn Fn(&mut [u8; HEADER])| {
             let mut bytes = header.to_bytes();
             change(&mut bytes);
@@ -223,6 +245,8 @@ mod tests {
         assert_eq!(text, "codes.bin: format version 9; wanted 1");
         let text = judge(&|b| b[DATA_BYTES_AT + 7] = 0xff).unwrap_err().to_string();
         assert!(text.contains("the file holds 15"), "{text}");
+        let text = judge(&|b| b[ROWS_AT] = 4).unwrap_err().to_string();
+        assert!(text.contains("4 rows; wanted 3"), "{text}");
         judge(&|b| b[DATA_OFFSET_AT] = 60).unwrap_err();
         judge(&|b| b[RESERVED_AT] = 1).unwrap_err();
         judge(&|b| b[0] = b'f').unwrap_err();

@@ -22,6 +22,12 @@ pub enum OpenError {
         /// The directory asked for.
         path: PathBuf,
     },
+    /// A file that the manifest lists is not there.
+    #[error("{}: not there, but listed in manifest.json", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// The index was written by another version of the format.
     #[error("{}: format version {found}; wanted {wanted}", path.display())]
     Version {
@@ -61,6 +67,9 @@ pub enum OpenError {
         /// What was asked for and what would do.
         what: String,
     },
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl OpenError {
@@ -69,10 +78,12 @@ impl OpenError {
         match self {
             OpenError::NotFound { .. } => ErrorKind::NoInput,
             OpenError::NotAnIndex { .. }
+            | OpenError::Missing { .. }
             | OpenError::Version { .. }
             | OpenError::Damaged { .. } => ErrorKind::BadData,
             OpenError::Io { .. } | OpenError::Memory(_) => ErrorKind::Io,
             OpenError::Usage { .. } => ErrorKind::Usage,
+            OpenError::Interrupted => ErrorKind::Interrupted,
         }
     }
 

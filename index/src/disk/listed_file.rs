@@ -1,6 +1,7 @@
 //! A file that the manifest lists: written with its digest, opened against its length.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +54,7 @@ impl<'a> FileWriter<'a> {
 }
 
 /// A file of the index, its length already found to be what the manifest says.
+#[derive(Debug)]
 pub(super) struct ListedFile {
     pub(super) path: PathBuf,
     pub(super) file: File,
@@ -66,10 +68,20 @@ impl ListedFile {
         let Some(entry) = manifest.files.iter().find(|entry| entry.name == name) else {
             return Err(OpenError::damaged(&path, 0, "not listed in manifest.json"));
         };
+        match fs::metadata(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(OpenError::Missing { path });
+            }
+            // Opening a pipe would wait for its other end.
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(OpenError::damaged(&path, 0, "not a file"));
+            }
+            known => known.map_err(OpenError::io(&path, "stat"))?,
+        };
         let file = File::open(&path).map_err(OpenError::io(&path, "open"))?;
         let metadata = file.metadata().map_err(OpenError::io(&path, "stat"))?;
         let (length, wanted) = (metadata.len(), entry.bytes);
-        if length != wanted || !metadata.is_file() {
+        if length != wanted {
             let what = format!("file has {length} bytes; wanted {wanted}");
             return Err(OpenError::damaged(&path, length.min(wanted), what));
         }
@@ -83,7 +95,12 @@ impl ListedFile {
     /// Reads the whole file, which must match its digest. `into` is as long as the file.
     pub(super) fn read_whole(&self, into: &mut [u8]) -> Result<(), OpenError> {
         self.read_at(into, 0)?;
-        let (found, wanted) = (hex(xxh3_128(into)), &self.xxh3);
+        self.check_digest(xxh3_128(into))
+    }
+
+    /// Whether `digest` is that of the bytes written.
+    pub(super) fn check_digest(&self, digest: u128) -> Result<(), OpenError> {
+        let (found, wanted) = (hex(digest), &self.xxh3);
         if found != *wanted {
             let what = format!("xxh3 of the file is {found}; wanted {wanted}");
             return Err(OpenError::damaged(&self.path, 0, what));

@@ -16,6 +16,7 @@
 //! | `blob_file` | files read whole |
 //! | `manifest` | the list of files and what they must agree with |
 //! | `publish` | nothing or all of it: lock, build aside, rename |
+//! | `verify` | every damage of a directory, not only the first |
 //! | `ram_array` | memory that is counted, never evicted, in large pages |
 //! | `storage` | the calls that write, so that tests can make them fail |
 //! | `error` | what can go wrong, with file, offset, found and wanted |
@@ -33,8 +34,9 @@ pub mod ram_array;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod storage;
+pub mod verify;
 
-pub use array_file::{ArrayWriter, read_array};
+pub use array_file::{ArrayWriter, OpenArray, read_array};
 pub use array_header::{ArrayHeader, ArrayKind, ArrayShape};
 pub use blob_file::{read_meta, write_meta};
 pub use error::{OpenError, PublishError, WriteError};
@@ -42,6 +44,7 @@ pub use manifest::{FileEntry, Manifest, Measured};
 pub use publish::Publication;
 pub use ram_array::{MemoryError, RamArray};
 pub use storage::{Disk, Storage};
+pub use verify::{CheckedFile, Verified, verify_files};
 
 /// Bytes of a block: what a checksum covers and what a read costs.
 pub const BLOCK: usize = 4096;

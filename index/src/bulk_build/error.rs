@@ -1,0 +1,100 @@
+//! What can end a build.
+
+use std::path::PathBuf;
+
+use foveal_datasets::{ErrorKind, FileError};
+
+use crate::disk::{MemoryError, OpenError, PublishError, WriteError};
+use crate::graph::grow::GrowError;
+use crate::params::ParamsError;
+use crate::payload::PayloadError;
+
+/// Why an index was not built. Nothing of it is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A parameter cannot be used.
+    #[error(transparent)]
+    Params(#[from] ParamsError),
+    /// The base file cannot be read, or holds what no vector may hold.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A row that cannot be indexed.
+    #[error("{}: row {row} {what}", path.display())]
+    Row {
+        /// The base file.
+        path: PathBuf,
+        /// The row.
+        row: usize,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The base file was written to while it was read.
+    #[error("{}: changed while the index was built from it", path.display())]
+    Changed {
+        /// The base file.
+        path: PathBuf,
+    },
+    /// Keys that do not name the rows.
+    #[error("keys: {what}")]
+    Keys {
+        /// What was found and wanted.
+        what: String,
+    },
+    /// The payload file cannot be used.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// The build would need more memory than it may use.
+    #[error("the build needs about {needed} bytes of memory; memory is limited to {allowed}")]
+    MemoryLimit {
+        /// Predicted peak.
+        needed: u64,
+        /// The limit given.
+        allowed: u64,
+    },
+    /// The operating system refused memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Threads could not be had.
+    #[error("cannot start threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+    /// A file of the index cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The output cannot become an index.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// What was written does not pass as an index.
+    #[error("the index just written is refused: {0}")]
+    Sealed(#[from] OpenError),
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl BuildError {
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            BuildError::Params(_) | BuildError::MemoryLimit { .. } => ErrorKind::Usage,
+            BuildError::File(error) => error.kind(),
+            BuildError::Row { .. } | BuildError::Keys { .. } | BuildError::Changed { .. } => {
+                ErrorKind::BadData
+            }
+            BuildError::Payload(error) => error.kind(),
+            BuildError::Memory(_) | BuildError::Threads(_) => ErrorKind::Io,
+            BuildError::Write(error) => error.kind(),
+            BuildError::Publish(error) => error.kind(),
+            BuildError::Sealed(error) => error.kind(),
+            BuildError::Interrupted => ErrorKind::Interrupted,
+        }
+    }
+}
+
+impl From<GrowError> for BuildError {
+    fn from(error: GrowError) -> BuildError {
+        match error {
+            GrowError::Memory(error) => BuildError::Memory(error),
+            GrowError::Interrupted => BuildError::Interrupted,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! How much memory a build takes, told before it starts.
+
+use foveal_datasets::{Element, Metric, VectorFile};
+
+use super::error::BuildError;
+use super::grow_params;
+use super::row_pass::CHUNK_BYTES;
+use crate::kernel::LINE;
+use crate::params::BuildParams;
+
+/// The program, its threads' stacks, the sample and buffers.
+const PROCESS_BYTES: u64 = 24 << 20;
+/// What a thread needs to walk and prune.
+const THREAD_BYTES: u64 = 1 << 20;
+/// Rows written in one window at least, in bytes.
+const LEAST_WINDOW: u64 = 64 << 20;
+
+/// The bytes of each phase of a build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BuildMemory {
+    /// Codes, the growing graph and the finished one.
+    growing: u64,
+    /// Two graphs and the new order.
+    ordering: u64,
+    /// What stays while rows are written, a window aside.
+    writing: u64,
+    /// All rows.
+    rows: u64,
+}
+
+impl BuildMemory {
+    /// The memory of a build.
+    ///
+    /// # Errors
+    /// More is needed than `params.memory` allows.
+    pub(super) fn plan(base: &VectorFile, params: &BuildParams) -> Result<BuildMemory, BuildError> {
+        let n = base.len() as u64;
+        let dim = base.dim();
+        let exact = matches!(base.element(), Element::U8 | Element::I8);
+        let record = if exact && params.metric == Metric::L2 { dim } else { dim + 8 };
+        let codes = n * record.next_multiple_of(LINE) as u64;
+        let growing_list = grow_params(params).growing_stride() as u64 * 4;
+        let list = u64::from(params.max_degree) * 4;
+        let lift = if params.metric == Metric::InnerProduct { 4 } else { 0 };
+        let threads = match params.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let fixed = PROCESS_BYTES + threads as u64 * THREAD_BYTES + 3 * CHUNK_BYTES as u64;
+        let memory = BuildMemory {
+            growing: fixed + codes + n * (growing_list + list + lift + 4),
+            ordering: fixed + n * (2 * list + 16),
+            writing: fixed + n * 8,
+            rows: n * (dim * base.element().size()) as u64,
+        };
+        match params.memory {
+            Some(allowed) if memory.peak() > allowed => {
+                Err(BuildError::MemoryLimit { needed: memory.peak(), allowed })
+            }
+            _ => Ok(memory),
+        }
+    }
+
+    /// The most bytes at any time.
+    pub(super) fn peak(&self) -> u64 {
+        self.growing.max(self.ordering).max(self.writing + self.window_bytes())
+    }
+
+    /// How many rows are written at a time: as many as fit into what growing needed before.
+    pub(super) fn window_rows(&self, base: &VectorFile) -> usize {
+        let row_bytes = (base.dim() * base.element().size()) as u64;
+        (self.window_bytes() / row_bytes).max(1) as usize
+    }
+
+    fn window_bytes(&self) -> u64 {
+        let left = self.growing.max(self.ordering).saturating_sub(self.writing);
+        self.rows.min(left.max(LEAST_WINDOW))
+    }
+}
+
+/// The most memory this process has used so far, in bytes; 0 where the system does not tell.
+pub(super) fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

@@ -1,0 +1,285 @@
+//! The order of a build: file, sample, codes, graph, order, files, index.
+
+mod error;
+mod memory;
+mod row_pass;
+
+pub use error::BuildError;
+
+use std::path::Path;
+use std::time::Instant;
+
+use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::{Rows, VectorFile};
+
+use crate::disk::{
+    ArrayKind, ArrayShape, ArrayWriter, Disk, FORMAT_VERSION, FileEntry, Manifest, Measured,
+    Publication, Storage, write_meta,
+};
+use crate::graph::adjacency::Adjacency;
+use crate::graph::grow::{GrowParams, grow};
+use crate::graph::order::renumber;
+use crate::graph::prune::PruneRule;
+use crate::graph::{entry_points_of, reach};
+use crate::key_table::KeyTable;
+use crate::open::Meta;
+use crate::params::{BuildParams, MAX_ROWS, out_of_range};
+use crate::payload::PayloadSource;
+use crate::quantizer::{CodeSpace, Quantizer};
+use crate::stats::Job;
+use memory::BuildMemory;
+use row_pass::{BuildCodes, RowPass};
+
+/// Rows that train the quantizer.
+const SAMPLE_ROWS: usize = 20_000;
+/// Most bytes of the sample.
+const SAMPLE_BYTES: usize = 32 << 20;
+
+/// What an index is built from.
+#[derive(Clone, Copy, Debug)]
+pub struct BuildInput<'a> {
+    /// The vectors, `[n x dim]`.
+    pub base: &'a VectorFile,
+    /// What the rows are called.
+    pub keys: Keys<'a>,
+    /// JSON lines, an object a row in the order of the base file.
+    pub payload: Option<&'a Path>,
+}
+
+/// The caller's names for the rows of the base file.
+#[derive(Clone, Copy, Debug)]
+pub enum Keys<'a> {
+    /// Row `i` is called `first + i`.
+    From(u64),
+    /// Row `i` is called `keys[i]`; no two alike.
+    List(&'a [u64]),
+}
+
+/// What was built, and what it took.
+#[derive(Clone, Debug)]
+pub struct BuildReport {
+    /// The index.
+    pub manifest: Manifest,
+    /// Seconds and memory.
+    pub measured: Measured,
+    /// Bytes of codes, graph and keys that opening it takes.
+    pub resident_bytes: u64,
+    /// Bytes of all its files.
+    pub disk_bytes: u64,
+    /// Nodes that growing left unreachable and repair attached.
+    pub repaired: u64,
+}
+
+/// Builds the index of `input` in the new directory `out`.
+///
+/// The same input, seed and parameters give the same files, whatever the number of threads. The
+/// directory appears when it is complete and on the device; until then everything lies in a hidden
+/// sibling. `O(n log n)` distances; memory as [`BuildParams::memory`] limits it and
+/// [`Measured::predicted_peak_bytes`] tells.
+///
+/// # Errors
+/// Parameters out of range; input that cannot be indexed, with file and row; an output that exists
+/// or is being built; memory, threads or disk refused; an interrupt.
+pub fn build(
+    input: &BuildInput<'_>,
+    out: &Path,
+    params: &BuildParams,
+    job: Job<'_>,
+) -> Result<BuildReport, BuildError> {
+    let started = Instant::now();
+    params.check()?;
+    let memory = BuildMemory::plan(input.base, params)?;
+    check_keys(input)?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(params.threads).build()?;
+    let publication = Publication::begin(&Disk, out)?;
+    let payload = match input.payload {
+        Some(path) => Some(PayloadSource::open(path, input.base.len() as u64)?),
+        None => None,
+    };
+    let sample = sample(input.base, params)?;
+    let mut pass = RowPass::new(input.base, params.metric, job);
+    let grown = pool.install(|| grow_over(&mut pass, &sample, params, job))?;
+    let quantizer = grown.quantizer.serving(params.bits, &pass.facts(), &sample);
+    drop(sample);
+    let mut files = Files { storage: &Disk, dir: publication.dir(), entries: Vec::new() };
+    files.write_graph(&grown.graph)?;
+    let entry_points = entry_points_of(grown.graph.len() as u32);
+    drop(grown.graph);
+    let window = memory.window_rows(input.base);
+    files.entries.extend(pool.install(|| {
+        pass.write_rows(files.storage, files.dir, &quantizer, (&grown.rows, window))
+    })?);
+    files.write_keys(input.keys, &grown.rows)?;
+    if let Some(payload) = &payload {
+        files.entries.extend(payload.write(files.storage, files.dir, &grown.rows)?);
+    }
+    files.write_meta(&Meta { entry_points, quantizer: quantizer.spec().clone() })?;
+    if job.interrupted() {
+        return Err(BuildError::Interrupted);
+    }
+    let manifest = files.write_manifest(input, params)?;
+    let measured = Measured {
+        build_seconds: started.elapsed().as_secs_f64(),
+        predicted_peak_bytes: memory.peak(),
+        peak_rss_bytes: memory::peak_rss_bytes(),
+    };
+    measured.write(&Disk, publication.dir())?;
+    publication.commit()?;
+    Ok(BuildReport {
+        resident_bytes: resident_bytes(&manifest),
+        disk_bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+        repaired: grown.repaired,
+        manifest,
+        measured,
+    })
+}
+
+/// The rows that train the quantizer.
+fn sample(base: &VectorFile, params: &BuildParams) -> Result<Rows, BuildError> {
+    let row_bytes = base.dim() * base.element().size();
+    let count = SAMPLE_ROWS.min(SAMPLE_BYTES / row_bytes).max(1000);
+    Ok(base.sample(count, params.seed)?.1)
+}
+
+/// A graph in its final order.
+struct Grown {
+    graph: Adjacency,
+    /// `[n]`: the row of the base file that each id stands for.
+    rows: Vec<u32>,
+    /// 8-bit, as the graph was grown over it.
+    quantizer: Quantizer,
+    repaired: u64,
+}
+
+fn grow_over(
+    pass: &mut RowPass<'_>,
+    sample: &Rows,
+    params: &BuildParams,
+    job: Job<'_>,
+) -> Result<Grown, BuildError> {
+    let quantizer = Quantizer::train(params.metric, sample, params.seed);
+    // Rows are inserted in a random order: what comes first is spread over the data and is where
+    // every walk starts.
+    let mut rows: Vec<u32> = (0..pass.len() as u32).collect();
+    Seeded::new(params.seed).shuffle(&mut rows);
+    let BuildCodes { codes, lifts } = pass.encode(&quantizer, &rows)?;
+    let space = CodeSpace::new(&quantizer, &codes, &lifts);
+    let grow_params = grow_params(params);
+    let mut graph = grow(&space, &grow_params, job)?;
+    let entry_points = entry_points_of(rows.len() as u32);
+    job.tell("connecting", 0, 1);
+    let repaired = reach::repair(&space, &mut graph, entry_points) as u64;
+    drop(codes);
+    let ordered = renumber(&graph, entry_points)?;
+    job.tell("connecting", 1, 1);
+    let rows = ordered.old.iter().map(|old| rows[*old as usize]).collect();
+    Ok(Grown { graph: ordered.graph, rows, quantizer, repaired })
+}
+
+/// What the parameters of a build say about growing.
+fn grow_params(params: &BuildParams) -> GrowParams {
+    let rule = PruneRule {
+        max_degree: params.max_degree as usize,
+        alpha: params.alpha,
+        shift: params.shift,
+    };
+    GrowParams { rule, list_size: params.list_size as usize }
+}
+
+fn check_keys(input: &BuildInput<'_>) -> Result<(), BuildError> {
+    let n = input.base.len();
+    if n as u64 > MAX_ROWS {
+        return Err(out_of_range("rows", n, format!("at most {MAX_ROWS}")).into());
+    }
+    let refuse = |what: String| Err(BuildError::Keys { what });
+    match input.keys {
+        Keys::From(first) if first.checked_add(n as u64 - 1).is_none() => {
+            refuse(format!("{n} rows from {first} on pass the largest key, {}", u64::MAX))
+        }
+        Keys::List(keys) if keys.len() != n => {
+            refuse(format!("{} keys; wanted {n}, one a row", keys.len()))
+        }
+        Keys::List(keys) => {
+            let mut sorted = keys.to_vec();
+            sorted.sort_unstable();
+            match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+                Some(pair) => refuse(format!("{} stands for two rows; wanted one", pair[0])),
+                None => Ok(()),
+            }
+        }
+        Keys::From(_) => Ok(()),
+    }
+}
+
+/// Bytes of what `Index::open` keeps in memory: the data of codes, graph and keys.
+fn resident_bytes(manifest: &Manifest) -> u64 {
+    let resident = [ArrayKind::Codes, ArrayKind::Graph, ArrayKind::Keys].map(ArrayKind::name);
+    let files = manifest.files.iter().filter(|file| resident.contains(&file.name.as_str()));
+    files.map(|file| file.bytes).sum()
+}
+
+/// The files of an index that is being written.
+struct Files<'a> {
+    storage: &'a dyn Storage,
+    dir: &'a Path,
+    entries: Vec<FileEntry>,
+}
+
+impl Files<'_> {
+    fn write_graph(&mut self, graph: &Adjacency) -> Result<(), BuildError> {
+        let shape = ArrayShape::packed(graph.len() as u64, graph.stride() as u32 * 4);
+        let mut writer = ArrayWriter::create(self.storage, self.dir, ArrayKind::Graph, shape)?;
+        writer.append(bytemuck::cast_slice(graph.lists()))?;
+        self.entries.extend(writer.finish()?);
+        Ok(())
+    }
+
+    fn write_keys(&mut self, keys: Keys<'_>, rows: &[u32]) -> Result<(), BuildError> {
+        let entries = match keys {
+            Keys::From(first) => {
+                let keys = rows.iter().map(|row| first + u64::from(*row));
+                KeyTable::write(self.storage, self.dir, keys)?
+            }
+            Keys::List(list) => {
+                let keys = rows.iter().map(|row| list[*row as usize]);
+                KeyTable::write(self.storage, self.dir, keys)?
+            }
+        };
+        self.entries.extend(entries);
+        Ok(())
+    }
+
+    fn write_meta(&mut self, meta: &Meta) -> Result<(), BuildError> {
+        let bytes = rkyv::to_bytes::<rkyv::rancor::Error>(meta)
+            .expect("an archive of plain fields fits memory");
+        self.entries.push(write_meta(self.storage, self.dir, &bytes)?);
+        Ok(())
+    }
+
+    fn write_manifest(
+        self,
+        input: &BuildInput<'_>,
+        params: &BuildParams,
+    ) -> Result<Manifest, BuildError> {
+        let manifest = Manifest {
+            format_version: FORMAT_VERSION,
+            n: input.base.len() as u64,
+            dim: input.base.dim() as u32,
+            metric: params.metric,
+            element: input.base.element(),
+            bits: params.bits,
+            max_degree: params.max_degree,
+            list_size: params.list_size,
+            alpha: params.alpha,
+            shift: params.shift,
+            seed: params.seed,
+            payload: input.payload.is_some(),
+            files: self.entries,
+            digest: String::new(),
+            checksum: String::new(),
+        };
+        let manifest = manifest.seal()?;
+        manifest.write(self.storage, self.dir)?;
+        Ok(manifest)
+    }
+}

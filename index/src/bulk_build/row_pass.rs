@@ -1,0 +1,188 @@
+//! Passes over the base file: rows -> codes to grow a graph over, rows -> the files of the index.
+
+use std::path::Path;
+
+use foveal_datasets::{Metric, Rows, Values, VectorFile};
+use rayon::prelude::*;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::error::BuildError;
+use crate::disk::{ArrayKind, ArrayShape, ArrayWriter, FileEntry, RamArray, Storage};
+use crate::full_store::FullStoreWriter;
+use crate::quantizer::{Encoder, Quantizer, RowFacts};
+use crate::stats::Job;
+
+/// Bytes of rows read, or encoded, at once.
+pub(super) const CHUNK_BYTES: usize = 4 << 20;
+
+/// 8-bit codes in the order of insertion.
+pub(super) struct BuildCodes {
+    /// `[n x stride]`.
+    pub(super) codes: RamArray<u8>,
+    /// `[n]` under ip, else empty: see `CodeSpace`.
+    pub(super) lifts: Vec<f32>,
+}
+
+/// Reads the base file from its first row to its last, as often as a build needs.
+pub(super) struct RowPass<'a> {
+    base: &'a VectorFile,
+    metric: Metric,
+    job: Job<'a>,
+    facts: RowFacts,
+    /// The xxh3 of the rows as the first pass saw them: each later pass must see the same.
+    digest: Option<u64>,
+}
+
+impl<'a> RowPass<'a> {
+    pub(super) fn new(base: &'a VectorFile, metric: Metric, job: Job<'a>) -> RowPass<'a> {
+        RowPass { base, metric, job, facts: RowFacts::default(), digest: None }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.base.len()
+    }
+
+    /// The facts of all rows, once they were encoded.
+    pub(super) fn facts(&self) -> RowFacts {
+        self.facts
+    }
+
+    /// Encodes row `rows[i]` at place `i`.
+    pub(super) fn encode(
+        &mut self,
+        quantizer: &Quantizer,
+        rows: &[u32],
+    ) -> Result<BuildCodes, BuildError> {
+        let stride = quantizer.stride();
+        let mut codes = RamArray::<u8>::zeroed(self.len() * stride)?;
+        let places = inverse(rows);
+        let lifted = self.metric == Metric::InnerProduct;
+        let mut lifts = vec![0.0f32; if lifted { self.len() } else { 0 }];
+        let mut records = Vec::new();
+        let (base, cosine) = (self.base, self.metric == Metric::Cosine);
+        let mut all = RowFacts::default();
+        self.each_chunk("encoding", &mut |first, chunk| {
+            let refuse = |row: usize, what| {
+                Err(BuildError::Row { path: base.path().into(), row: first + row, what })
+            };
+            if let Some(row) = chunk.first_zero().filter(|_| cosine) {
+                return refuse(row, "is all zeros, which has no cosine");
+            }
+            let facts = encode_rows(quantizer, chunk, &mut records);
+            for (i, (fact, record)) in facts.iter().zip(records.chunks_exact(stride)).enumerate() {
+                // A factor 4 is left for what distances add up to.
+                if fact.square > f32::MAX / 16.0 || !fact.residual_square.is_finite() {
+                    return refuse(i, "is too long: its squared norm passes the range of f32");
+                }
+                let place = places[first + i] as usize;
+                codes[place * stride..][..stride].copy_from_slice(record);
+                if lifted {
+                    lifts[place] = fact.square;
+                }
+            }
+            all = facts.into_iter().fold(all, RowFacts::and);
+            Ok(())
+        })?;
+        self.facts = all;
+        lifts.iter_mut().for_each(|lift| *lift = (all.square - *lift).max(0.0).sqrt());
+        Ok(BuildCodes { codes, lifts })
+    }
+
+    /// Writes the full store and the codes, row `rows[id]` for each id in order, `window` rows at a
+    /// time: one pass over the base file a window.
+    pub(super) fn write_rows(
+        &mut self,
+        storage: &dyn Storage,
+        dir: &Path,
+        quantizer: &Quantizer,
+        (rows, window): (&[u32], usize),
+    ) -> Result<Vec<FileEntry>, BuildError> {
+        let (n, dim, element) = (self.len(), self.base.dim(), self.base.element());
+        let ids = inverse(rows);
+        let stride = quantizer.stride();
+        let mut store = FullStoreWriter::create(storage, dir, n as u32, dim, element)?;
+        let shape = ArrayShape::packed(n as u64, stride as u32);
+        let mut codes = ArrayWriter::create(storage, dir, ArrayKind::Codes, shape)?;
+        let row_bytes = dim * element.size();
+        let mut records = Vec::new();
+        for start in (0..n).step_by(window) {
+            let end = n.min(start + window);
+            let mut values = Values::zeroed(element, (end - start) * dim);
+            let gathered = values.bytes_mut();
+            self.each_chunk("writing rows", &mut |first, chunk| {
+                let chunk_rows = chunk.values().bytes().chunks_exact(row_bytes);
+                for (i, row) in chunk_rows.enumerate() {
+                    let id = ids[first + i] as usize;
+                    if (start..end).contains(&id) {
+                        gathered[(id - start) * row_bytes..][..row_bytes].copy_from_slice(row);
+                    }
+                }
+                Ok(())
+            })?;
+            let gathered = Rows::new(dim, values).expect("whole rows of the base's dimension");
+            store.append(&gathered)?;
+            let step = (CHUNK_BYTES / stride).max(1);
+            for from in (0..gathered.len()).step_by(step) {
+                let some = from..gathered.len().min(from + step);
+                encode_range(quantizer, (&gathered, some), &mut records);
+                codes.append(&records)?;
+            }
+        }
+        let ([store, store_crc], [codes, codes_crc]) = (store.finish()?, codes.finish()?);
+        Ok(vec![store, store_crc, codes, codes_crc])
+    }
+
+    /// Hands every row to `meet(first row, rows)`, in order.
+    fn each_chunk(
+        &mut self,
+        stage: &'static str,
+        meet: &mut dyn FnMut(usize, &Rows) -> Result<(), BuildError>,
+    ) -> Result<(), BuildError> {
+        let row_bytes = self.base.dim() * self.base.element().size();
+        let mut digest = Xxh3::new();
+        for chunk in self.base.chunks((CHUNK_BYTES / row_bytes).max(1)) {
+            if self.job.interrupted() {
+                return Err(BuildError::Interrupted);
+            }
+            let (first, rows) = chunk?;
+            digest.update(rows.values().bytes());
+            meet(first, &rows)?;
+            self.job.tell(stage, (first + rows.len()) as u64, self.base.len() as u64);
+        }
+        let digest = digest.digest();
+        if *self.digest.get_or_insert(digest) != digest {
+            return Err(BuildError::Changed { path: self.base.path().into() });
+        }
+        Ok(())
+    }
+}
+
+/// Encodes all of `rows` into `records`, in parallel.
+fn encode_rows(quantizer: &Quantizer, rows: &Rows, records: &mut Vec<u8>) -> Vec<RowFacts> {
+    encode_range(quantizer, (rows, 0..rows.len()), records)
+}
+
+fn encode_range(
+    quantizer: &Quantizer,
+    (rows, range): (&Rows, std::ops::Range<usize>),
+    records: &mut Vec<u8>,
+) -> Vec<RowFacts> {
+    let stride = quantizer.stride();
+    records.resize(range.len() * stride, 0);
+    let places = records.par_chunks_mut(stride * 64).zip(range.into_par_iter().step_by(64));
+    let encode = |encoder: &mut Encoder<'_>, (block, first): (&mut [u8], usize)| {
+        let places = block.chunks_exact_mut(stride).enumerate();
+        let facts = places.map(|(i, record)| encoder.encode(rows.row(first + i), record));
+        facts.collect::<Vec<RowFacts>>()
+    };
+    places.map_init(|| Encoder::new(quantizer), encode).flatten_iter().collect()
+}
+
+/// `inverse[permutation[i]] = i`.
+fn inverse(permutation: &[u32]) -> Vec<u32> {
+    let mut inverse = vec![0; permutation.len()];
+    for (i, to) in permutation.iter().enumerate() {
+        inverse[*to as usize] = i as u32;
+    }
+    inverse
+}

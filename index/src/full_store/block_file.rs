@@ -1,0 +1,82 @@
+//! The full store by read calls: nothing stays in the process, each read is verified.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+
+use rustix::fs::OFlags;
+
+use super::layout::Layout;
+use crate::disk::{BLOCK, OpenArray, OpenError};
+
+/// The file, and how to read a unit of it.
+#[derive(Debug)]
+pub(super) struct BlockFile {
+    array: OpenArray,
+    layout: Layout,
+    /// The file once more, past the page cache.
+    direct: Option<File>,
+}
+
+impl BlockFile {
+    /// `cold`: reads go past the page cache.
+    pub(super) fn new(
+        array: OpenArray,
+        layout: Layout,
+        cold: bool,
+    ) -> Result<BlockFile, OpenError> {
+        let direct = match cold {
+            true => {
+                let flags = OFlags::DIRECT.bits() as i32;
+                let opened = OpenOptions::new().read(true).custom_flags(flags).open(array.path());
+                Some(opened.map_err(OpenError::io(array.path(), "open with O_DIRECT"))?)
+            }
+            false => None,
+        };
+        Ok(BlockFile { array, layout, direct })
+    }
+
+    pub(super) fn array(&self) -> &OpenArray {
+        &self.array
+    }
+
+    /// What to read from.
+    pub(super) fn file(&self) -> &File {
+        self.direct.as_ref().unwrap_or_else(|| self.array.file())
+    }
+
+    /// Where a unit starts in the file.
+    pub(super) fn offset(&self, unit: u32) -> u64 {
+        BLOCK as u64 + self.layout.unit_start(unit)
+    }
+
+    /// Reads a unit into `bytes`, which start at a multiple of the block, and verifies it.
+    pub(super) fn read_unit(&self, unit: u32, bytes: &mut [u8]) -> Result<(), OpenError> {
+        let start = self.offset(unit);
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.file().read_at(&mut bytes[done..], start + done as u64) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(OpenError::io(self.array.path(), "read")(e)),
+                // Reads past the page cache start on block boundaries: a part of a block is read
+                // again. Less than a block at once means that the file ends there.
+                Ok(read) if read < BLOCK => return Err(self.ended(start + (done + read) as u64)),
+                Ok(read) => done += read / BLOCK * BLOCK,
+            }
+        }
+        self.verify_unit(unit, bytes)
+    }
+
+    /// Whether `bytes` are the unit that was written.
+    pub(super) fn verify_unit(&self, unit: u32, bytes: &[u8]) -> Result<(), OpenError> {
+        for (block, bytes) in self.layout.file_blocks(unit).zip(bytes.chunks_exact(BLOCK)) {
+            self.array.verify_block(block, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn ended(&self, offset: u64) -> OpenError {
+        let what = format!("file ends here; wanted {} bytes", self.array.length());
+        OpenError::damaged(self.array.path(), offset, what)
+    }
+}

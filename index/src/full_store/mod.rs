@@ -1,0 +1,230 @@
+//! Full vectors on SSD: a row by its id, verified, in whichever way suits the machine.
+//!
+//! ```text
+//! block 0   header of vectors.bin, then zeros
+//! unit 0    row 0, row 1, ... row u-1, zeros         a unit is the least run of whole 4 KiB
+//! unit 1    row u, ...                               blocks that holds whole rows: one block
+//! ...                                                of rows, or one row over several blocks
+//! ```
+//!
+//! | file | its duty |
+//! |---|---|
+//! | `layout` | where row id lies |
+//! | `writer` | rows in id order, padded |
+//! | `seen` | which units a query asked for already |
+//! | `mapped` | the file in the page cache: verified at first touch |
+//! | `block_file` | units by read calls (pread), verified at each read |
+//! | `uring` | the same, many at once |
+//! | `reader` | one searcher's way to the rows |
+//!
+//! | `io` | where rows are | a row costs | use it when |
+//! |---|---|---|---|
+//! | `memory` | anonymous memory | a cache miss | all of it must stay |
+//! | `mapped` | page cache | a cache miss, at first a read | it fits, and may be evicted |
+//! | `uring` | disk | its share of one deep batch | it does not fit |
+//! | `pread` | disk | a read call | io_uring is refused |
+
+mod block_file;
+pub mod layout;
+mod mapped;
+mod reader;
+mod seen;
+mod uring;
+mod writer;
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use foveal_datasets::{Element, Row};
+
+use crate::disk::{ArrayKind, Manifest, OpenArray, OpenError, RamArray};
+use block_file::BlockFile;
+use layout::Layout;
+use mapped::MappedUnits;
+pub use reader::RowReader;
+pub use writer::FullStoreWriter;
+
+/// How full vectors are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Io {
+    /// Mapped if the file fits the memory allowed, else io_uring, else read calls.
+    #[default]
+    Auto,
+    /// Loaded whole.
+    Memory,
+    /// Through the page cache.
+    Mapped,
+    /// By read calls.
+    Pread,
+    /// By io_uring.
+    Uring,
+    /// Not at all: the codes hold the rows exactly.
+    None,
+}
+
+impl Io {
+    /// Whether each read costs a system call.
+    pub fn is_device(self) -> bool {
+        matches!(self, Io::Pread | Io::Uring)
+    }
+
+    /// The name used on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Io::Auto => "auto",
+            Io::Memory => "memory",
+            Io::Mapped => "mapped",
+            Io::Pread => "pread",
+            Io::Uring => "uring",
+            Io::None => "none",
+        }
+    }
+}
+
+impl fmt::Display for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Io {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Io, String> {
+        [Io::Auto, Io::Memory, Io::Mapped, Io::Pread, Io::Uring]
+            .into_iter()
+            .find(|io| io.name() == text)
+            .ok_or_else(|| {
+                format!("io {text:?} is unknown; wanted auto, memory, mapped, pread or uring")
+            })
+    }
+}
+
+/// How an index is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct OpenOptions {
+    /// How full vectors are read.
+    pub io: Io,
+    /// The most bytes codes, graph, keys and full vectors together may take in memory or page
+    /// cache; `None` sets no limit.
+    pub memory: Option<u64>,
+    /// Whether each read goes to the device, past the page cache: for measurements. Only
+    /// `uring` and `pread` can.
+    pub cold: bool,
+}
+
+/// The full vectors of an index. Cheap to clone; shared between threads.
+#[derive(Clone, Debug)]
+pub struct FullStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    layout: Layout,
+    n: u32,
+    element: Element,
+    io: Io,
+    medium: Medium,
+}
+
+/// Where the rows are.
+#[derive(Debug)]
+enum Medium {
+    Memory(RamArray<u8>),
+    Mapped(MappedUnits),
+    Blocks(BlockFile),
+}
+
+impl FullStore {
+    /// Opens the full vectors of the index in `dir`. `memory` reads and verifies all of them now.
+    ///
+    /// # Errors
+    /// Options that contradict each other; damage; memory or a read refused.
+    pub fn open(
+        dir: &Path,
+        manifest: &Manifest,
+        options: &OpenOptions,
+    ) -> Result<FullStore, OpenError> {
+        let array = OpenArray::open(dir, manifest, ArrayKind::Vectors)?;
+        let row_bytes = manifest.dim as usize * manifest.element.size();
+        let layout = Layout::new(row_bytes);
+        let n = manifest.n as u32;
+        let shape = array.header().shape;
+        if shape.stride as usize != row_bytes || shape.data_bytes != layout.data_bytes(n) {
+            let what = format!("{shape:?}; wanted {n} rows of {row_bytes} bytes");
+            return Err(OpenError::damaged(array.path(), 0, what));
+        }
+        let io = choose(options, array.length())?;
+        let medium = match io {
+            Io::Memory => Medium::Memory(array.read_all()?),
+            Io::Mapped => Medium::Mapped(MappedUnits::new(array, layout)?),
+            _ => Medium::Blocks(BlockFile::new(array, layout, options.cold)?),
+        };
+        let element = manifest.element;
+        Ok(FullStore { shared: Arc::new(Shared { layout, n, element, io, medium }) })
+    }
+
+    /// How rows are read: what `auto` chose, and `pread` where io_uring was refused.
+    pub fn io(&self) -> Io {
+        self.shared.io
+    }
+
+    /// A reader for one searcher.
+    pub fn reader(&self) -> RowReader {
+        RowReader::new(Arc::clone(&self.shared))
+    }
+
+    /// Bytes of full vectors that are in memory or in the page cache now. Linear in the size of
+    /// the file; meant for reports.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    pub fn cached_bytes(&self) -> Result<u64, OpenError> {
+        match &self.shared.medium {
+            Medium::Memory(rows) => Ok(rows.bytes()),
+            Medium::Mapped(mapped) => mapped.cached_bytes(),
+            Medium::Blocks(blocks) => mapped::cached_bytes(blocks.array()),
+        }
+    }
+}
+
+/// What to do about the options, for a file of `bytes` bytes.
+fn choose(options: &OpenOptions, bytes: u64) -> Result<Io, OpenError> {
+    let usage = |what: String| Err(OpenError::Usage { what });
+    let fits = options.memory.is_none_or(|limit| bytes <= limit);
+    match options.io {
+        Io::None => usage("io none cannot be asked for; wanted auto, or a way to read".into()),
+        Io::Memory | Io::Mapped if options.cold => {
+            usage(format!("cold reads by io {}; wanted uring or pread", options.io))
+        }
+        Io::Memory if !fits => {
+            let limit = options.memory.unwrap_or(u64::MAX);
+            usage(format!("full vectors take {bytes} bytes of memory; wanted at most {limit}"))
+        }
+        Io::Auto if fits && !options.cold => Ok(Io::Mapped),
+        Io::Auto | Io::Uring if uring::is_available() => Ok(Io::Uring),
+        Io::Auto | Io::Uring => Ok(Io::Pread),
+        asked => Ok(asked),
+    }
+}
+
+/// `bytes` as numbers of a type. Panics if they are not aligned or no whole number.
+#[inline]
+fn row_of(element: Element, bytes: &[u8]) -> Row<'_> {
+    fn cast<T: Pod>(bytes: &[u8]) -> &[T] {
+        bytemuck::cast_slice(bytes)
+    }
+    match element {
+        Element::F32 => Row::F32(cast(bytes)),
+        Element::F16 => Row::F16(cast(bytes)),
+        Element::U8 => Row::U8(bytes),
+        Element::I8 => Row::I8(cast(bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! One searcher's way to the rows.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use foveal_datasets::Row;
+
+use super::seen::SeenUnits;
+use super::uring::Ring;
+use super::{Io, Medium, Shared, row_of};
+use crate::disk::{OpenError, RamArray};
+use crate::stats::QueryStats;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Reads rows by id. Owns its buffers: once warm, a query allocates nothing.
+pub struct RowReader {
+    shared: Arc<Shared>,
+    seen: SeenUnits,
+    plan: Plan,
+    /// `uring`: the ring. None for all others, and where this reader was refused one.
+    ring: Option<Ring>,
+    /// `pread`: one unit; made at the first read.
+    buffer: Option<RamArray<u8>>,
+}
+
+/// The rows of one call, by unit: so that each unit is read once and in the order of the disk.
+#[derive(Default)]
+struct Plan {
+    /// Unit in the upper half, position in the call in the lower; sorted.
+    rows: Vec<u64>,
+    /// The distinct units, ascending.
+    units: Vec<u32>,
+    /// Where the rows of each unit start, and where those of the last one end.
+    starts: Vec<u32>,
+}
+
+impl Plan {
+    fn make(&mut self, units_of_rows: impl Iterator<Item = u32>) {
+        self.rows.clear();
+        self.units.clear();
+        self.starts.clear();
+        let rows = units_of_rows.enumerate();
+        self.rows.extend(rows.map(|(position, unit)| u64::from(unit) << 32 | position as u64));
+        self.rows.sort_unstable();
+        for (at, row) in self.rows.iter().enumerate() {
+            let unit = (row >> 32) as u32;
+            if self.units.last() != Some(&unit) {
+                self.units.push(unit);
+                self.starts.push(at as u32);
+            }
+        }
+        self.starts.push(self.rows.len() as u32);
+    }
+
+    /// Positions in the call of the rows in the unit at `at`.
+    fn positions(&self, at: usize) -> impl Iterator<Item = usize> + '_ {
+        let rows: Range<usize> = self.starts[at] as usize..self.starts[at + 1] as usize;
+        self.rows[rows].iter().map(|&row| row as u32 as usize)
+    }
+}
+
+impl RowReader {
+    pub(super) fn new(shared: Arc<Shared>) -> RowReader {
+        let ring = match &shared.medium {
+            Medium::Blocks(file) if shared.io == Io::Uring => Ring::new(file, shared.layout).ok(),
+            _ => None,
+        };
+        RowReader { shared, seen: SeenUnits::new(), plan: Plan::default(), ring, buffer: None }
+    }
+
+    /// Starts counting the reads of a new query.
+    pub fn begin_query(&mut self) {
+        self.seen.clear();
+    }
+
+    /// Counts the reads of the first rows of `ids`, as many as leave `stats.reads` at `most` or
+    /// below, and returns how many those are. [`read`](RowReader::read) does not count them again.
+    ///
+    /// # Panics
+    /// If an id is not below the number of rows.
+    pub fn ask(&mut self, ids: &[u32], most: u32, stats: &mut QueryStats) -> usize {
+        let layout = self.shared.layout;
+        for (i, &id) in ids.iter().enumerate() {
+            assert!(id < self.shared.n, "id {id} of {} rows", self.shared.n);
+            let unit = layout.unit_of(id);
+            let room = stats.reads.saturating_add(layout.blocks_per_unit()) <= most;
+            if !room && !self.seen.contains(unit) {
+                return i;
+            }
+            if self.seen.insert(unit) {
+                stats.reads += layout.blocks_per_unit();
+            }
+        }
+        ids.len()
+    }
+
+    /// Hands row `ids[i]` to `visit(i, row)`, once for each `i`, in any order of `i`.
+    ///
+    /// Adds to `stats.reads` the distinct blocks that the query had not asked for before, and to
+    /// `device_reads` and `read_bytes` what this call asks of the operating system (nothing when
+    /// mapped or in memory; a block that an earlier call of the query read counts again).
+    ///
+    /// # Errors
+    /// A block contradicts its checksum; a read is refused. Some rows may have been handed out.
+    ///
+    /// # Panics
+    /// If an id is not below the number of rows.
+    pub fn read(
+        &mut self,
+        ids: &[u32],
+        stats: &mut QueryStats,
+        mut visit: impl FnMut(usize, Row<'_>),
+    ) -> Result<(), OpenError> {
+        let layout = self.shared.layout;
+        self.ask(ids, u32::MAX, stats);
+        match &self.shared.medium {
+            Medium::Memory(rows) => {
+                for (i, &id) in ids.iter().enumerate() {
+                    let start = layout.unit_start(layout.unit_of(id)) as usize;
+                    let within = layout.within_unit(id);
+                    let row = &rows[start + within.start..start + within.end];
+                    visit(i, row_of(self.shared.element, row));
+                }
+                Ok(())
+            }
+            Medium::Mapped(mapped) => {
+                for (i, &id) in ids.iter().enumerate() {
+                    let unit = mapped.unit(layout.unit_of(id))?;
+                    visit(i, row_of(self.shared.element, &unit[layout.within_unit(id)]));
+                }
+                Ok(())
+            }
+            Medium::Blocks(_) => self.read_blocks(ids, stats, visit),
+        }
+    }
+
+    fn read_blocks(
+        &mut self,
+        ids: &[u32],
+        stats: &mut QueryStats,
+        mut visit: impl FnMut(usize, Row<'_>),
+    ) -> Result<(), OpenError> {
+        let RowReader { shared, plan, ring, buffer, .. } = self;
+        let Medium::Blocks(file) = &shared.medium else {
+            return Ok(());
+        };
+        let layout = shared.layout;
+        plan.make(ids.iter().map(|&id| layout.unit_of(id)));
+        stats.device_reads += plan.units.len() as u32 * layout.blocks_per_unit();
+        stats.read_bytes += (plan.units.len() * layout.unit_bytes()) as u64;
+        let mut visit_unit = |at: usize, unit: &[u8]| {
+            for i in plan.positions(at) {
+                visit(i, row_of(shared.element, &unit[layout.within_unit(ids[i])]));
+            }
+        };
+        if let Some(ring) = ring {
+            return ring.read(file, &plan.units, visit_unit);
+        }
+        let buffer = match buffer {
+            Some(buffer) => buffer,
+            None => buffer.insert(RamArray::zeroed(layout.unit_bytes())?),
+        };
+        for (at, &unit) in plan.units.iter().enumerate() {
+            file.read_unit(unit, buffer)?;
+            visit_unit(at, buffer);
+        }
+        Ok(())
+    }
+
+    /// Asks the CPU for every cache line of some rows ahead of [`read`](RowReader::read). Does
+    /// nothing where rows are not at hand.
+    ///
+    /// # Panics
+    /// If an id is not below the number of rows.
+    pub fn prefetch(&self, ids: &[u32]) {
+        let layout = self.shared.layout;
+        for &id in ids {
+            let (unit, within) = (layout.unit_of(id), layout.within_unit(id));
+            let row = match &self.shared.medium {
+                Medium::Memory(rows) => {
+                    let start = layout.unit_start(unit) as usize;
+                    &rows[start + within.start..start + within.end]
+                }
+                Medium::Mapped(mapped) => &mapped.unverified(unit)[within],
+                Medium::Blocks(_) => return,
+            };
+            prefetch_lines(row);
+        }
+    }
+}
+
+#[inline]
+fn prefetch_lines(bytes: &[u8]) {
+    // A row need not start where a line does: the last byte may lie on one more line.
+    let lines = (bytes.as_ptr().addr() % LINE + bytes.len()).div_ceil(LINE);
+    for line in 0..lines {
+        let at = bytes.as_ptr().wrapping_add(line * LINE);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every x86-64 CPU has this instruction; a prefetch touches no memory and cannot
+        // fault, whatever the address.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
+}

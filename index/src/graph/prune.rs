@@ -20,8 +20,11 @@ impl PruneRule {
     /// distance `to_node` from the node.
     #[inline(always)]
     fn hides(&self, to_kept: f32, to_node: f32) -> bool {
-        let to_kept = to_kept.max(0.0);
-        if self.shift == 0.0 {
+        if to_kept <= 0.0 {
+            // A copy of a kept neighbor: one of them leads to the others, and a thousand equal rows
+            // must not fill each other's lists.
+            true
+        } else if self.shift == 0.0 {
             self.alpha * self.alpha * to_kept < to_node
         } else {
             self.alpha * to_kept.sqrt() + self.shift < to_node.max(0.0).sqrt()

@@ -1,5 +1,4 @@
 //! The engine: build, open, search, decode. No network, no async, no wire types.
-#![allow(dead_code, reason = "the callers arrive with the build and the search")]
 
 pub mod disk;
 pub mod full_store;

@@ -29,7 +29,7 @@ pub struct MemoryError {
 /// touched costs nothing.
 pub struct RamArray<T: Pod> {
     // Owns the bytes that `start` points into; dropped, and so unmapped, with the array.
-    map: MmapMut,
+    _map: MmapMut,
     start: NonNull<T>,
     len: usize,
     values: PhantomData<T>,
@@ -81,7 +81,7 @@ impl<T: Pod> RamArray<T> {
         );
         let start = NonNull::from(inside).cast::<T>();
         Ok(RamArray {
-            map,
+            _map: map,
             start,
             len,
             values: PhantomData,

@@ -172,39 +172,45 @@ impl ArrayHeader {
         if stored != computed {
             return damaged(0, format!("header crc32 is {computed:08x}; wanted {stored:08x}"));
         }
-        if b[TAG_AT..ROWS_AT] != wanted.tag {
-            let found = b[TAG_AT..ROWS_AT].escape_ascii().to_string();
-            let tag = wanted.tag.escape_ascii();
-            return damaged(TAG_AT, format!("holds an array of kind {found}; wanted {tag}"));
-        }
-        let data_offset = u32_at(b, DATA_OFFSET_AT);
-        if data_offset as usize != wanted.data_offset {
-            let wanted = wanted.data_offset;
-            return damaged(
-                DATA_OFFSET_AT,
-                format!("rows start at {data_offset}; wanted {wanted}"),
-            );
-        }
-        let data_bytes = u64_at(b, DATA_BYTES_AT);
-        if data_bytes.checked_add(u64::from(data_offset)) != Some(length) {
-            let held = length.saturating_sub(u64::from(data_offset));
-            return damaged(
-                DATA_BYTES_AT,
-                format!("header tells of {data_bytes} bytes of rows; the file holds {held}"),
-            );
+        let shape = ArrayShape {
+            rows: u64_at(b, ROWS_AT),
+            stride: u32_at(b, STRIDE_AT),
+            data_bytes: u64_at(b, DATA_BYTES_AT),
+            first: u64_at(b, FIRST_AT),
+        };
+        let tag = [b[TAG_AT], b[TAG_AT + 1], b[TAG_AT + 2], b[TAG_AT + 3]];
+        let header = ArrayHeader { tag, data_offset: u32_at(b, DATA_OFFSET_AT), shape };
+        if let Err((at, what)) = header.check(wanted, length) {
+            return damaged(at, what);
         }
         if b[RESERVED_AT..CRC_AT].iter().any(|&byte| byte != 0) {
             return damaged(RESERVED_AT, "reserved bytes are not 0".into());
         }
-        let (rows, stride) = (u64_at(b, ROWS_AT), u32_at(b, STRIDE_AT));
-        if rows != wanted.rows {
-            return damaged(
-                ROWS_AT,
-                format!("header tells of {rows} rows; wanted {}", wanted.rows),
-            );
+        Ok(header)
+    }
+
+    /// Whether the header fits its place; else which field does not, and why.
+    fn check(&self, wanted: Wanted, length: u64) -> Result<(), (usize, String)> {
+        if self.tag != wanted.tag {
+            let (found, wanted) = (self.tag.escape_ascii(), wanted.tag.escape_ascii());
+            return Err((TAG_AT, format!("holds an array of kind {found}; wanted {wanted}")));
         }
-        let shape = ArrayShape { rows, stride, data_bytes, first: u64_at(b, FIRST_AT) };
-        Ok(ArrayHeader { tag: wanted.tag, data_offset, shape })
+        let (found, wanted_offset) = (self.data_offset, wanted.data_offset);
+        if found as usize != wanted_offset {
+            let what = format!("rows start at {found}; wanted {wanted_offset}");
+            return Err((DATA_OFFSET_AT, what));
+        }
+        let (found, offset) = (self.shape.data_bytes, u64::from(self.data_offset));
+        if found.checked_add(offset) != Some(length) {
+            let held = length.saturating_sub(offset);
+            let what = format!("header tells of {found} bytes of rows; the file holds {held}");
+            return Err((DATA_BYTES_AT, what));
+        }
+        if self.shape.rows != wanted.rows {
+            let (found, wanted) = (self.shape.rows, wanted.rows);
+            return Err((ROWS_AT, format!("header tells of {found} rows; wanted {wanted}")));
+        }
+        Ok(())
     }
 }
 

@@ -176,6 +176,7 @@ impl PublishError {
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            PublishError::Io { op: "create", .. } => ErrorKind::CannotCreate,
             PublishError::Io { .. } => ErrorKind::Io,
             PublishError::NoName { .. } => ErrorKind::Usage,
             _ => ErrorKind::CannotCreate,

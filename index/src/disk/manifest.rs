@@ -12,12 +12,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::FORMAT_VERSION;
 use super::array_header::ArrayKind;
 use super::blob_file::META;
 use super::error::{OpenError, WriteError};
 use super::listed_file::FileWriter;
 use super::storage::Storage;
-use super::{BLOCK, FORMAT_VERSION};
 
 /// The file that makes a directory an index.
 pub const MANIFEST: &str = "manifest.json";
@@ -336,11 +336,6 @@ fn check_checksum(path: &Path, found: &str, wanted: &str) -> Result<(), OpenErro
         return Ok(());
     }
     Err(OpenError::damaged(path, 0, format!("checksum is {found}; wanted {wanted}")))
-}
-
-/// Blocks of a file of `bytes` bytes.
-pub(super) fn blocks_of(bytes: u64) -> u64 {
-    bytes.div_ceil(BLOCK as u64)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub struct MemoryError {
 /// touched costs nothing.
 pub struct RamArray<T: Pod> {
     // Owns the bytes that `start` points into; dropped, and so unmapped, with the array.
-    map: MmapMut,
+    _map: MmapMut,
     start: NonNull<T>,
     len: usize,
     values: PhantomData<T>,
@@ -75,7 +75,7 @@ impl<T: Pod> RamArray<T> {
         let inside = &mut map[skipped..];
         assert!(inside.len() / size_of::<T>().max(1) >= len, "the mapping holds every value");
         let start = NonNull::from(inside).cast::<T>();
-        Ok(RamArray { map, start, len, values: PhantomData })
+        Ok(RamArray { _map: map, start, len, values: PhantomData })
     }
 
     /// Bytes of the values.

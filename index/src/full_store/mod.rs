@@ -173,7 +173,8 @@ impl FullStore {
         self.shared.io
     }
 
-    /// A reader for one searcher.
+    /// A reader for one searcher. With `uring` it has a ring of its own; where the system grants no
+    /// further ring, this one reader uses read calls.
     pub fn reader(&self) -> RowReader {
         RowReader::new(Arc::clone(&self.shared))
     }

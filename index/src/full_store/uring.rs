@@ -26,7 +26,8 @@ pub(super) fn is_available() -> bool {
 /// seen. `in_flight` counts those; while it is not 0 the buffers are neither reused nor unmapped.
 pub(super) struct Ring {
     ring: IoUring,
-    buffers: ManuallyDrop<RamArray<u8>>,
+    /// One unit each, apart from each other: no borrow of one covers another that is in flight.
+    buffers: ManuallyDrop<Vec<RamArray<u8>>>,
     unit_bytes: usize,
     /// Buffers that belong to us.
     free: Vec<u32>,
@@ -37,7 +38,7 @@ pub(super) struct Ring {
 
 /// A finished read.
 struct Completion {
-    buffer: u32,
+    buffer: usize,
     position: usize,
     result: i32,
 }
@@ -50,12 +51,17 @@ impl Ring {
         let depth = (MAX_BYTES / unit_bytes).clamp(4, MAX_DEPTH);
         let ring = IoUring::new(depth as u32)?;
         ring.submitter().register_files(&[file.file().as_raw_fd()])?;
-        let mut buffers = RamArray::<u8>::zeroed(depth * unit_bytes)
+        let mut buffers = (0..depth)
+            .map(|_| RamArray::<u8>::zeroed(unit_bytes))
+            .collect::<Result<Vec<_>, _>>()
             .map_err(|refused| io::Error::new(io::ErrorKind::OutOfMemory, refused))?;
-        let whole = libc::iovec { iov_base: buffers.as_mut_ptr().cast(), iov_len: buffers.len() };
-        // SAFETY: the buffers live as long as the ring: `drop` ends all reads before it unmaps
-        // them. Refused (locked memory is limited), reads work as well, a little slower.
-        let pinned = unsafe { ring.submitter().register_buffers(&[whole]) }.is_ok();
+        let parts: Vec<_> = buffers
+            .iter_mut()
+            .map(|part| libc::iovec { iov_base: part.as_mut_ptr().cast(), iov_len: unit_bytes })
+            .collect();
+        // SAFETY: each part is a whole buffer, and the buffers outlive all reads: `drop` ends those
+        // first. Refused (locked memory is limited), reads work as well, a little slower.
+        let pinned = unsafe { ring.submitter().register_buffers(&parts) }.is_ok();
         let free = (0..depth as u32).collect();
         let buffers = ManuallyDrop::new(buffers);
         Ok(Ring { ring, buffers, unit_bytes, free, in_flight: 0, pinned })
@@ -88,7 +94,7 @@ impl Ring {
                     outcome = self.finish(file, buffer, units[position], result);
                 }
                 if outcome.is_ok() {
-                    visit(position, self.buffer(buffer));
+                    visit(position, &self.buffers[buffer]);
                 }
             }
         }
@@ -99,16 +105,16 @@ impl Ring {
         let Some(buffer) = self.free.pop() else {
             return false;
         };
-        let (start, length) = (buffer as usize * self.unit_bytes, self.unit_bytes as u32);
-        let to = self.buffers[start..start + self.unit_bytes].as_mut_ptr();
-        let offset = file.offset(units[position]);
+        let to = self.buffers[buffer as usize].as_mut_ptr();
+        let (length, offset) = (self.unit_bytes as u32, file.offset(units[position]));
+        let fixed = types::Fixed(0);
         let entry = match self.pinned {
-            true => opcode::ReadFixed::new(types::Fixed(0), to, length, 0).offset(offset).build(),
-            false => opcode::Read::new(types::Fixed(0), to, length).offset(offset).build(),
+            true => opcode::ReadFixed::new(fixed, to, length, buffer as u16).offset(offset).build(),
+            false => opcode::Read::new(fixed, to, length).offset(offset).build(),
         };
         let entry = entry.user_data(u64::from(buffer) << 32 | position as u64);
-        // SAFETY: `to` points to `length` bytes of the buffer (the slice above was checked), which
-        // was free and stays the kernel's until `completed` returns it.
+        // SAFETY: `to` points to a buffer of `length` bytes that was free and stays the kernel's,
+        // borrowed by nobody, until `completed` returns it.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         pushed.expect("the queue has a place for each buffer");
         self.in_flight += 1;
@@ -134,19 +140,20 @@ impl Ring {
         let (buffer, position) = ((entry.user_data() >> 32) as u32, entry.user_data() as u32);
         self.in_flight -= 1;
         self.free.push(buffer);
-        Some(Completion { buffer, position: position as usize, result: entry.result() })
+        let (buffer, position) = (buffer as usize, position as usize);
+        Some(Completion { buffer, position, result: entry.result() })
     }
 
     /// Makes sure that a completed buffer holds the whole unit, as it was written.
     fn finish(
         &mut self,
         file: &BlockFile,
-        buffer: u32,
+        buffer: usize,
         unit: u32,
         result: i32,
     ) -> Result<(), OpenError> {
         if result == self.unit_bytes as i32 {
-            return file.verify_unit(unit, self.buffer(buffer));
+            return file.verify_unit(unit, &self.buffers[buffer]);
         }
         // Cut short or interrupted: rare, so it is read again the plain way, which also knows a
         // file that ends too early.
@@ -154,13 +161,7 @@ impl Ring {
             let error = io::Error::from_raw_os_error(-result);
             return Err(OpenError::io(file.array().path(), "read by io_uring")(error));
         }
-        let start = buffer as usize * self.unit_bytes;
-        file.read_unit(unit, &mut self.buffers[start..start + self.unit_bytes])
-    }
-
-    fn buffer(&self, buffer: u32) -> &[u8] {
-        let start = buffer as usize * self.unit_bytes;
-        &self.buffers[start..start + self.unit_bytes]
+        file.read_unit(unit, &mut self.buffers[buffer])
     }
 
     /// Waits until no buffer is the kernel's.

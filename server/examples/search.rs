@@ -6,6 +6,7 @@
 //! ```
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Parser;
@@ -13,6 +14,7 @@ use foveal_datasets::{Element, VectorFile};
 use foveal_proto::v1 as pb;
 use foveal_proto::v1::collection_service_client::CollectionServiceClient;
 use foveal_proto::v1::search_service_client::SearchServiceClient;
+use tonic::Status;
 use tonic::transport::Channel;
 
 /// Search a collection of a Foveal server for the nearest vectors to one query.
@@ -36,8 +38,19 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    let Err(error) = run(Args::parse()).await else {
+        return ExitCode::SUCCESS;
+    };
+    match error.downcast_ref::<Status>() {
+        // The field at fault and the reason are in its details: see `tonic_types::StatusExt`.
+        Some(status) => eprintln!("{:?}: {}", status.code(), status.message()),
+        None => eprintln!("{error:#}"),
+    }
+    ExitCode::FAILURE
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
     let vector = read_query(&args)?;
     let channel = Channel::from_shared(args.addr.clone())?.connect().await;
     let channel = channel.with_context(|| format!("no server answers at {}", args.addr))?;

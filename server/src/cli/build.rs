@@ -1,0 +1,332 @@
+//! `foveal build`: vectors in, an index out.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use foveal_datasets::{Element, Metric, VectorFile};
+use foveal_index::{BuildInput, BuildParams, BuildReport, Job, Keys};
+use serde::Serialize;
+
+use super::exit_code::{Outcome, must_not_exist};
+use super::interrupt::Interrupt;
+use super::output::{Format, Output};
+use super::progress::Bars;
+use super::table::{Table, bytes, grouped, seconds, three_digits};
+use super::terminal::Terminal;
+use super::{choices, key_file, shell_words, size};
+
+/// Build an index from a file of vectors.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct BuildArgs {
+    /// Vectors to index: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin or .npy.
+    #[arg(long, value_name = "FILE")]
+    base: PathBuf,
+    /// What "near" means: squared Euclidean distance, inner product, or angle.
+    #[arg(long, value_parser = choices::metric())]
+    metric: Metric,
+    /// The index to make: a directory that does not exist yet.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Bits a dimension of the codes kept in memory [default: 4]
+    #[arg(long, value_parser = choices::bits())]
+    bits: Option<u8>,
+    /// The most neighbors a vector may have in the graph [default: 32]
+    #[arg(long, value_name = "R")]
+    max_degree: Option<u32>,
+    /// Effort of the build: candidates kept while the graph grows [default: 96, at least R]
+    #[arg(long, value_name = "L")]
+    list_size: Option<u32>,
+    /// Prune slack: larger keeps more long edges [default: 1.2]
+    #[arg(long, value_name = "A")]
+    alpha: Option<f32>,
+    /// Prune shift, in units of distance [default: 0]
+    #[arg(long, value_name = "S")]
+    shift: Option<f32>,
+    /// Keys of the rows, in order: a one-dimensional .npy of u64 or i64.
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "first_key")]
+    keys: Option<PathBuf>,
+    /// Key of the first row; each next row gets the next key.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    first_key: u64,
+    /// What to return with each row: a JSON object a line, in row order.
+    #[arg(long, value_name = "FILE.jsonl")]
+    payload: Option<PathBuf>,
+    /// Worker threads [default: every core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// The most memory the build may use, such as 2GiB or 500MB [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    memory: Option<u64>,
+    /// Seed of every random choice: same input, seed and flags, same bytes [default: 42]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// The form of the result.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  foveal build --base sift.fvecs --metric l2 --out sift.index
+  foveal build --base texts.npy --metric cosine --out texts.index \\
+      --payload texts.jsonl --keys ids.npy --memory 4GiB";
+
+/// What `build --format json` prints: a contract, fields in this order.
+#[derive(Serialize)]
+struct BuildJson<'a> {
+    n: u64,
+    dim: u32,
+    metric: Metric,
+    element: Element,
+    bits: u8,
+    max_degree: u32,
+    alpha: f32,
+    shift: f32,
+    seed: u64,
+    build_seconds: f64,
+    predicted_peak_bytes: u64,
+    peak_rss_bytes: u64,
+    resident_bytes_per_vector: f64,
+    disk_bytes: u64,
+    format_version: u32,
+    digest: &'a str,
+}
+
+/// Builds the index and says what was built.
+///
+/// # Errors
+/// Parameters out of range; input that cannot be read or makes no sense; an output that exists
+/// or cannot be written; ctrl-c. Nothing stays behind then.
+pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outcome> {
+    let params = params_of(args);
+    params.check()?;
+    must_not_exist(&args.out)?;
+    let base = VectorFile::open(&args.base)?;
+    let key_list = match &args.keys {
+        Some(path) => Some(key_file::read(path, base.len())?),
+        None => None,
+    };
+    let keys = match &key_list {
+        Some(list) => Keys::List(list),
+        None => Keys::From(args.first_key),
+    };
+    let input = BuildInput {
+        base: &base,
+        keys,
+        payload: args.payload.as_deref(),
+    };
+    let report = build_with_progress(&input, &args.out, &params)?;
+    let mut output = Output::stdout();
+    match args.format {
+        Format::Json => output.print_json(&json_of(&report))?,
+        Format::Table => output.print(&table_of(&report, &args.out, terminal))?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// Builds with a bar on stderr; ctrl-c ends the build and removes what it made.
+///
+/// # Errors
+/// As [`foveal_index::build`].
+pub(crate) fn build_with_progress(
+    input: &BuildInput<'_>,
+    out: &Path,
+    params: &BuildParams,
+) -> anyhow::Result<BuildReport> {
+    let interrupt = Interrupt::catch()?;
+    let bars = Bars::start();
+    let show = |progress| bars.show(progress);
+    let job = Job {
+        progress: Some(&show),
+        interrupt: Some(interrupt.flag()),
+    };
+    Ok(foveal_index::build(input, out, params, job)?)
+}
+
+fn params_of(args: &BuildArgs) -> BuildParams {
+    let defaults = BuildParams::new(args.metric);
+    let max_degree = args.max_degree.unwrap_or(defaults.max_degree);
+    BuildParams {
+        metric: args.metric,
+        bits: args.bits.unwrap_or(defaults.bits),
+        max_degree,
+        // A list shorter than the degree could not fill it.
+        list_size: args.list_size.unwrap_or(defaults.list_size.max(max_degree)),
+        alpha: args.alpha.unwrap_or(defaults.alpha),
+        shift: args.shift.unwrap_or(defaults.shift),
+        seed: args.seed.unwrap_or(defaults.seed),
+        threads: args.threads.unwrap_or(defaults.threads),
+        memory: args.memory,
+    }
+}
+
+fn json_of(report: &BuildReport) -> BuildJson<'_> {
+    let manifest = &report.manifest;
+    BuildJson {
+        n: manifest.n,
+        dim: manifest.dim,
+        metric: manifest.metric,
+        element: manifest.element,
+        bits: manifest.bits,
+        max_degree: manifest.max_degree,
+        alpha: manifest.alpha,
+        shift: manifest.shift,
+        seed: manifest.seed,
+        build_seconds: report.measured.build_seconds,
+        predicted_peak_bytes: report.measured.predicted_peak_bytes,
+        peak_rss_bytes: report.measured.peak_rss_bytes,
+        resident_bytes_per_vector: per_vector(report.resident_bytes, manifest.n),
+        disk_bytes: report.disk_bytes,
+        format_version: manifest.format_version,
+        digest: &manifest.digest,
+    }
+}
+
+fn per_vector(bytes: u64, n: u64) -> f64 {
+    bytes as f64 / n.max(1) as f64
+}
+
+fn table_of(report: &BuildReport, out: &Path, terminal: &Terminal) -> String {
+    let (manifest, measured) = (&report.manifest, &report.measured);
+    let mut table = Table::default();
+    let (n, dim, element) = (grouped(manifest.n), manifest.dim, manifest.element);
+    table.line(
+        "vectors",
+        format!("{n} x {dim} {element}, {}", manifest.metric),
+    );
+    table.line("codes", format!("{} bits a dimension", manifest.bits));
+    let (degree, list_size) = (manifest.max_degree, manifest.list_size);
+    let (alpha, shift) = (manifest.alpha, manifest.shift);
+    table.line(
+        "graph",
+        format!("{degree} neighbors, list size {list_size}, alpha {alpha}, shift {shift}"),
+    );
+    table.line("payload", if manifest.payload { "yes" } else { "none" });
+    table.gap();
+    table.line("time", seconds(measured.build_seconds));
+    let (peak, predicted) = (measured.peak_rss_bytes, measured.predicted_peak_bytes);
+    table.line(
+        "peak memory",
+        format!("{} ({} predicted)", bytes(peak), bytes(predicted)),
+    );
+    let resident = three_digits(per_vector(report.resident_bytes, manifest.n));
+    table.line(
+        "in memory",
+        format!(
+            "{resident} B a vector, {} in all",
+            bytes(report.resident_bytes)
+        ),
+    );
+    let disk = three_digits(per_vector(report.disk_bytes, manifest.n));
+    table.line(
+        "on disk",
+        format!("{disk} B a vector, {} in all", bytes(report.disk_bytes)),
+    );
+    table.line("digest", manifest.digest.as_str());
+    let (title, next) = (terminal.bold("Built"), terminal.bold("Next"));
+    let (body, path) = (table.render(terminal), shell_words::quoted(out));
+    format!(
+        "{title} {path}\n{body}\n{next}\n  foveal search --index {path} --queries FILE --k 10 \
+         --show 3\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use foveal_index::{FileEntry, Manifest, Measured};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: BuildArgs,
+    }
+
+    fn parsed(line: &str) -> BuildParams {
+        let fixed = "build --base a.fbin --metric cosine --out b";
+        let words = fixed.split(' ').chain(line.split_whitespace());
+        params_of(&Line::try_parse_from(words).unwrap().args)
+    }
+
+    fn report() -> BuildReport {
+        let file = FileEntry {
+            name: "codes".into(),
+            bytes: 400,
+            xxh3: "00".into(),
+        };
+        let manifest = Manifest {
+            format_version: 1,
+            n: 100,
+            dim: 8,
+            metric: Metric::Cosine,
+            element: Element::F16,
+            bits: 4,
+            max_degree: 32,
+            list_size: 96,
+            alpha: 1.2,
+            shift: 0.0,
+            seed: 42,
+            payload: true,
+            files: vec![file],
+            digest: "abc".into(),
+            checksum: "def".into(),
+        };
+        let measured = Measured {
+            build_seconds: 1.5,
+            predicted_peak_bytes: 5000,
+            peak_rss_bytes: 4000,
+        };
+        BuildReport {
+            manifest,
+            measured,
+            resident_bytes: 14_450,
+            disk_bytes: 90_000,
+        }
+    }
+
+    #[test]
+    fn flags_reach_the_parameters_and_the_rest_are_defaults() {
+        assert_eq!(parsed(""), BuildParams::new(Metric::Cosine));
+        let params = parsed("--bits 8 --max-degree 128 --alpha 1.1 --shift 0.5 --seed 7");
+        assert_eq!(
+            (params.bits, params.max_degree, params.list_size),
+            (8, 128, 128)
+        );
+        assert_eq!((params.alpha, params.shift, params.seed), (1.1, 0.5, 7));
+        let params = parsed("--list-size 200 --threads 3 --memory 2GiB");
+        assert_eq!(
+            (params.list_size, params.threads, params.memory),
+            (200, 3, Some(2 << 30))
+        );
+    }
+
+    #[test]
+    fn json_has_the_documented_fields_in_order() {
+        let text = serde_json::to_string(&json_of(&report())).unwrap();
+        let wanted = concat!(
+            r#"{"n":100,"dim":8,"metric":"cosine","element":"f16","bits":4,"max_degree":32,"#,
+            r#""alpha":1.2,"shift":0.0,"seed":42,"build_seconds":1.5,"predicted_peak_bytes":5000,"#,
+            r#""peak_rss_bytes":4000,"resident_bytes_per_vector":144.5,"disk_bytes":90000,"#,
+            r#""format_version":1,"digest":"abc"}"#
+        );
+        assert_eq!(text, wanted);
+    }
+
+    #[test]
+    fn the_table_names_predicted_and_actual_memory_and_what_to_try() {
+        let text = table_of(&report(), Path::new("my index"), &Terminal::plain());
+        assert!(text.contains("3.91 KiB (4.88 KiB predicted)"), "{text}");
+        assert!(
+            text.contains("foveal search --index 'my index' --queries"),
+            "{text}"
+        );
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
+}

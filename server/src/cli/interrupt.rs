@@ -1,0 +1,60 @@
+//! Ctrl-c and friends: a flag that long jobs look at, so that they can clean up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::exit_code::Failure;
+
+/// Set once the user (or the system) asks the program to end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Catches SIGINT, SIGTERM and SIGHUP from now on.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub(crate) fn catch() -> anyhow::Result<Interrupt> {
+        let interrupt = Interrupt::default();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&interrupt.0))
+                .context("cannot catch ctrl-c")?;
+        }
+        Ok(interrupt)
+    }
+
+    /// The flag.
+    pub(crate) fn flag(&self) -> &AtomicBool {
+        &self.0
+    }
+
+    /// Goes on unless the flag is set.
+    ///
+    /// # Errors
+    /// It is set.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.0.load(Ordering::Relaxed) {
+            Err(Failure::interrupted())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exit_code;
+    use super::*;
+
+    #[test]
+    fn a_set_flag_ends_with_130() {
+        let interrupt = Interrupt::default();
+        assert!(interrupt.check().is_ok());
+        interrupt.flag().store(true, Ordering::Relaxed);
+        let error = interrupt.check().expect_err("the flag is set");
+        assert_eq!(exit_code::of(&error.into()), 130);
+    }
+}

@@ -1,0 +1,211 @@
+//! The command line: which verbs there are, and what every verb shares.
+//!
+//! | file | question it answers |
+//! |---|---|
+//! | `build` `search` `truth` `convert` `inspect` `check` `demo` `serve` | what a verb does |
+//! | `completions` `man` | how a shell and a manual learn the verbs |
+//! | `exit_code` | which number a failure ends with |
+//! | `output` `table` `terminal` | how results reach a reader or a script |
+//! | `progress` `interrupt` | how a long job is watched and ended |
+//! | `timed_passes` `latency` `memory_reading` `search_report` | how a search is measured |
+//! | `choices` `size` `row_range` | what the text of an argument means |
+//! | `query_file` `key_file` `payload_line` `neighbor_lists` `sample` | what files hold |
+//! | `shell_words` | how a command is shown so that it can be pasted |
+
+mod build;
+mod check;
+mod choices;
+mod completions;
+mod convert;
+mod demo;
+mod exit_code;
+mod inspect;
+mod interrupt;
+mod key_file;
+mod latency;
+mod man;
+mod memory_reading;
+mod neighbor_lists;
+mod output;
+mod payload_line;
+mod progress;
+mod query_file;
+mod row_range;
+mod sample;
+mod search;
+mod search_report;
+mod serve;
+mod shell_words;
+mod size;
+mod table;
+mod terminal;
+mod timed_passes;
+mod truth;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use exit_code::Outcome;
+use terminal::{ColorChoice, Terminal};
+
+/// Vector search in two looks: a proximity graph over compressed vectors in memory proposes,
+/// the full vectors on SSD decide.
+#[derive(Parser)]
+#[command(name = "foveal", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(max_term_width = 100)]
+pub(crate) struct Cli {
+    /// When to use colour; `auto` means on a terminal, unless NO_COLOR is set.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        value_name = "WHEN"
+    )]
+    color: ColorChoice,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Start here:
+  foveal demo                 Index and search real data that the program brings along
+
+Exit codes:
+  0 success   1 a failed check   2 usage   65 bad data   66 no input
+  73 cannot create   74 input/output   130 interrupted";
+
+#[derive(Subcommand)]
+enum Verb {
+    Demo(demo::DemoArgs),
+    Build(build::BuildArgs),
+    Search(Box<search::SearchArgs>),
+    Truth(truth::TruthArgs),
+    Convert(convert::ConvertArgs),
+    Inspect(inspect::InspectArgs),
+    Check(check::CheckArgs),
+    Serve(Box<serve::ServeArgs>),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
+}
+
+/// The program: reads the arguments, runs the verb, turns a failure into one line on stderr and
+/// an exit code.
+pub(crate) fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let command = Cli::command().color(terminal::help_color(&arguments));
+    let cli = match command
+        .try_get_matches_from(&arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+    {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    start_log(&cli.verb);
+    let terminal = Terminal::of_stdout(cli.color);
+    match run(cli.verb, &terminal) {
+        Ok(outcome) => ExitCode::from(outcome.code()),
+        Err(error) => {
+            let line = exit_code::one_line(&error);
+            // Nobody is left to be told when stderr is closed as well.
+            let _ = writeln!(std::io::stderr(), "foveal: error: {line}");
+            ExitCode::from(exit_code::of(&error))
+        }
+    }
+}
+
+fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<Outcome> {
+    match verb {
+        Verb::Demo(args) => demo::run(&args, terminal),
+        Verb::Build(args) => build::run(&args, terminal),
+        Verb::Search(args) => search::run(&args, terminal),
+        Verb::Truth(args) => truth::run(&args),
+        Verb::Convert(args) => convert::run(&args),
+        Verb::Inspect(args) => inspect::run(&args, terminal),
+        Verb::Check(args) => check::run(&args, terminal),
+        Verb::Serve(args) => serve::run(*args).map(|()| Outcome::Done),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&args),
+    }
+}
+
+/// Log lines go to stderr; `FOVEAL_LOG` chooses them (`debug`, `foveal_server=trace`, ...).
+fn start_log(verb: &Verb) {
+    // A server tells what it does; other verbs speak on stdout.
+    let default = if matches!(verb, Verb::Serve(_)) {
+        "info"
+    } else {
+        "warn"
+    };
+    let filter = EnvFilter::try_from_env("FOVEAL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let colored = std::io::stderr().is_terminal() && !terminal::no_color();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colored)
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_is_declared_once() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn unknown_flag_is_a_usage_error() {
+        for line in [
+            &["foveal", "build", "--no-such-flag"][..],
+            &["foveal", "no-such-verb"],
+            &["foveal", "search", "--index", "x", "--queries", "y"],
+            &[
+                "foveal",
+                "search",
+                "--index=x",
+                "--queries=y",
+                "--k=1",
+                "--min-recall=0.9",
+            ],
+            &[
+                "foveal",
+                "build",
+                "--base=a",
+                "--metric=l2",
+                "--out=b",
+                "--bits=3",
+            ],
+            &["foveal", "build", "--base=a", "--metric=l3", "--out=b"],
+        ] {
+            let error = Cli::try_parse_from(line)
+                .err()
+                .expect("the line has a mistake");
+            assert_eq!(error.exit_code(), 2, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn every_verb_says_what_it_does() {
+        for verb in Cli::command().get_subcommands() {
+            assert!(
+                verb.get_about().is_some(),
+                "{} has no help text",
+                verb.get_name()
+            );
+            for argument in verb.get_arguments() {
+                let named = argument.get_help().is_some();
+                assert!(
+                    named,
+                    "{} {} has no help text",
+                    verb.get_name(),
+                    argument.get_id()
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! `foveal search`: queries in, neighbors and measurements out.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use foveal_datasets::Truth;
+use foveal_datasets::recall::recall;
+use foveal_index::{Index, Io, Job, Neighbor, OpenOptions, SearchParams};
+
+use super::exit_code::{Failure, Outcome, must_not_exist};
+use super::interrupt::Interrupt;
+use super::neighbor_lists::{pairs_of, truth_of};
+use super::output::{Format, Output};
+use super::payload_line::PayloadLine;
+use super::progress::Bars;
+use super::search_report::SearchReport;
+use super::terminal::{Terminal, columns, padded, shown};
+use super::timed_passes::{self, Plan};
+use super::{choices, memory_reading, query_file, size};
+
+/// Search an index and measure recall, speed, reads and memory.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct SearchArgs {
+    /// The index: a directory made by `foveal build`.
+    #[arg(long, value_name = "DIR")]
+    index: PathBuf,
+    /// Queries: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin or .npy.
+    #[arg(long, value_name = "FILE")]
+    queries: PathBuf,
+    /// Neighbors to find for each query.
+    #[arg(long)]
+    k: u32,
+    /// Effort: candidates kept while searching [default: 2 k, at least 64]
+    #[arg(long, value_name = "L")]
+    list_size: Option<u32>,
+    /// The most candidates whose full vectors are read [default: the list size]
+    #[arg(long, value_name = "N")]
+    rerank_size: Option<u32>,
+    /// The most 4 KiB blocks a query may read; answers cut by it count as partial.
+    #[arg(long, value_name = "N")]
+    max_reads: Option<u32>,
+    /// Ground truth to compute recall from: .ibin or .ivecs (see `foveal truth`).
+    #[arg(long, value_name = "FILE.ibin")]
+    truth: Option<PathBuf>,
+    /// Exit with 1 when recall is below this (0 to 1).
+    #[arg(long, value_name = "X", requires = "truth", value_parser = share)]
+    min_recall: Option<f64>,
+    /// Threads, each pinned to a core [default: every core]
+    #[arg(long, value_name = "N", value_parser = count)]
+    threads: Option<usize>,
+    /// Queries interleaved on each thread: more throughput, longer latency.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = count)]
+    in_flight: usize,
+    /// Memory the index may use, such as 2GiB [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    memory: Option<u64>,
+    /// How full vectors are read.
+    #[arg(long, default_value = "auto", value_parser = choices::io())]
+    io: Io,
+    /// Read past every cache, as if the full vectors were asked for the first time.
+    #[arg(long)]
+    cold: bool,
+    /// Write the keys and distances found: big-ann ibin, padded with -1 and +inf.
+    #[arg(long, value_name = "FILE.ibin")]
+    ids_out: Option<PathBuf>,
+    /// Print the neighbors of the first N queries.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    show: usize,
+    /// The form of the result.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  foveal search --index sift.index --queries sift_query.fvecs --k 10 --show 3
+  foveal search --index sift.index --queries sift_query.fvecs --k 10 --list-size 128 \\
+      --truth truth.ibin --min-recall 0.95 --format json
+
+One untimed pass comes first, then passes over all queries until they took a second
+and are at least three; queries a second are those of the median pass. `certified` is the
+share of the neighbors proven to be right, `partial` that of the answers cut by --max-reads.";
+
+/// Searches, measures, reports.
+///
+/// # Errors
+/// Parameters out of range; files that cannot be read, make no sense or do not go together; an
+/// output that exists or cannot be written; ctrl-c.
+pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outcome> {
+    let params = params_of(args);
+    params.check()?;
+    check_combination(args)?;
+    // Loaded before the first reading of memory, so that they are not counted as the index.
+    let queries = query_file::read(&args.queries)?;
+    let truth = match &args.truth {
+        Some(path) => Some(truth_for(path, queries.len(), args.k)?),
+        None => None,
+    };
+    let anonymous_before = memory_reading::anonymous_bytes()?;
+    let options = OpenOptions {
+        io: args.io,
+        memory: args.memory,
+        cold: args.cold,
+    };
+    let index = Index::open_with(&args.index, &options)?;
+    query_file::check(
+        &args.queries,
+        &queries,
+        index.dim(),
+        index.manifest().metric,
+    )?;
+
+    let interrupt = Interrupt::catch()?;
+    let bars = Bars::start();
+    let show = |progress| bars.show(progress);
+    let plan = Plan {
+        index: &index,
+        queries: &queries,
+        params,
+        threads: args.threads.unwrap_or_else(every_core),
+        in_flight: args.in_flight,
+        job: Job {
+            progress: Some(&show),
+            interrupt: Some(interrupt.flag()),
+        },
+    };
+    let measured = timed_passes::run(&plan)?;
+    bars.finish();
+
+    let mut report = SearchReport::of(&plan, &measured, args.cold, anonymous_before);
+    if let Some(truth) = &truth {
+        let found: Vec<_> = measured.found.iter().map(|list| pairs_of(list)).collect();
+        report.recall = Some(recall(
+            truth,
+            &found,
+            args.k as usize,
+            index.manifest().metric,
+        )?);
+    }
+    let mut output = Output::stdout();
+    for (query, neighbors) in measured.found.iter().enumerate().take(args.show) {
+        output.print(&neighbors_shown(&index, query, neighbors, terminal)?)?;
+    }
+    match args.format {
+        Format::Json => output.print_json(&report)?,
+        Format::Table => output.print(&report.table(terminal))?,
+    }
+    if let Some(path) = &args.ids_out {
+        truth_of(&measured.found, args.k as usize)?.write(path)?;
+    }
+    verdict(args.min_recall, report.recall)
+}
+
+fn params_of(args: &SearchArgs) -> SearchParams {
+    let defaults = SearchParams::new(args.k);
+    let list_size = args.list_size.unwrap_or(defaults.list_size);
+    let rerank_size = args.rerank_size.unwrap_or(list_size);
+    SearchParams {
+        k: args.k,
+        list_size,
+        rerank_size,
+        max_reads: args.max_reads,
+    }
+}
+
+fn check_combination(args: &SearchArgs) -> anyhow::Result<()> {
+    if args.cold && matches!(args.io, Io::Memory | Io::Mapped) {
+        let message = format!(
+            "--cold does not go with --io {}; wanted uring or pread",
+            args.io
+        );
+        return Err(Failure::usage(message).into());
+    }
+    if args.show > 0 && args.format == Format::Json {
+        let message = "--show does not go with --format json, which prints one object";
+        return Err(Failure::usage(message).into());
+    }
+    if let Some(path) = &args.ids_out {
+        must_not_exist(path)?;
+    }
+    Ok(())
+}
+
+fn truth_for(path: &Path, queries: usize, k: u32) -> anyhow::Result<Truth> {
+    let truth = Truth::read(path)?;
+    let shown = path.display();
+    if truth.queries() != queries {
+        let found = truth.queries();
+        let message = format!("{shown}: holds the truth of {found} queries; wanted {queries}");
+        return Err(Failure::bad_data(message).into());
+    }
+    if truth.k() < k as usize {
+        let found = truth.k();
+        let message = format!("{shown}: holds {found} neighbors a query; wanted k = {k} of them");
+        return Err(Failure::bad_data(message).into());
+    }
+    Ok(truth)
+}
+
+fn every_core() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The neighbors of one query, one a line.
+fn neighbors_shown(
+    index: &Index,
+    query: usize,
+    neighbors: &[Neighbor],
+    terminal: &Terminal,
+) -> anyhow::Result<String> {
+    let mut lines = Vec::new();
+    for neighbor in neighbors {
+        let payload = index.payload(neighbor.key)?;
+        lines.push((
+            neighbor,
+            payload
+                .map(|json| PayloadLine::of(&json))
+                .unwrap_or_default(),
+        ));
+    }
+    let key_width = neighbors
+        .iter()
+        .map(|n| n.key.to_string().len())
+        .max()
+        .unwrap_or(0);
+    let names = lines
+        .iter()
+        .map(|(_, line)| columns(&shown(&line.name, 24)));
+    let name_width = names.max().unwrap_or(0);
+    let mut text = format!("{}\n", terminal.bold(&format!("Query {query}")));
+    for (rank, (neighbor, line)) in lines.iter().enumerate() {
+        let (rank, key, distance) = (rank + 1, neighbor.key, neighbor.distance);
+        let head = format!("{rank:>5}  {key:>key_width$}  {distance:>10.4}");
+        let name = padded(&shown(&line.name, 24), name_width);
+        let left = terminal.width().saturating_sub(head.len() + name_width + 4);
+        let description = terminal.dim(&shown(&line.description, left));
+        let row = format!("{head}  {}  {description}", terminal.name(&name));
+        text.push_str(row.trim_end());
+        text.push('\n');
+    }
+    if neighbors.is_empty() {
+        text.push_str("    no neighbors\n");
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+/// Whether recall is as high as was asked for.
+fn verdict(wanted: Option<f64>, found: Option<f64>) -> anyhow::Result<Outcome> {
+    let (Some(wanted), Some(found)) = (wanted, found) else {
+        return Ok(Outcome::Done);
+    };
+    if found >= wanted {
+        return Ok(Outcome::Done);
+    }
+    use std::io::Write;
+    writeln!(
+        std::io::stderr(),
+        "foveal: recall is {found:.4}; wanted at least {wanted}"
+    )
+    .context("standard error")?;
+    Ok(Outcome::CheckFailed)
+}
+
+/// A share: a number from 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if (0.0..=1.0).contains(&number) {
+        Ok(number)
+    } else {
+        Err("wanted 0 to 1".into())
+    }
+}
+
+/// How many: a number of at least 1 and at most 1024.
+fn count(text: &str) -> Result<usize, String> {
+    let number: usize = text
+        .parse()
+        .map_err(|_| format!("{text:?} is no whole number"))?;
+    if (1..=1024).contains(&number) {
+        Ok(number)
+    } else {
+        Err("wanted 1 to 1024".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::exit_code;
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: SearchArgs,
+    }
+
+    fn args(line: &str) -> Result<SearchArgs, clap::Error> {
+        let fixed = "search --index i --queries q.fbin";
+        let words = fixed.split(' ').chain(line.split_whitespace());
+        Ok(Line::try_parse_from(words)?.args)
+    }
+
+    fn params(line: &str) -> SearchParams {
+        params_of(&args(line).unwrap())
+    }
+
+    #[test]
+    fn sizes_follow_k_and_each_other() {
+        assert_eq!(params("--k 10"), SearchParams::new(10));
+        assert_eq!(params("--k 10 --list-size 80").rerank_size, 80);
+        let all = params("--k 10 --list-size 80 --rerank-size 20 --max-reads 5");
+        let wanted = SearchParams {
+            k: 10,
+            list_size: 80,
+            rerank_size: 20,
+            max_reads: Some(5),
+        };
+        assert_eq!(all, wanted);
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_usage_errors() {
+        for line in ["--k 1 --cold --io mapped", "--k 1 --show 2 --format json"] {
+            let error = check_combination(&args(line).unwrap()).expect_err(line);
+            assert_eq!(exit_code::of(&error), 2, "{line}");
+        }
+        assert!(check_combination(&args("--k 1 --cold --io pread").unwrap()).is_ok());
+        for line in [
+            "--k 1 --threads 0",
+            "--k 1 --in-flight 0",
+            "--k 1 --min-recall 2 --truth t",
+        ] {
+            assert_eq!(args(line).err().expect(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_a_recall_below_the_wanted_one_fails() {
+        let check = |wanted, found| verdict(wanted, found).unwrap();
+        assert_eq!(check(None, Some(0.1)), Outcome::Done);
+        assert_eq!(check(Some(0.9), Some(0.9)), Outcome::Done);
+        assert_eq!(check(Some(0.9), Some(0.89)), Outcome::CheckFailed);
+    }
+}

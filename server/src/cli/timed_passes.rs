@@ -1,0 +1,369 @@
+//! How fast an index answers: passes over all queries, on pinned threads, timed.
+//!
+//! What is timed reaches from the query in memory to the final answer in memory. One untimed pass
+//! warms caches and branch predictors; then passes follow until they took a second in all and are
+//! at least three.
+
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
+
+use foveal_datasets::Rows;
+use foveal_index::{
+    Answer, Batch, Index, Job, Neighbor, SearchError, SearchParams, Searcher, Stop,
+};
+use rustix::thread::CpuSet;
+
+use super::latency::{Latency, median};
+use super::memory_reading;
+
+const MIN_PASSES: usize = 3;
+const MIN_SECONDS: f64 = 1.0;
+
+/// What to measure.
+pub(crate) struct Plan<'a> {
+    /// Asked by every thread.
+    pub(crate) index: &'a Index,
+    /// All queries, `[n x dim]`; split evenly among the threads.
+    pub(crate) queries: &'a Rows,
+    /// How each is answered.
+    pub(crate) params: SearchParams,
+    /// Threads, each with a searcher of its own; at least 1.
+    pub(crate) threads: usize,
+    /// Queries interleaved on a thread; at least 1.
+    pub(crate) in_flight: usize,
+    /// Told after each pass; its interrupt ends the measurement.
+    pub(crate) job: Job<'a>,
+}
+
+/// What was measured.
+pub(crate) struct Measurement {
+    /// Timed passes.
+    pub(crate) passes: usize,
+    /// What they took in all.
+    pub(crate) seconds: f64,
+    /// Queries a second in the median pass.
+    pub(crate) qps: f64,
+    /// From start to finish of each query, over all timed passes.
+    pub(crate) latency: Latency,
+    /// What the queries of all timed passes cost.
+    pub(crate) totals: Totals,
+    /// The answers of the last pass, in query order.
+    pub(crate) found: Vec<Vec<Neighbor>>,
+    /// Anonymous memory after the last query, less what this measurement holds of answers.
+    pub(crate) anonymous_bytes: u64,
+}
+
+/// Sums over queries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    /// Queries answered.
+    pub(crate) queries: u64,
+    /// Neighbors returned.
+    pub(crate) results: u64,
+    /// Of those, the ones proven to be right.
+    pub(crate) certified: u64,
+    /// Answers cut short by the limit on reads.
+    pub(crate) partial: u64,
+    /// Preview distances.
+    pub(crate) distances: u64,
+    /// Nodes expanded.
+    pub(crate) hops: u64,
+    /// Blocks that fullview asked for.
+    pub(crate) reads: u64,
+    /// Of those, the ones asked of the operating system.
+    pub(crate) device_reads: u64,
+    /// Bytes asked of the operating system.
+    pub(crate) read_bytes: u64,
+}
+
+impl Totals {
+    fn count(&mut self, answer: &Answer) {
+        let stats = &answer.stats;
+        self.queries += 1;
+        self.results += answer.neighbors.len() as u64;
+        self.certified += u64::from(answer.certified);
+        self.partial += u64::from(answer.partial);
+        self.distances += u64::from(stats.distances);
+        self.hops += u64::from(stats.hops);
+        self.reads += u64::from(stats.reads);
+        self.device_reads += u64::from(stats.device_reads);
+        self.read_bytes += stats.read_bytes;
+    }
+
+    fn add(&mut self, other: &Totals) {
+        self.queries += other.queries;
+        self.results += other.results;
+        self.certified += other.certified;
+        self.partial += other.partial;
+        self.distances += other.distances;
+        self.hops += other.hops;
+        self.reads += other.reads;
+        self.device_reads += other.device_reads;
+        self.read_bytes += other.read_bytes;
+    }
+}
+
+/// What one thread is told and what it found: handed to it for a pass, handed back after it.
+struct Share {
+    rows: Range<usize>,
+    found: Vec<Vec<Neighbor>>,
+    nanos: Vec<u64>,
+    totals: Totals,
+    span: (Instant, Instant),
+    failed: Option<SearchError>,
+}
+
+impl Share {
+    fn of(rows: Range<usize>) -> Share {
+        let now = Instant::now();
+        let (found, nanos) = (vec![Vec::new(); rows.len()], Vec::new());
+        Share {
+            rows,
+            found,
+            nanos,
+            totals: Totals::default(),
+            span: (now, now),
+            failed: None,
+        }
+    }
+
+    /// Bytes on the heap.
+    fn held_bytes(&self) -> usize {
+        let lists: usize = self.found.iter().map(Vec::capacity).sum();
+        lists * size_of::<Neighbor>()
+            + self.found.capacity() * size_of::<Vec<Neighbor>>()
+            + self.nanos.capacity() * size_of::<u64>()
+    }
+
+    /// One pass over the rows of this share.
+    fn search(&mut self, plan: &Plan<'_>, searcher: &mut Searcher) {
+        let Share {
+            rows,
+            found,
+            nanos,
+            totals,
+            ..
+        } = self;
+        nanos.reserve(rows.len());
+        let stop = Stop {
+            deadline: None,
+            cancelled: plan.job.interrupt,
+        };
+        let batch = Batch {
+            params: plan.params,
+            in_flight: plan.in_flight,
+            rows: rows.clone(),
+            stop,
+        };
+        let started = Instant::now();
+        let outcome = searcher.search_batch(plan.queries, &batch, &mut |i, answer| {
+            totals.count(&answer);
+            nanos.push(answer.nanos);
+            found[i - rows.start] = answer.neighbors;
+        });
+        self.span = (started, Instant::now());
+        self.failed = outcome.err();
+    }
+}
+
+/// A thread that searches whatever share it is handed.
+struct Worker {
+    give: Sender<Share>,
+    take: Receiver<Share>,
+}
+
+/// Answers all queries again and again and measures.
+///
+/// # Errors
+/// The first query that failed; the plan was cancelled; the memory of the process is not told.
+///
+/// # Panics
+/// If a searcher panicked.
+pub(crate) fn run(plan: &Plan<'_>) -> anyhow::Result<Measurement> {
+    let cpus = cpus_for(plan.threads);
+    std::thread::scope(|scope| {
+        let workers: Vec<Worker> = (0..plan.threads)
+            .map(|i| {
+                let (give, handed) = channel::<Share>();
+                let (done, take) = channel();
+                let cpu = cpus.get(i).copied();
+                scope.spawn(move || {
+                    cpu.inspect(|cpu| pin_to(*cpu));
+                    let mut searcher = plan.index.searcher();
+                    for mut share in handed {
+                        share.search(plan, &mut searcher);
+                        if done.send(share).is_err() {
+                            break;
+                        }
+                    }
+                });
+                Worker { give, take }
+            })
+            .collect();
+        measure(plan, &workers)
+    })
+}
+
+fn measure(plan: &Plan<'_>, workers: &[Worker]) -> anyhow::Result<Measurement> {
+    let n = plan.queries.len();
+    let threads = workers.len();
+    let mut shares: Vec<Share> = (0..threads)
+        .map(|i| Share::of(i * n / threads..(i + 1) * n / threads))
+        .collect();
+    shares = pass(workers, shares)?;
+    for share in &mut shares {
+        share.nanos.clear();
+        share.totals = Totals::default();
+    }
+    let mut times: Vec<f64> = Vec::new();
+    loop {
+        shares = pass(workers, shares)?;
+        times.push(pass_seconds(&shares));
+        let (done, taken) = (times.len(), times.iter().sum::<f64>());
+        if done >= MIN_PASSES && taken >= MIN_SECONDS {
+            break;
+        }
+        let total = (done as f64 * MIN_SECONDS / taken.max(1e-9)).ceil() as u64;
+        let total = total.max(MIN_PASSES as u64);
+        plan.job.tell("search", done as u64, total);
+    }
+    // Read while the searchers still hold their scratch memory: it is part of what search takes.
+    let held: usize = shares.iter().map(Share::held_bytes).sum();
+    let anonymous_bytes = memory_reading::anonymous_bytes()?.saturating_sub(held as u64);
+    Ok(Measurement {
+        anonymous_bytes,
+        ..summary(shares, times)
+    })
+}
+
+/// One pass of all threads over their shares.
+fn pass(workers: &[Worker], shares: Vec<Share>) -> anyhow::Result<Vec<Share>> {
+    for (worker, share) in workers.iter().zip(shares) {
+        worker.give.send(share).expect(ALIVE);
+    }
+    let mut shares: Vec<Share> = workers
+        .iter()
+        .map(|worker| worker.take.recv().expect(ALIVE))
+        .collect();
+    match shares.iter_mut().find_map(|share| share.failed.take()) {
+        Some(error) => Err(error.into()),
+        None => Ok(shares),
+    }
+}
+
+const ALIVE: &str = "a worker lives until its channel closes, unless its searcher panicked";
+
+/// From the start of the first thread to the end of the last.
+fn pass_seconds(shares: &[Share]) -> f64 {
+    let start = shares.iter().map(|share| share.span.0).min();
+    let end = shares.iter().map(|share| share.span.1).max();
+    match (start, end) {
+        (Some(start), Some(end)) => end.duration_since(start).as_secs_f64(),
+        _ => 0.0,
+    }
+}
+
+fn summary(shares: Vec<Share>, times: Vec<f64>) -> Measurement {
+    let mut totals = Totals::default();
+    let (mut nanos, mut found) = (Vec::new(), Vec::new());
+    for share in shares {
+        totals.add(&share.totals);
+        nanos.extend(share.nanos);
+        found.extend(share.found);
+    }
+    let mut rates: Vec<f64> = times
+        .iter()
+        .map(|t| found.len() as f64 / t.max(1e-9))
+        .collect();
+    Measurement {
+        passes: times.len(),
+        seconds: times.iter().sum(),
+        qps: median(&mut rates),
+        latency: Latency::of_nanos(&mut nanos),
+        totals,
+        found,
+        anonymous_bytes: 0,
+    }
+}
+
+/// A processor for each thread; none at all where there are more threads than processors, since
+/// pinned threads that share one would wait for each other.
+fn cpus_for(threads: usize) -> Vec<usize> {
+    let Ok(allowed) = rustix::thread::sched_getaffinity(None) else {
+        return Vec::new();
+    };
+    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU)
+        .filter(|cpu| allowed.is_set(*cpu))
+        .collect();
+    if cpus.len() < threads {
+        Vec::new()
+    } else {
+        cpus
+    }
+}
+
+fn pin_to(cpu: usize) {
+    let mut only = CpuSet::new();
+    only.set(cpu);
+    // An unpinned thread measures as well, with a little more noise.
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &only) {
+        tracing::debug!(cpu, %error, "thread is not pinned");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn share(rows: Range<usize>, start: Instant, millis: [u64; 2]) -> Share {
+        let mut share = Share::of(rows);
+        let [from, to] = millis.map(Duration::from_millis);
+        share.span = (start + from, start + to);
+        share
+    }
+
+    #[test]
+    fn a_pass_lasts_from_the_first_start_to_the_last_end() {
+        let now = Instant::now();
+        let shares = [share(0..1, now, [5, 20]), share(1..2, now, [0, 10])];
+        assert_eq!(pass_seconds(&shares), 0.020);
+    }
+
+    #[test]
+    fn the_median_pass_makes_the_rate_and_answers_stay_in_order() {
+        let now = Instant::now();
+        let mut shares = vec![share(0..1, now, [0, 1]), share(1..2, now, [0, 1])];
+        for (key, share) in shares.iter_mut().enumerate() {
+            share.found[0] = vec![Neighbor {
+                key: key as u64,
+                distance: 0.5,
+            }];
+            share.nanos = vec![1000, 3000];
+            share.totals = Totals {
+                queries: 3,
+                reads: 7,
+                ..Totals::default()
+            };
+        }
+        let measurement = summary(shares, vec![0.5, 0.001, 0.25]);
+        assert_eq!((measurement.passes, measurement.seconds), (3, 0.751));
+        assert_eq!(measurement.qps, 8.0);
+        assert_eq!(measurement.latency.mean, 2.0);
+        let keys: Vec<u64> = measurement.found.iter().map(|list| list[0].key).collect();
+        assert_eq!(keys, [0, 1]);
+        assert_eq!(
+            (measurement.totals.queries, measurement.totals.reads),
+            (6, 14)
+        );
+    }
+
+    #[test]
+    fn pinned_threads_never_share_a_processor() {
+        let one = cpus_for(1);
+        assert!(!one.is_empty());
+        assert_eq!(cpus_for(one.len() + 1), Vec::<usize>::new());
+    }
+}

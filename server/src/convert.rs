@@ -1,0 +1,384 @@
+//! Messages to what the engine takes, answers to messages, and in `status` errors to statuses: the
+//! only place that knows both the wire and the engine. Whatever it lets through, the engine can
+//! search for.
+
+mod status;
+
+use foveal_datasets::{Element, Metric, Row, Rows, Values};
+use foveal_index::{Index, Neighbor, SearchParams};
+use foveal_proto::v1 as pb;
+use half::f16;
+use tonic::Status;
+
+use crate::config::Limits;
+use crate::search_pool::{Done, Found};
+
+pub use status::{
+    DOMAIN, deadline_exceeded, invalid, no_collection, search_status, with_error_info,
+};
+
+/// Results of a query that does not say how many it wants.
+pub const DEFAULT_K: u32 = 10;
+
+/// The parameters of a request, with every default filled in, within the server's limits.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming the field of the first value out of range.
+pub fn search_params(
+    given: Option<&pb::SearchParams>,
+    limits: &Limits,
+) -> Result<SearchParams, Status> {
+    let given = given.copied().unwrap_or_default();
+    let k = given.k.unwrap_or(DEFAULT_K);
+    at_most("params.k", k, limits.max_k)?;
+    let default_list_size = SearchParams::new(k)
+        .list_size
+        .max(given.rerank_size.unwrap_or(0))
+        .min(limits.max_list_size)
+        .max(k);
+    let list_size = given.list_size.unwrap_or(default_list_size);
+    at_most("params.list_size", list_size, limits.max_list_size)?;
+    let params = SearchParams {
+        k,
+        list_size,
+        rerank_size: given.rerank_size.unwrap_or(list_size),
+        max_reads: given.max_reads,
+    };
+    params.check().map_err(|error| {
+        let what = format!("is {}; wanted {}", error.found, error.wanted);
+        invalid(&format!("params.{}", error.name), &what)
+    })?;
+    Ok(params)
+}
+
+fn at_most(field: &str, found: u32, limit: u32) -> Result<(), Status> {
+    if found <= limit {
+        return Ok(());
+    }
+    Err(invalid(
+        field,
+        &format!("is {found}; wanted at most {limit}"),
+    ))
+}
+
+/// What a query must be like for a collection to be searched with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// Numbers in a vector.
+    pub dim: usize,
+    /// Under cosine a query must not be zero.
+    pub metric: Metric,
+    /// The type of the stored vectors.
+    pub element: Element,
+}
+
+impl Expected {
+    /// What `index` expects.
+    pub fn by(index: &Index) -> Expected {
+        let manifest = index.manifest();
+        Expected {
+            dim: index.dim(),
+            metric: manifest.metric,
+            element: manifest.element,
+        }
+    }
+
+    /// What is wrong with `row`, or nothing.
+    fn fault(&self, row: Row<'_>) -> Option<String> {
+        if !row.is_finite() {
+            let position = match row {
+                Row::F32(values) => values.iter().position(|x| !x.is_finite()),
+                Row::F16(values) => values.iter().position(|x| !x.is_finite()),
+                Row::U8(_) | Row::I8(_) => None,
+            };
+            let position = position.unwrap_or_default();
+            return Some(format!(
+                "value {position} is NaN or infinite; wanted finite numbers"
+            ));
+        }
+        if self.metric == Metric::Cosine && row.is_zero() {
+            return Some("is zero, which has no direction; wanted another for cosine".into());
+        }
+        None
+    }
+
+    /// Integer queries of another type than the stored one are asked as floats: widening is exact.
+    fn suited(&self, values: Values) -> Values {
+        match values {
+            Values::U8(bytes) if self.element != Element::U8 => {
+                Values::F32(bytes.into_iter().map(f32::from).collect())
+            }
+            Values::I8(bytes) if self.element != Element::I8 => {
+                Values::F32(bytes.into_iter().map(f32::from).collect())
+            }
+            other => other,
+        }
+    }
+}
+
+/// The query of a request as `[1 x dim]` rows. Copies raw values once, floats not at all.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming the field: no vector, another dimension, bytes that are no whole
+/// numbers, a number that is not finite, zero under cosine.
+pub fn query(vector: Option<pb::Vector>, expected: &Expected) -> Result<Rows, Status> {
+    let values = match vector.and_then(|vector| vector.data) {
+        None => return Err(invalid("vector", "is missing")),
+        Some(pb::vector::Data::F32(packed)) => Values::F32(packed.values),
+        Some(pb::vector::Data::Raw(raw)) => raw_values(&raw, "vector")?,
+    };
+    let (found, wanted) = (values.len(), expected.dim);
+    if found != wanted {
+        let what = format!("has {found} dimensions; wanted {wanted}, as the collection has");
+        return Err(invalid("vector", &what));
+    }
+    let rows = rows("vector", expected.dim, expected.suited(values))?;
+    match expected.fault(rows.row(0)) {
+        Some(what) => Err(invalid("vector", &what)),
+        None => Ok(rows),
+    }
+}
+
+/// The queries of a batch as `[n x dim]` rows, all of them validated. Linear in their values.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming the field (`queries[17]` for one query): as for [`query`], and no
+/// queries, too many of them, or too many hits with `k` for each.
+pub fn queries(
+    vectors: Option<pb::Vectors>,
+    expected: &Expected,
+    k: u32,
+    limits: &Limits,
+) -> Result<Rows, Status> {
+    let vectors = vectors.ok_or_else(|| invalid("queries", "is missing"))?;
+    if vectors.dim as usize != expected.dim {
+        let (found, wanted) = (vectors.dim, expected.dim);
+        let what = format!("is {found}; wanted {wanted}, as the collection has");
+        return Err(invalid("queries.dim", &what));
+    }
+    let values = match vectors.data {
+        None => return Err(invalid("queries", "has no vectors")),
+        Some(pb::vectors::Data::F32(packed)) => Values::F32(packed.values),
+        Some(pb::vectors::Data::Raw(raw)) => raw_values(&raw, "queries")?,
+    };
+    let count = values.len() / expected.dim;
+    let most = limits.max_batch_queries as usize;
+    if count == 0 && values.is_empty() {
+        return Err(invalid("queries", "has no vectors"));
+    }
+    if count > most {
+        return Err(invalid(
+            "queries",
+            &format!("has {count} vectors; wanted at most {most}"),
+        ));
+    }
+    let hits = count as u64 * u64::from(k);
+    if hits > limits.max_batch_hits {
+        let most = limits.max_batch_hits;
+        let what = format!("{count} queries times k = {k} is {hits} hits; wanted at most {most}");
+        return Err(invalid("params.k", &what));
+    }
+    let rows = rows("queries", expected.dim, expected.suited(values))?;
+    for (i, row) in rows.iter().enumerate() {
+        if let Some(what) = expected.fault(row) {
+            return Err(invalid(&format!("queries[{i}]"), &what));
+        }
+    }
+    Ok(rows)
+}
+
+fn rows(field: &str, dim: usize, values: Values) -> Result<Rows, Status> {
+    Rows::new(dim, values).map_err(|error| invalid(field, &error.to_string()))
+}
+
+fn raw_values(raw: &pb::Raw, field: &str) -> Result<Values, Status> {
+    let element = match raw.dtype() {
+        pb::DType::Unspecified => {
+            let what = format!("is {}; wanted F32, F16, U8 or I8", raw.dtype);
+            return Err(invalid(&format!("{field}.raw.dtype"), &what));
+        }
+        pb::DType::F32 => Element::F32,
+        pb::DType::F16 => Element::F16,
+        pb::DType::U8 => Element::U8,
+        pb::DType::I8 => Element::I8,
+    };
+    let (bytes, size) = (&raw.values[..], element.size());
+    if !bytes.len().is_multiple_of(size) {
+        let found = bytes.len();
+        let what = format!("has {found} bytes; wanted a multiple of {size}, the size of {element}");
+        return Err(invalid(&format!("{field}.raw.values"), &what));
+    }
+    Ok(match element {
+        Element::F32 => Values::F32(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect(),
+        ),
+        Element::F16 => Values::F16(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| f16::from_le_bytes(*b))
+                .collect(),
+        ),
+        Element::U8 => Values::U8(bytes.to_vec()),
+        Element::I8 => Values::I8(bytes.iter().map(|b| b.cast_signed()).collect()),
+    })
+}
+
+/// A distance as a score: larger is better.
+pub fn score(metric: Metric, distance: f32) -> f32 {
+    match metric {
+        // Not -0.0 for a perfect match.
+        Metric::L2 | Metric::InnerProduct => 0.0 - distance,
+        Metric::Cosine => 1.0 - distance,
+    }
+}
+
+/// The response to a search for one query.
+pub fn search_response(done: Done, params: &SearchParams, metric: Metric) -> pb::SearchResponse {
+    let usage = usage(&done);
+    let mut response = pb::SearchResponse {
+        params: Some(params_message(params)),
+        ..Default::default()
+    };
+    response.usage = Some(usage);
+    let Some(Found { answer, payloads }) = done.found.into_iter().next() else {
+        return response;
+    };
+    let mut payloads = payloads.into_iter();
+    let hit = |&Neighbor { key, distance }: &Neighbor| pb::Hit {
+        key,
+        distance,
+        score: score(metric, distance),
+        payload: payloads.next().flatten(),
+    };
+    response.hits = answer.neighbors.iter().map(hit).collect();
+    response.exhausted = answer.exhausted;
+    response.partial = answer.partial;
+    response.certified = answer.certified;
+    response
+}
+
+/// The response to a batch. Linear in its hits.
+pub fn batch_response(
+    done: Done,
+    params: &SearchParams,
+    metric: Metric,
+) -> pb::SearchBatchResponse {
+    let usage = usage(&done);
+    let results = done
+        .found
+        .into_iter()
+        .map(|found| batch_hits(found, metric))
+        .collect();
+    pb::SearchBatchResponse {
+        results,
+        params: Some(params_message(params)),
+        usage: Some(usage),
+    }
+}
+
+fn batch_hits(found: Found, metric: Metric) -> pb::BatchHits {
+    let Found { answer, payloads } = found;
+    let neighbors = &answer.neighbors;
+    // Empty strings keep the arrays in step; an array of nothing but them says nothing.
+    let stored = payloads.iter().any(Option::is_some);
+    let payloads = payloads.into_iter().map(Option::unwrap_or_default);
+    pb::BatchHits {
+        keys: neighbors.iter().map(|neighbor| neighbor.key).collect(),
+        distances: neighbors.iter().map(|neighbor| neighbor.distance).collect(),
+        scores: neighbors
+            .iter()
+            .map(|neighbor| score(metric, neighbor.distance))
+            .collect(),
+        payloads: if stored {
+            payloads.collect()
+        } else {
+            Vec::new()
+        },
+        exhausted: answer.exhausted,
+        partial: answer.partial,
+        certified: answer.certified,
+    }
+}
+
+fn params_message(params: &SearchParams) -> pb::SearchParams {
+    pb::SearchParams {
+        k: Some(params.k),
+        list_size: Some(params.list_size),
+        rerank_size: Some(params.rerank_size),
+        max_reads: params.max_reads,
+    }
+}
+
+fn usage(done: &Done) -> pb::Usage {
+    let mut sum = pb::Usage {
+        queue_micros: done.queued.as_micros() as u64,
+        ..Default::default()
+    };
+    let (mut preview_nanos, mut fullview_nanos) = (0, 0);
+    for Found { answer, .. } in &done.found {
+        let stats = &answer.stats;
+        sum.distances += u64::from(stats.distances);
+        sum.hops += u64::from(stats.hops);
+        sum.reranked += u64::from(stats.reranked);
+        sum.reads += u64::from(stats.reads);
+        sum.device_reads += u64::from(stats.device_reads);
+        sum.read_bytes += stats.read_bytes;
+        preview_nanos += stats.preview_nanos;
+        fullview_nanos += stats.fullview_nanos;
+    }
+    sum.preview_micros = preview_nanos / 1_000;
+    sum.fullview_micros = fullview_nanos / 1_000;
+    sum
+}
+
+/// What a client is told of a collection.
+pub fn collection(name: &str, index: &Index) -> pb::Collection {
+    let manifest = index.manifest();
+    let metric = match manifest.metric {
+        Metric::L2 => pb::Metric::L2,
+        Metric::InnerProduct => pb::Metric::InnerProduct,
+        Metric::Cosine => pb::Metric::Cosine,
+    };
+    let dtype = match manifest.element {
+        Element::F32 => pb::DType::F32,
+        Element::F16 => pb::DType::F16,
+        Element::U8 => pb::DType::U8,
+        Element::I8 => pb::DType::I8,
+    };
+    pb::Collection {
+        name: name.into(),
+        count: index.len(),
+        dim: manifest.dim,
+        metric: metric.into(),
+        dtype: dtype.into(),
+        bits: u32::from(manifest.bits),
+        max_degree: manifest.max_degree,
+        has_payload: manifest.payload,
+        io: index.io().to_string(),
+        resident_bytes: index.resident_bytes(),
+        digest: manifest.digest.clone(),
+    }
+}
+
+/// What a client is told of the limits.
+pub fn limits(limits: &Limits) -> pb::Limits {
+    pb::Limits {
+        max_k: limits.max_k,
+        max_list_size: limits.max_list_size,
+        max_batch_queries: limits.max_batch_queries,
+        max_batch_hits: limits.max_batch_hits,
+        max_request_bytes: limits.max_request_bytes as u64,
+        max_payload_bytes: limits.max_payload_bytes,
+        request_timeout_millis: limits.request_timeout_millis,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ pub(crate) struct BuildArgs {
     /// Effort of the build: candidates kept while the graph grows [default: 96, at least R]
     #[arg(long, value_name = "L")]
     list_size: Option<u32>,
-    /// Prune slack: larger keeps more long edges [default: 1.2]
+    /// Prune slack: larger keeps more long edges [default: 1.1]
     #[arg(long, value_name = "A")]
     alpha: Option<f32>,
     /// Prune shift, in units of distance [default: 0]

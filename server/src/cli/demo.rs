@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use foveal_datasets::recall::recall;
 use foveal_datasets::{Metric, Rows, VectorFile};
-use foveal_index::{
+use foveal_index::{ExactAsk, 
     BuildInput, BuildParams, BuildReport, Index, Job, Keys, Neighbor, SearchParams, Searcher, exact,
 };
 
@@ -178,7 +178,8 @@ fn measure(searcher: &mut Searcher, base: &VectorFile) -> anyhow::Result<Measure
         interrupt: Some(interrupt.flag()),
     };
     // One more than is compared, since each row finds itself as well.
-    let exact = exact::search(base, &queries, METRIC, K + 1, 0, job)?;
+    let ask = ExactAsk { metric: METRIC, k: K + 1, threads: 0 };
+    let exact = exact::search(base, &queries, &ask, job)?;
     bars.finish();
     let own: Vec<_> = exact
         .into_iter()

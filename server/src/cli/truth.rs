@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use foveal_datasets::{Metric, VectorFile};
-use foveal_index::{Job, MAX_K, exact};
+use foveal_index::{ExactAsk, Job, MAX_K, exact};
 
 use super::exit_code::{Outcome, must_not_exist};
 use super::interrupt::Interrupt;
@@ -64,7 +64,8 @@ pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
         interrupt: Some(interrupt.flag()),
     };
     let k = args.k as usize;
-    let found = exact::search(&base, &queries, args.metric, k, args.threads, job)?;
+    let ask = ExactAsk { metric: args.metric, k, threads: args.threads };
+    let found = exact::search(&base, &queries, &ask, job)?;
     bars.finish();
     truth_of(&found, k)?.write(&args.out)?;
 

@@ -104,12 +104,12 @@ impl Fullview {
         }
     }
 
-    /// Drops ids for which no read is left, each counted as one block; true if any was dropped.
-    fn cut_to_reads_left(&mut self, params: &SearchParams, stats: &QueryStats) -> bool {
-        let (Some(most), RowSource::Store(_)) = (params.max_reads, &self.source) else {
+    /// Drops the ids from the first one on for which no read is left; true if any was dropped.
+    fn cut_to_reads_left(&mut self, params: &SearchParams, stats: &mut QueryStats) -> bool {
+        let (Some(most), RowSource::Store(reader)) = (params.max_reads, &mut self.source) else {
             return false;
         };
-        let left = most.saturating_sub(stats.reads) as usize;
+        let left = reader.ask(&self.ids, most, stats);
         let cut = self.ids.len() > left;
         self.ids.truncate(left);
         cut

@@ -138,7 +138,7 @@ fn scan_chunk(
     } else {
         Vec::new()
     };
-    if let Some(zero) = inverse_norms.iter().position(|norm| *norm == 0.0) {
+    if let Some(zero) = rows.first_zero().filter(|_| cosine) {
         return Err(ExactError::ZeroVector { of: "base", row: first + zero });
     }
     let tile = (TILE_BYTES / (rows.dim() * rows.element().size())).max(1);

@@ -23,3 +23,6 @@ pub(crate) mod walk;
 pub(crate) fn entry_points_of(n: u32) -> u32 {
     n.min(256)
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,12 +42,14 @@ pub(super) fn mean(metric: Metric, rows: &Rows) -> Vec<f32> {
 /// Divides by the norm under cosine; returns the squared norm of what came.
 pub(super) fn to_search_space(metric: Metric, vector: &mut [f32]) -> f32 {
     let square = float::dot(vector, vector);
-    if metric == Metric::Cosine && square > 0.0 {
-        // Twice: a norm near the ends of f32's range loses digits in its square.
+    if metric == Metric::Cosine {
+        // Twice: a norm near the ends of f32's range loses digits in its square, or all of it.
         let largest = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-        vector.iter_mut().for_each(|x| *x /= largest);
-        let norm = float::dot(vector, vector).sqrt();
-        vector.iter_mut().for_each(|x| *x /= norm);
+        if largest > 0.0 {
+            vector.iter_mut().for_each(|x| *x /= largest);
+            let norm = float::dot(vector, vector).sqrt();
+            vector.iter_mut().for_each(|x| *x /= norm);
+        }
     }
     square
 }

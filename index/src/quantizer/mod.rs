@@ -184,3 +184,6 @@ fn last_line_bytes(dim: usize) -> usize {
     let rest = dim - (dim - 1) / NIBBLES_A_LINE * NIBBLES_A_LINE;
     rest.div_ceil(2)
 }
+
+#[cfg(test)]
+mod tests;

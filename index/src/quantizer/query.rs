@@ -20,7 +20,7 @@ pub(crate) struct PreparedQuery {
     planar: PlanarQuery,
     bytes: Vec<u8>,
     residual: Vec<f32>,
-    /// Squared norm of the rotated query.
+    /// Squared norm of the rotated query; for byte codes, of what the query's bytes leave of it.
     square: f32,
     /// What a step of the lanes is worth.
     step: f32,
@@ -136,8 +136,11 @@ impl PreparedQuery {
         };
         self.bytes.clear();
         self.bytes.resize(quantizer.stride, 0);
+        self.square = 0.0;
         for (byte, x) in self.bytes.iter_mut().zip(&self.residual) {
-            *byte = (x.round().clamp(low, high) - low) as u8;
+            let nearest = x.round().clamp(low, high);
+            *byte = (nearest - low) as u8;
+            self.square += (x - nearest) * (x - nearest);
         }
     }
 
@@ -249,10 +252,10 @@ impl QueryDistance for CodeDistance<'_> {
 
     /// What a code misses of its residual is the share `missed` of `|r|^2`; against a random rotation
     /// its product with the query has that times `|p|^2 / d` as variance. The lanes' rounding adds a
-    /// twelfth of a squared step a dimension.
+    /// twelfth of a squared step a dimension; where codes hold their rows that is all there is.
     fn error(&self, id: u32) -> f32 {
-        if self.quantizer.is_exact() {
-            return 0.0;
+        if self.quantizer.kind == Kind::Bytes {
+            return self.byte_error(id);
         }
         let record = &self.codes[id as usize * self.stride..][..self.stride];
         let square = match self.quantizer.kind {
@@ -264,5 +267,18 @@ impl QueryDistance for CodeDistance<'_> {
         let missed = self.query.square * self.quantizer.spec.missed / self.quantizer.dim as f32;
         let rounding = self.query.step * self.query.step / 12.0;
         2.0 * (square * (missed + rounding)).sqrt()
+    }
+}
+
+impl CodeDistance<'_> {
+    /// The bytes of a row are exact, those of a query only where it holds such bytes: what is left
+    /// of it meets the difference at a random angle.
+    fn byte_error(&self, id: u32) -> f32 {
+        if self.query.square == 0.0 {
+            return 0.0;
+        }
+        let mut distance = [0.0];
+        self.distances(&[id], &mut distance);
+        2.0 * (distance[0] * self.query.square / self.quantizer.dim as f32).sqrt()
     }
 }

@@ -1,0 +1,12 @@
+//! What a user of the engine relies on, over its public names alone.
+
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+mod answers;
+mod build;
+mod built;
+mod damage;
+mod media;
+mod reach;
+mod sameness;
+mod search;

@@ -1,0 +1,105 @@
+//! Full vectors come from memory, page cache, read calls or io_uring: the answers are the same.
+
+use foveal_datasets::{Element, ErrorKind, Metric};
+use foveal_index::stats::Stop;
+use foveal_index::{Answer, Batch, Index, Io, OpenOptions, SearchParams};
+
+use crate::built::{Built, answers, params, rows_and_queries};
+
+const MEDIA: [Io; 4] = [Io::Memory, Io::Mapped, Io::Pread, Io::Uring];
+
+#[test]
+fn every_medium_gives_the_same_neighbors() {
+    // Rows many a block, a few a block with a rest, and over several blocks.
+    for (element, dim, metrics) in [
+        (Element::F32, 30, &Metric::ALL[..]),
+        (Element::F16, 700, &[Metric::Cosine]),
+        (Element::F32, 1500, &[Metric::L2]),
+        (Element::I8, 5000, &[Metric::InnerProduct]),
+    ] {
+        for &metric in metrics {
+            let (rows, queries) = rows_and_queries(element, 200, 12, dim);
+            let built = Built::new(&rows, &params(metric, 4));
+            let ask = SearchParams::with_list_size(10, 50);
+            let neighbors = |answers: Vec<Answer>| {
+                answers.into_iter().map(|answer| answer.neighbors).collect::<Vec<_>>()
+            };
+            let wanted = neighbors(answers(&built.open(), &queries, &ask));
+            for io in MEDIA {
+                let index = built.open_io(io);
+                assert!(index.io() == io || (io == Io::Uring && index.io() == Io::Pread));
+                let found = answers(&index, &queries, &ask);
+                for answer in &found {
+                    let stats = answer.stats;
+                    assert_eq!(stats.device_reads > 0, io.is_device(), "{io}: {stats:?}");
+                    assert!(stats.reads > 0 && stats.read_bytes % 4096 == 0);
+                }
+                assert_eq!(neighbors(found), wanted, "{metric} {element} dim {dim} {io}");
+                let mut batched = vec![Vec::new(); 12];
+                let stop = Stop::default();
+                let batch = Batch { params: ask, in_flight: 5, rows: 0..12, stop };
+                index
+                    .searcher()
+                    .search_batch(&queries, &batch, &mut |i, answer| batched[i] = answer.neighbors)
+                    .unwrap();
+                assert_eq!(batched, wanted, "batch: {metric} {element} dim {dim} {io}");
+            }
+        }
+    }
+}
+
+#[test]
+fn codes_that_hold_the_rows_need_no_medium() {
+    let (rows, queries) = rows_and_queries(Element::U8, 200, 5, 40);
+    for metric in Metric::ALL {
+        let built = Built::new(&rows, &params(metric, 8));
+        for io in MEDIA {
+            let index = built.open_io(io);
+            assert_eq!((index.io(), index.full_store_cached_bytes().unwrap()), (Io::None, 0));
+            for answer in answers(&index, &queries, &SearchParams::new(5)) {
+                let stats = answer.stats;
+                assert_eq!((stats.reads, stats.device_reads, stats.read_bytes), (0, 0, 0));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_medium_that_does_not_fit_is_refused() {
+    let (rows, _) = rows_and_queries(Element::F32, 200, 0, 30);
+    let built = Built::new(&rows, &params(Metric::L2, 4));
+    let resident = built.open().resident_bytes();
+    let open = |io, spare: u64, cold| {
+        let options = OpenOptions { io, memory: Some(resident + spare), cold };
+        Index::open_with(&built.path, &options).map(|index| index.io())
+    };
+    let error = open(Io::Memory, 100, false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert!(error.to_string().contains("wanted at most 100"), "{error}");
+    assert_eq!(open(Io::Memory, 1 << 20, false).unwrap(), Io::Memory);
+    assert_eq!(open(Io::Auto, 1 << 20, false).unwrap(), Io::Mapped);
+    assert!(open(Io::Auto, 100, false).unwrap().is_device());
+    assert_eq!(open(Io::Memory, 1 << 20, true).unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(open(Io::Mapped, 1 << 20, true).unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(open(Io::None, 1 << 20, false).unwrap_err().kind(), ErrorKind::Usage);
+}
+
+#[test]
+fn searchers_of_one_index_work_side_by_side() {
+    let (rows, queries) = rows_and_queries(Element::F32, 400, 40, 30);
+    let built = Built::new(&rows, &params(Metric::L2, 4));
+    let ask = SearchParams::with_list_size(10, 40);
+    for io in MEDIA {
+        let index = built.open_io(io);
+        let wanted: Vec<_> =
+            answers(&index, &queries, &ask).into_iter().map(|answer| answer.neighbors).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let found = answers(&index.clone(), &queries, &ask).into_iter();
+                    assert!(found.map(|answer| answer.neighbors).eq(wanted.iter().cloned()));
+                });
+            }
+        });
+    }
+}

@@ -1,0 +1,109 @@
+//! The same input, seed and parameters give the same index: at any number of threads, on any CPU
+//! level, and from one run to the next.
+
+use std::process::Command;
+
+use foveal_datasets::{Element, Metric};
+use foveal_index::{BuildParams, SearchParams};
+
+use crate::built::{Built, answers, params, rows_and_queries};
+
+const DIGESTS: &str = "FOVEAL_TEST_PRINTS_DIGESTS";
+
+fn digest(element: Element, params: &BuildParams) -> String {
+    let (rows, _) = rows_and_queries(element, 600, 0, 43);
+    Built::new(&rows, params).report.manifest.digest
+}
+
+#[test]
+fn threads_do_not_matter() {
+    for (metric, element, bits) in [
+        (Metric::L2, Element::F32, 4),
+        (Metric::InnerProduct, Element::F16, 8),
+        (Metric::Cosine, Element::I8, 4),
+        (Metric::L2, Element::U8, 8),
+    ] {
+        let at = |threads| digest(element, &BuildParams { threads, ..params(metric, bits) });
+        let one = at(1);
+        assert_eq!(one, at(2), "{metric} {element}");
+        assert_eq!(one, at(3), "{metric} {element}");
+    }
+}
+
+#[test]
+fn memory_limits_do_not_matter() {
+    let plain = params(Metric::L2, 4);
+    let limited = BuildParams { memory: Some(1 << 30), ..plain.clone() };
+    assert_eq!(digest(Element::F32, &plain), digest(Element::F32, &limited));
+}
+
+#[test]
+fn seeds_and_parameters_matter() {
+    let plain = params(Metric::L2, 4);
+    let all = [
+        plain.clone(),
+        BuildParams { seed: 43, ..plain.clone() },
+        BuildParams { bits: 8, ..plain.clone() },
+        BuildParams { max_degree: 20, ..plain.clone() },
+        BuildParams { list_size: 33, ..plain.clone() },
+        BuildParams { alpha: 1.0, ..plain.clone() },
+        BuildParams { shift: 0.5, ..plain.clone() },
+        BuildParams { metric: Metric::Cosine, ..plain },
+    ];
+    let mut digests: Vec<String> = all.iter().map(|params| digest(Element::F32, params)).collect();
+    digests.sort();
+    digests.dedup();
+    assert_eq!(digests.len(), all.len());
+}
+
+/// A process picks its CPU level once, so this test runs itself again for each level.
+#[test]
+fn cpu_levels_do_not_matter() {
+    if std::env::var_os(DIGESTS).is_some() {
+        return print_digests();
+    }
+    let lines = |level: &str| {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "sameness::cpu_levels_do_not_matter", "--nocapture"])
+            .env("FOVEAL_CPU", level)
+            .env(DIGESTS, "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{level}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let start = text.find("DIGEST").unwrap();
+        let lines = text[start..].lines().filter(|line| line.starts_with("DIGEST"));
+        lines.map(str::to_owned).collect::<Vec<String>>()
+    };
+    let best = lines("avx512");
+    assert_eq!(best.len(), 6);
+    // A level that the CPU lacks falls back to its best one: then this compares less.
+    for level in ["avx2", "portable"] {
+        assert_eq!(lines(level), best, "{level}");
+    }
+}
+
+/// One line an index: its digest, and what a search in it returns and costs.
+fn print_digests() {
+    println!();
+    for element in Element::ALL {
+        for bits in [4, 8] {
+            // The paths of f16 are those of f32 once its rows are widened.
+            if element == Element::F16 && bits == 8 || element == Element::I8 && bits == 4 {
+                continue;
+            }
+            let metric = Metric::ALL[(element.size() + usize::from(bits) / 4) % 3];
+            let (rows, queries) = rows_and_queries(element, 350, 10, 77);
+            let built = Built::new(&rows, &params(metric, bits));
+            let found = answers(&built.open(), &queries, &SearchParams::with_list_size(5, 20));
+            let found: Vec<_> = found
+                .iter()
+                .map(|answer| {
+                    let keys: Vec<u64> = answer.neighbors.iter().map(|n| n.key).collect();
+                    (keys, answer.stats.distances, answer.stats.hops)
+                })
+                .collect();
+            println!("DIGEST {metric} {element} {bits} {} {found:?}", built.report.manifest.digest);
+        }
+    }
+}

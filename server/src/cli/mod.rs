@@ -45,6 +45,7 @@ mod truth;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -58,13 +59,8 @@ use terminal::{ColorChoice, Terminal};
 #[command(max_term_width = 100)]
 pub(crate) struct Cli {
     /// When to use colour; `auto` means on a terminal, unless NO_COLOR is set.
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value = "auto",
-        value_name = "WHEN"
-    )]
+    #[arg(long, global = true, value_enum, default_value = "auto", display_order = 1000)]
+    #[arg(value_name = "auto|always|never", hide_possible_values = true)]
     color: ColorChoice,
     #[command(subcommand)]
     verb: Verb,
@@ -102,7 +98,13 @@ pub(crate) fn main() -> ExitCode {
         .and_then(|matches| Cli::from_arg_matches(&matches))
     {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => {
+            if is_usage_error(&error) {
+                // Usage errors start like all others; nobody is left to be told of a failure.
+                let _ = write!(std::io::stderr(), "foveal: ");
+            }
+            error.exit()
+        }
     };
     start_log(&cli.verb);
     let terminal = Terminal::of_stdout(cli.color);
@@ -115,6 +117,12 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(exit_code::of(&error))
         }
     }
+}
+
+/// Whether the arguments are wrong, as opposed to a help text that was asked for or is due.
+fn is_usage_error(error: &clap::Error) -> bool {
+    let help = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    error.use_stderr() && error.kind() != help
 }
 
 fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<Outcome> {
@@ -135,11 +143,7 @@ fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<Outcome> {
 /// Log lines go to stderr; `FOVEAL_LOG` chooses them (`debug`, `foveal_server=trace`, ...).
 fn start_log(verb: &Verb) {
     // A server tells what it does; other verbs speak on stdout.
-    let default = if matches!(verb, Verb::Serve(_)) {
-        "info"
-    } else {
-        "warn"
-    };
+    let default = if matches!(verb, Verb::Serve(_)) { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("FOVEAL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let colored = std::io::stderr().is_terminal() && !terminal::no_color();
     tracing_subscriber::fmt()
@@ -164,27 +168,11 @@ mod tests {
             &["foveal", "build", "--no-such-flag"][..],
             &["foveal", "no-such-verb"],
             &["foveal", "search", "--index", "x", "--queries", "y"],
-            &[
-                "foveal",
-                "search",
-                "--index=x",
-                "--queries=y",
-                "--k=1",
-                "--min-recall=0.9",
-            ],
-            &[
-                "foveal",
-                "build",
-                "--base=a",
-                "--metric=l2",
-                "--out=b",
-                "--bits=3",
-            ],
+            &["foveal", "search", "--index=x", "--queries=y", "--k=1", "--min-recall=0.9"],
+            &["foveal", "build", "--base=a", "--metric=l2", "--out=b", "--bits=3"],
             &["foveal", "build", "--base=a", "--metric=l3", "--out=b"],
         ] {
-            let error = Cli::try_parse_from(line)
-                .err()
-                .expect("the line has a mistake");
+            let error = Cli::try_parse_from(line).err().expect("the line has a mistake");
             assert_eq!(error.exit_code(), 2, "{line:?}");
         }
     }
@@ -192,19 +180,10 @@ mod tests {
     #[test]
     fn every_verb_says_what_it_does() {
         for verb in Cli::command().get_subcommands() {
-            assert!(
-                verb.get_about().is_some(),
-                "{} has no help text",
-                verb.get_name()
-            );
+            assert!(verb.get_about().is_some(), "{} has no help text", verb.get_name());
             for argument in verb.get_arguments() {
                 let named = argument.get_help().is_some();
-                assert!(
-                    named,
-                    "{} {} has no help text",
-                    verb.get_name(),
-                    argument.get_id()
-                );
+                assert!(named, "{} {} has no help text", verb.get_name(), argument.get_id());
             }
         }
     }

@@ -59,10 +59,7 @@ pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
     let interrupt = Interrupt::catch()?;
     let bars = Bars::start();
     let show = |progress| bars.show(progress);
-    let job = Job {
-        progress: Some(&show),
-        interrupt: Some(interrupt.flag()),
-    };
+    let job = Job { progress: Some(&show), interrupt: Some(interrupt.flag()) };
     let k = args.k as usize;
     let ask = ExactAsk { metric: args.metric, k, threads: args.threads };
     let found = exact::search(&base, &queries, &ask, job)?;
@@ -71,12 +68,8 @@ pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
 
     let asked = counted(queries.len() as u64, "query", "queries");
     let rows = grouped(base.len() as u64);
-    let (out, taken) = (
-        shell_words::quoted(&args.out),
-        seconds(started.elapsed().as_secs_f64()),
-    );
-    Output::stdout().print(&format!(
-        "{out}: the {k} nearest of {rows} rows for {asked}, {taken}\n"
-    ))?;
+    let (out, taken) = (shell_words::quoted(&args.out), seconds(started.elapsed().as_secs_f64()));
+    Output::stdout()
+        .print(&format!("{out}: the {k} nearest of {rows} rows for {asked}, {taken}\n"))?;
     Ok(Outcome::Done)
 }

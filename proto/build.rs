@@ -22,8 +22,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
 
     // Vectors are borrowed from the buffer that received them.
-    tonic_prost_build::configure()
-        .bytes(".foveal.v1.Raw.values")
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".foveal.v1.Raw.values").compile_fds(descriptors)?;
     Ok(())
 }

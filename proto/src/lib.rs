@@ -2,11 +2,7 @@
 //! `foveal/v1/*.proto`, which are the reference of the API. No logic.
 
 /// Package `foveal.v1`.
-#[allow(
-    missing_docs,
-    clippy::all,
-    reason = "generated; documented in the .proto files"
-)]
+#[allow(missing_docs, clippy::all, reason = "generated; documented in the .proto files")]
 pub mod v1 {
     tonic::include_proto!("foveal.v1");
 }

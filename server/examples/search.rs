@@ -56,19 +56,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let channel = channel.with_context(|| format!("no server answers at {}", args.addr))?;
 
     let mut collections = CollectionServiceClient::new(channel.clone());
-    let list = collections
-        .list(pb::ListCollectionsRequest {})
-        .await?
-        .into_inner()
-        .collections;
+    let list = collections.list(pb::ListCollectionsRequest {}).await?.into_inner().collections;
     for collection in &list {
-        let pb::Collection {
-            name, count, dim, ..
-        } = collection;
-        println!(
-            "{name}: {count} vectors of {dim} dimensions, {:?}",
-            collection.metric()
-        );
+        let pb::Collection { name, count, dim, .. } = collection;
+        println!("{name}: {count} vectors of {dim} dimensions, {:?}", collection.metric());
     }
 
     let Some(collection) = args.collection.or_else(|| Some(list.first()?.name.clone())) else {
@@ -78,16 +69,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
         collection,
         vector: Some(vector),
         // Everything unset takes the server's default; the response tells what was chosen.
-        params: Some(pb::SearchParams {
-            k: Some(args.k),
-            ..Default::default()
-        }),
+        params: Some(pb::SearchParams { k: Some(args.k), ..Default::default() }),
         with_payload: true,
     };
-    let response = SearchServiceClient::new(channel)
-        .search(request)
-        .await?
-        .into_inner();
+    let response = SearchServiceClient::new(channel).search(request).await?.into_inner();
     show(&response);
     Ok(())
 }
@@ -96,12 +81,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
 fn read_query(args: &Args) -> anyhow::Result<pb::Vector> {
     let file = VectorFile::open(&args.queries)?;
     if args.row >= file.len() {
-        bail!(
-            "{}: --row {} of {} rows",
-            args.queries.display(),
-            args.row,
-            file.len()
-        );
+        bail!("{}: --row {} of {} rows", args.queries.display(), args.row, file.len());
     }
     let rows = file.read(args.row..args.row + 1)?;
     let dtype = match rows.element() {
@@ -110,23 +90,15 @@ fn read_query(args: &Args) -> anyhow::Result<pb::Vector> {
         Element::U8 => pb::DType::U8,
         Element::I8 => pb::DType::I8,
     };
-    let raw = pb::Raw {
-        dtype: dtype.into(),
-        values: rows.values().bytes().to_vec().into(),
-    };
-    Ok(pb::Vector {
-        data: Some(pb::vector::Data::Raw(raw)),
-    })
+    let raw = pb::Raw { dtype: dtype.into(), values: rows.values().bytes().to_vec().into() };
+    Ok(pb::Vector { data: Some(pb::vector::Data::Raw(raw)) })
 }
 
 fn show(response: &pb::SearchResponse) {
     println!("\nrank         key     distance  payload");
     for (rank, hit) in (1..).zip(&response.hits) {
         let payload = hit.payload.as_deref().unwrap_or("-");
-        println!(
-            "{rank:>4}  {:>10}  {:>11.5}  {payload}",
-            hit.key, hit.distance
-        );
+        println!("{rank:>4}  {:>10}  {:>11.5}  {payload}", hit.key, hit.distance);
     }
     let params = response.params.unwrap_or_default();
     let usage = response.usage.unwrap_or_default();

@@ -186,11 +186,7 @@ impl ConfigError {
 }
 
 fn value_error(key: &str, found: impl ToString, wanted: &str) -> ConfigError {
-    ConfigError::Value {
-        key: key.into(),
-        found: found.to_string(),
-        wanted: wanted.into(),
-    }
+    ConfigError::Value { key: key.into(), found: found.to_string(), wanted: wanted.into() }
 }
 
 impl Config {
@@ -208,15 +204,9 @@ impl Config {
     ) -> Result<Config, ConfigError> {
         let mut merged = Table::new();
         if let Some(path) = file {
-            merge(
-                &mut merged,
-                checked(file_table(path)?, &path.display().to_string())?,
-            );
+            merge(&mut merged, checked(file_table(path)?, &path.display().to_string())?);
         }
-        merge(
-            &mut merged,
-            checked(variable_table(variables)?, "environment")?,
-        );
+        merge(&mut merged, checked(variable_table(variables)?, "environment")?);
         merge(&mut merged, checked(flags, "flags")?);
 
         let config = understood(merged, "configuration")?;
@@ -235,11 +225,7 @@ impl Config {
             return Err(value_error("listen", self.listen, wanted));
         }
         if self.threads > 1_024 {
-            return Err(value_error(
-                "threads",
-                self.threads,
-                "0 (every core) to 1024",
-            ));
+            return Err(value_error("threads", self.threads, "0 (every core) to 1024"));
         }
         if matches!(self.io, Io::Mapped | Io::None) {
             let wanted = "auto, memory, pread or uring: a server never maps full vectors, \
@@ -247,15 +233,9 @@ impl Config {
             return Err(value_error("io", self.io, wanted));
         }
         if self.collections.is_empty() {
-            return Err(value_error(
-                "collections",
-                "empty",
-                "at least one --index NAME=DIR",
-            ));
+            return Err(value_error("collections", "empty", "at least one --index NAME=DIR"));
         }
-        self.collections
-            .keys()
-            .try_for_each(|name| check_name(name))?;
+        self.collections.keys().try_for_each(|name| check_name(name))?;
         self.limits.check()?;
         self.transport.check()
     }
@@ -265,42 +245,18 @@ impl Limits {
     fn check(&self) -> Result<(), ConfigError> {
         for (key, found, high) in [
             ("limits.max_k", u64::from(self.max_k), u64::from(MAX_K)),
-            (
-                "limits.max_list_size",
-                u64::from(self.max_list_size),
-                u64::from(MAX_LIST_SIZE),
-            ),
+            ("limits.max_list_size", u64::from(self.max_list_size), u64::from(MAX_LIST_SIZE)),
             (
                 "limits.max_batch_queries",
                 u64::from(self.max_batch_queries),
                 u64::from(MAX_BATCH_QUERIES),
             ),
             ("limits.max_batch_hits", self.max_batch_hits, 16 * MIB),
-            (
-                "limits.max_request_bytes",
-                self.max_request_bytes as u64,
-                16 * MIB,
-            ),
-            (
-                "limits.max_payload_bytes",
-                self.max_payload_bytes,
-                256 * MIB,
-            ),
-            (
-                "limits.max_pending_requests",
-                self.max_pending_requests as u64,
-                1 << 20,
-            ),
-            (
-                "limits.max_pending_bytes",
-                self.max_pending_bytes as u64,
-                1 << 40,
-            ),
-            (
-                "limits.request_timeout_millis",
-                self.request_timeout_millis,
-                3_600_000,
-            ),
+            ("limits.max_request_bytes", self.max_request_bytes as u64, 16 * MIB),
+            ("limits.max_payload_bytes", self.max_payload_bytes, 256 * MIB),
+            ("limits.max_pending_requests", self.max_pending_requests as u64, 1 << 20),
+            ("limits.max_pending_bytes", self.max_pending_bytes as u64, 1 << 40),
+            ("limits.request_timeout_millis", self.request_timeout_millis, 3_600_000),
         ] {
             in_range(key, found, high)?;
         }
@@ -318,26 +274,14 @@ impl Transport {
                 u64::from(u16::MAX),
             ),
             ("transport.keepalive_seconds", self.keepalive_seconds, YEAR),
-            (
-                "transport.keepalive_timeout_seconds",
-                self.keepalive_timeout_seconds,
-                YEAR,
-            ),
-            (
-                "transport.max_connection_age_seconds",
-                self.max_connection_age_seconds,
-                YEAR,
-            ),
+            ("transport.keepalive_timeout_seconds", self.keepalive_timeout_seconds, YEAR),
+            ("transport.max_connection_age_seconds", self.max_connection_age_seconds, YEAR),
             (
                 "transport.max_connection_age_grace_seconds",
                 self.max_connection_age_grace_seconds,
                 YEAR,
             ),
-            (
-                "transport.max_header_list_bytes",
-                u64::from(self.max_header_list_bytes),
-                MIB,
-            ),
+            ("transport.max_header_list_bytes", u64::from(self.max_header_list_bytes), MIB),
             (
                 "transport.max_pending_reset_streams",
                 self.max_pending_reset_streams as u64,
@@ -371,11 +315,7 @@ pub fn check_name(name: &str) -> Result<(), ConfigError> {
         return Ok(());
     }
     let wanted = "1 to 63 of a-z 0-9 . _ - beginning with a letter or digit";
-    Err(value_error(
-        "name of a collection",
-        format!("{name:?}"),
-        wanted,
-    ))
+    Err(value_error("name of a collection", format!("{name:?}"), wanted))
 }
 
 /// The name and directory in `NAME=DIR`.
@@ -394,16 +334,11 @@ pub fn parse_collection(text: &str) -> Result<(String, PathBuf), ConfigError> {
 
 /// The file as a table; directories in it are relative to its own.
 fn file_table(path: &Path) -> Result<Table, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.into(),
-        source,
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.into(), source })?;
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
         let what = error.to_string();
-        ConfigError::Source {
-            origin: path.display().to_string(),
-            what: one_line(&what),
-        }
+        ConfigError::Source { origin: path.display().to_string(), what: one_line(&what) }
     })?;
     if let (Some(parent), Some(Value::Table(collections))) =
         (path.parent(), table.get_mut("collections"))
@@ -433,15 +368,10 @@ fn variable_table(
                 table.insert(key, value);
             }
             Some((outer, inner)) => {
-                let entry = table
-                    .entry(outer)
-                    .or_insert_with(|| Value::Table(Table::new()));
+                let entry = table.entry(outer).or_insert_with(|| Value::Table(Table::new()));
                 let Value::Table(entry) = entry else {
                     let what = format!("{name} is set beside a variable that it is part of");
-                    return Err(ConfigError::Source {
-                        origin: "environment".into(),
-                        what,
-                    });
+                    return Err(ConfigError::Source { origin: "environment".into(), what });
                 };
                 entry.insert(inner.into(), value);
             }
@@ -477,27 +407,18 @@ fn checked(table: Table, origin: &str) -> Result<Table, ConfigError> {
 }
 
 fn understood(table: Table, origin: &str) -> Result<Config, ConfigError> {
-    table
-        .try_into()
-        .map_err(|error: toml::de::Error| ConfigError::Source {
-            origin: origin.into(),
-            what: one_line(&error.to_string()),
-        })
+    table.try_into().map_err(|error: toml::de::Error| ConfigError::Source {
+        origin: origin.into(),
+        what: one_line(&error.to_string()),
+    })
 }
 
 fn one_line(text: &str) -> String {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join("; ")
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 #[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "a number of bytes or an amount such as \"2GiB\""
-)]
+#[serde(untagged, expecting = "a number of bytes or an amount such as \"2GiB\"")]
 enum Amount {
     Bytes(u64),
     Text(String),
@@ -506,16 +427,12 @@ enum Amount {
 fn memory<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     match Amount::deserialize(from)? {
         Amount::Bytes(bytes) => Ok(Some(bytes)),
-        Amount::Text(text) => size::parse(&text)
-            .map(Some)
-            .map_err(serde::de::Error::custom),
+        Amount::Text(text) => size::parse(&text).map(Some).map_err(serde::de::Error::custom),
     }
 }
 
 fn io<'de, D: Deserializer<'de>>(from: D) -> Result<Io, D::Error> {
-    String::deserialize(from)?
-        .parse()
-        .map_err(serde::de::Error::custom)
+    String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
@@ -527,9 +444,7 @@ mod tests {
     }
 
     fn variables(list: &[(&str, &str)]) -> Vec<(String, String)> {
-        list.iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect()
+        list.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
     }
 
     const ONE: &str = "collections.wiki = \"/data/wiki\"";
@@ -552,10 +467,7 @@ mod tests {
         let config = Config::load(Some(&path), environment, flags("threads = 3")).unwrap();
         assert_eq!(config.threads, 3);
         assert_eq!((config.memory, config.io), (Some(2 << 30), Io::Pread));
-        assert_eq!(
-            (config.limits.max_k, config.limits.max_batch_queries),
-            (11, 20)
-        );
+        assert_eq!((config.limits.max_k, config.limits.max_batch_queries), (11, 20));
         assert_eq!(config.collections["wiki"], dir.path().join("wiki.index"));
         assert_eq!(config.collections["news"], Path::new("/elsewhere"));
         assert_eq!(config.transport, Transport::default());
@@ -569,24 +481,14 @@ mod tests {
         let error = Config::load(Some(&path), [], flags(ONE)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage);
         let text = error.to_string();
-        assert!(
-            text.contains("foveal.toml") && text.contains("max_kk"),
-            "{text}"
-        );
+        assert!(text.contains("foveal.toml") && text.contains("max_kk"), "{text}");
         assert!(!text.contains('\n'), "{text}");
 
         let environment = variables(&[("FOVEAL_SERVE_LISTN", "127.0.0.1:1")]);
-        let text = Config::load(None, environment, flags(ONE))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            text.contains("environment") && text.contains("listn"),
-            "{text}"
-        );
+        let text = Config::load(None, environment, flags(ONE)).unwrap_err().to_string();
+        assert!(text.contains("environment") && text.contains("listn"), "{text}");
 
-        let text = Config::load(None, [], flags("thread = 1"))
-            .unwrap_err()
-            .to_string();
+        let text = Config::load(None, [], flags("thread = 1")).unwrap_err().to_string();
         assert!(text.contains("flags") && text.contains("thread"), "{text}");
     }
 
@@ -618,14 +520,8 @@ mod tests {
         for (text, key) in [
             ("limits.max_k = 0", "limits.max_k"),
             ("limits.max_k = 16385", "limits.max_k"),
-            (
-                "limits.max_batch_queries = 4097",
-                "limits.max_batch_queries",
-            ),
-            (
-                "limits.max_pending_requests = 0",
-                "limits.max_pending_requests",
-            ),
+            ("limits.max_batch_queries = 4097", "limits.max_batch_queries"),
+            ("limits.max_pending_requests = 0", "limits.max_pending_requests"),
             ("transport.drain_seconds = 0", "transport.drain_seconds"),
             ("threads = 9999", "threads"),
             ("io = \"mapped\"", "io"),
@@ -650,16 +546,12 @@ mod tests {
             assert!(check_name(name).is_ok(), "{name}");
         }
         let too_long = "a".repeat(64);
-        for name in [
-            "", "A", "-a", ".a", "..", "_a", "a/b", "a\\b", "a\0", "a b", "é", &too_long,
-        ] {
+        for name in ["", "A", "-a", ".a", "..", "_a", "a/b", "a\\b", "a\0", "a b", "é", &too_long]
+        {
             assert!(check_name(name).is_err(), "{name:?}");
         }
         let (name, path) = parse_collection("wiki=/data/a=b").unwrap();
-        assert_eq!(
-            (name.as_str(), path.as_path()),
-            ("wiki", Path::new("/data/a=b"))
-        );
+        assert_eq!((name.as_str(), path.as_path()), ("wiki", Path::new("/data/a=b")));
         for text in ["wiki", "=dir", "wiki=", "../x=dir", "Wiki=dir"] {
             assert!(parse_collection(text).is_err(), "{text}");
         }

@@ -55,10 +55,7 @@ fn at_most(field: &str, found: u32, limit: u32) -> Result<(), Status> {
     if found <= limit {
         return Ok(());
     }
-    Err(invalid(
-        field,
-        &format!("is {found}; wanted at most {limit}"),
-    ))
+    Err(invalid(field, &format!("is {found}; wanted at most {limit}")))
 }
 
 /// What a query must be like for a collection to be searched with it.
@@ -76,11 +73,7 @@ impl Expected {
     /// What `index` expects.
     pub fn by(index: &Index) -> Expected {
         let manifest = index.manifest();
-        Expected {
-            dim: index.dim(),
-            metric: manifest.metric,
-            element: manifest.element,
-        }
+        Expected { dim: index.dim(), metric: manifest.metric, element: manifest.element }
     }
 
     /// What is wrong with `row`, or nothing.
@@ -92,9 +85,7 @@ impl Expected {
                 Row::U8(_) | Row::I8(_) => None,
             };
             let position = position.unwrap_or_default();
-            return Some(format!(
-                "value {position} is NaN or infinite; wanted finite numbers"
-            ));
+            return Some(format!("value {position} is NaN or infinite; wanted finite numbers"));
         }
         if self.metric == Metric::Cosine && row.is_zero() {
             return Some("is zero, which has no direction; wanted another for cosine".into());
@@ -167,10 +158,7 @@ pub fn queries(
         return Err(invalid("queries", "has no vectors"));
     }
     if count > most {
-        return Err(invalid(
-            "queries",
-            &format!("has {count} vectors; wanted at most {most}"),
-        ));
+        return Err(invalid("queries", &format!("has {count} vectors; wanted at most {most}")));
     }
     let hits = count as u64 * u64::from(k);
     if hits > limits.max_batch_hits {
@@ -209,22 +197,12 @@ fn raw_values(raw: &pb::Raw, field: &str) -> Result<Values, Status> {
         return Err(invalid(&format!("{field}.raw.values"), &what));
     }
     Ok(match element {
-        Element::F32 => Values::F32(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b))
-                .collect(),
-        ),
-        Element::F16 => Values::F16(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| f16::from_le_bytes(*b))
-                .collect(),
-        ),
+        Element::F32 => {
+            Values::F32(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+        }
+        Element::F16 => {
+            Values::F16(bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b)).collect())
+        }
         Element::U8 => Values::U8(bytes.to_vec()),
         Element::I8 => Values::I8(bytes.iter().map(|b| b.cast_signed()).collect()),
     })
@@ -242,10 +220,8 @@ pub fn score(metric: Metric, distance: f32) -> f32 {
 /// The response to a search for one query.
 pub fn search_response(done: Done, params: &SearchParams, metric: Metric) -> pb::SearchResponse {
     let usage = usage(&done);
-    let mut response = pb::SearchResponse {
-        params: Some(params_message(params)),
-        ..Default::default()
-    };
+    let mut response =
+        pb::SearchResponse { params: Some(params_message(params)), ..Default::default() };
     response.usage = Some(usage);
     let Some(Found { answer, payloads }) = done.found.into_iter().next() else {
         return response;
@@ -271,16 +247,8 @@ pub fn batch_response(
     metric: Metric,
 ) -> pb::SearchBatchResponse {
     let usage = usage(&done);
-    let results = done
-        .found
-        .into_iter()
-        .map(|found| batch_hits(found, metric))
-        .collect();
-    pb::SearchBatchResponse {
-        results,
-        params: Some(params_message(params)),
-        usage: Some(usage),
-    }
+    let results = done.found.into_iter().map(|found| batch_hits(found, metric)).collect();
+    pb::SearchBatchResponse { results, params: Some(params_message(params)), usage: Some(usage) }
 }
 
 fn batch_hits(found: Found, metric: Metric) -> pb::BatchHits {
@@ -292,15 +260,8 @@ fn batch_hits(found: Found, metric: Metric) -> pb::BatchHits {
     pb::BatchHits {
         keys: neighbors.iter().map(|neighbor| neighbor.key).collect(),
         distances: neighbors.iter().map(|neighbor| neighbor.distance).collect(),
-        scores: neighbors
-            .iter()
-            .map(|neighbor| score(metric, neighbor.distance))
-            .collect(),
-        payloads: if stored {
-            payloads.collect()
-        } else {
-            Vec::new()
-        },
+        scores: neighbors.iter().map(|neighbor| score(metric, neighbor.distance)).collect(),
+        payloads: if stored { payloads.collect() } else { Vec::new() },
         exhausted: answer.exhausted,
         partial: answer.partial,
         certified: answer.certified,
@@ -317,10 +278,7 @@ fn params_message(params: &SearchParams) -> pb::SearchParams {
 }
 
 fn usage(done: &Done) -> pb::Usage {
-    let mut sum = pb::Usage {
-        queue_micros: done.queued.as_micros() as u64,
-        ..Default::default()
-    };
+    let mut sum = pb::Usage { queue_micros: done.queued.as_micros() as u64, ..Default::default() };
     let (mut preview_nanos, mut fullview_nanos) = (0, 0);
     for Found { answer, .. } in &done.found {
         let stats = &answer.stats;

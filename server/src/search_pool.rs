@@ -127,20 +127,12 @@ impl SearchPool {
     /// The operating system has no thread left.
     pub fn start(limits: PoolLimits) -> std::io::Result<SearchPool> {
         let queue = Arc::new(Queue::default());
-        let mut pool = SearchPool {
-            queue,
-            limits,
-            load: Arc::new(Load::default()),
-            workers: Vec::new(),
-        };
+        let mut pool =
+            SearchPool { queue, limits, load: Arc::new(Load::default()), workers: Vec::new() };
         for number in 0..limits.threads.max(1) {
             let queue = Arc::clone(&pool.queue);
             let name = format!("search-{number}");
-            pool.workers.push(
-                std::thread::Builder::new()
-                    .name(name)
-                    .spawn(move || work(&queue))?,
-            );
+            pool.workers.push(std::thread::Builder::new().name(name).spawn(move || work(&queue))?);
         }
         Ok(pool)
     }
@@ -162,10 +154,7 @@ impl SearchPool {
     pub async fn run(&self, task: Task) -> Result<Done, PoolError> {
         let deadline = tokio::time::Instant::from_std(task.deadline);
         let (flight, reply) = self.admit(task)?;
-        let _abandon = Abandon {
-            queue: &self.queue,
-            flight,
-        };
+        let _abandon = Abandon { queue: &self.queue, flight };
         match tokio::time::timeout_at(deadline, reply).await {
             Ok(Ok(result)) => result,
             // The flight went down with the queue.
@@ -187,10 +176,7 @@ impl SearchPool {
         }
         let (sender, reply) = oneshot::channel();
         let flight = Arc::new(Flight::new(task, sender, &self.load));
-        waiting.entries.push_back(Entry {
-            flight: Arc::clone(&flight),
-            next: 0,
-        });
+        waiting.entries.push_back(Entry { flight: Arc::clone(&flight), next: 0 });
         drop(waiting);
         if flight.task.parts == 1 {
             self.queue.arrived.notify_one();
@@ -262,17 +248,11 @@ impl Queue {
             if let Some(Entry { flight, next }) = waiting.entries.pop_front() {
                 if next + 1 < flight.task.parts && !flight.cancelled.load(Ordering::Relaxed) {
                     let flight = Arc::clone(&flight);
-                    waiting.entries.push_back(Entry {
-                        flight,
-                        next: next + 1,
-                    });
+                    waiting.entries.push_back(Entry { flight, next: next + 1 });
                 }
                 return Some((flight, next));
             }
-            waiting = self
-                .arrived
-                .wait(waiting)
-                .unwrap_or_else(PoisonError::into_inner);
+            waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -314,11 +294,7 @@ impl Flight {
             arrived: Instant::now(),
             queued: OnceLock::new(),
             cancelled: AtomicBool::new(false),
-            landed: Mutex::new(Landed {
-                parts,
-                missing: task.parts,
-                reply: Some(reply),
-            }),
+            landed: Mutex::new(Landed { parts, missing: task.parts, reply: Some(reply) }),
             load: Arc::clone(load),
             task,
         }
@@ -326,10 +302,7 @@ impl Flight {
 
     fn run_part(&self, part: usize, searchers: &mut Searchers) {
         self.queued.get_or_init(|| self.arrived.elapsed());
-        let stop = Stop {
-            deadline: Some(self.task.deadline),
-            cancelled: Some(&self.cancelled),
-        };
+        let stop = Stop { deadline: Some(self.task.deadline), cancelled: Some(&self.cancelled) };
         if let Some(why) = stop.now() {
             return self.fail(PoolError::Stopped(why));
         }
@@ -354,10 +327,7 @@ impl Flight {
         if landed.missing > 0 {
             return;
         }
-        let found = std::mem::take(&mut landed.parts)
-            .into_iter()
-            .flatten()
-            .collect();
+        let found = std::mem::take(&mut landed.parts).into_iter().flatten().collect();
         if let Some(reply) = landed.reply.take() {
             let queued = self.queued.get().copied().unwrap_or_default();
             // The receiver may have left at its deadline.
@@ -378,9 +348,7 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         self.load.tasks.fetch_sub(1, Ordering::Relaxed);
-        self.load
-            .bytes
-            .fetch_sub(self.task.bytes, Ordering::Relaxed);
+        self.load.bytes.fetch_sub(self.task.bytes, Ordering::Relaxed);
     }
 }
 

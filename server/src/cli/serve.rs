@@ -75,26 +75,14 @@ impl ServeArgs {
                 table.insert(key.into(), value);
             }
         };
-        set(
-            "listen",
-            self.listen
-                .map(|address| Value::String(address.to_string())),
-        );
-        let threads = self
-            .threads
-            .map(|threads| i64::try_from(threads).unwrap_or(i64::MAX));
+        set("listen", self.listen.map(|address| Value::String(address.to_string())));
+        let threads = self.threads.map(|threads| i64::try_from(threads).unwrap_or(i64::MAX));
         set("threads", threads.map(Value::Integer));
-        set(
-            "memory",
-            self.memory.map(|bytes| Value::String(bytes.to_string())),
-        );
+        set("memory", self.memory.map(|bytes| Value::String(bytes.to_string())));
         set("io", self.io.map(|io| Value::String(io.to_string())));
         set("insecure", self.insecure.then_some(Value::Boolean(true)));
         let collections = self.collections()?;
-        set(
-            "collections",
-            (!collections.is_empty()).then_some(Value::Table(collections)),
-        );
+        set("collections", (!collections.is_empty()).then_some(Value::Table(collections)));
         Ok(table)
     }
 
@@ -106,13 +94,8 @@ impl ServeArgs {
                 found: format!("{name}={}", dir.display()),
                 wanted: wanted.into(),
             };
-            let text = dir
-                .to_str()
-                .ok_or_else(|| refused("a directory named in UTF-8"))?;
-            if collections
-                .insert(name.clone(), Value::String(text.into()))
-                .is_some()
-            {
+            let text = dir.to_str().ok_or_else(|| refused("a directory named in UTF-8"))?;
+            if collections.insert(name.clone(), Value::String(text.into())).is_some() {
                 return Err(refused("another name, for this one is given twice"));
             }
         }
@@ -135,18 +118,12 @@ fn runtime() -> Result<Runtime, ServeError> {
         .thread_name("serve")
         .enable_all()
         .build()
-        .map_err(|source| ServeError::System {
-            what: "threads that serve",
-            source,
-        })
+        .map_err(|source| ServeError::System { what: "threads that serve", source })
 }
 
 /// Receives once for each SIGINT or SIGTERM.
 fn stop_signals() -> Result<mpsc::Receiver<()>, ServeError> {
-    let refused = |source| ServeError::System {
-        what: "signals",
-        source,
-    };
+    let refused = |source| ServeError::System { what: "signals", source };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(refused)?;
     let (sender, receiver) = mpsc::channel(2);
@@ -200,14 +177,8 @@ mod tests {
         assert_eq!(config.listen.port(), 0);
         assert_eq!(config.collections["a"], PathBuf::from("/x"));
         assert_eq!(config.collections["b"], PathBuf::from("/y=z"));
-        assert_eq!(
-            (config.threads, config.memory, config.io),
-            (3, Some(2 << 30), Io::Pread)
-        );
-        assert_eq!(
-            load("--index a=/x").unwrap().listen,
-            Config::default().listen
-        );
+        assert_eq!((config.threads, config.memory, config.io), (3, Some(2 << 30), Io::Pread));
+        assert_eq!(load("--index a=/x").unwrap().listen, Config::default().listen);
     }
 
     #[test]

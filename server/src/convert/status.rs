@@ -46,11 +46,7 @@ pub fn no_collection(field: &str, name: &str) -> Status {
     let what = "the server has no collection of this name; CollectionService.List tells all";
     let mut details = details("COLLECTION_NOT_FOUND");
     details.set_resource_info("foveal.v1.Collection", name, "", what);
-    Status::with_error_details(
-        Code::NotFound,
-        format!("collection {name}: {what}"),
-        details,
-    )
+    Status::with_error_details(Code::NotFound, format!("collection {name}: {what}"), details)
 }
 
 /// What a client is told of a search in `collection` that has no result. Names of files stay in
@@ -90,11 +86,7 @@ fn engine_status(error: &SearchError, collection: &str) -> Status {
         _ => {}
     }
     let (code, reason, what) = match error.kind() {
-        ErrorKind::Usage => (
-            Code::InvalidArgument,
-            "INVALID_REQUEST",
-            "refused the request",
-        ),
+        ErrorKind::Usage => (Code::InvalidArgument, "INVALID_REQUEST", "refused the request"),
         ErrorKind::BadData | ErrorKind::NoInput => {
             (Code::DataLoss, "COLLECTION_DAMAGED", "is damaged on disk")
         }

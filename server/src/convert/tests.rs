@@ -10,11 +10,7 @@ use crate::search_pool::{PartError, PoolError};
 const DIM: usize = 3;
 
 fn expected(metric: Metric, element: Element) -> Expected {
-    Expected {
-        dim: DIM,
-        metric,
-        element,
-    }
+    Expected { dim: DIM, metric, element }
 }
 
 fn l2() -> Expected {
@@ -22,39 +18,22 @@ fn l2() -> Expected {
 }
 
 fn floats(values: &[f32]) -> Option<pb::Vector> {
-    let packed = pb::PackedFloat {
-        values: values.to_vec(),
-    };
-    Some(pb::Vector {
-        data: Some(pb::vector::Data::F32(packed)),
-    })
+    let packed = pb::PackedFloat { values: values.to_vec() };
+    Some(pb::Vector { data: Some(pb::vector::Data::F32(packed)) })
 }
 
 fn raw(dtype: pb::DType, bytes: &[u8]) -> Option<pb::Vector> {
-    let raw = pb::Raw {
-        dtype: dtype.into(),
-        values: bytes.to_vec().into(),
-    };
-    Some(pb::Vector {
-        data: Some(pb::vector::Data::Raw(raw)),
-    })
+    let raw = pb::Raw { dtype: dtype.into(), values: bytes.to_vec().into() };
+    Some(pb::Vector { data: Some(pb::vector::Data::Raw(raw)) })
 }
 
 fn many(dim: u32, values: &[f32]) -> Option<pb::Vectors> {
-    let packed = pb::PackedFloat {
-        values: values.to_vec(),
-    };
-    Some(pb::Vectors {
-        dim,
-        data: Some(pb::vectors::Data::F32(packed)),
-    })
+    let packed = pb::PackedFloat { values: values.to_vec() };
+    Some(pb::Vectors { dim, data: Some(pb::vectors::Data::F32(packed)) })
 }
 
 fn params(k: u32) -> pb::SearchParams {
-    pb::SearchParams {
-        k: Some(k),
-        ..Default::default()
-    }
+    pb::SearchParams { k: Some(k), ..Default::default() }
 }
 
 #[track_caller]
@@ -62,57 +41,29 @@ fn assert_invalid<T: std::fmt::Debug>(result: Result<T, Status>, field: &str) {
     let status = result.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     let request = status.get_details_bad_request().unwrap();
-    let fields: Vec<_> = request
-        .field_violations
-        .iter()
-        .map(|v| v.field.as_str())
-        .collect();
+    let fields: Vec<_> = request.field_violations.iter().map(|v| v.field.as_str()).collect();
     assert_eq!(fields, [field], "{status}");
     let info = status.get_details_error_info().unwrap();
-    assert_eq!(
-        (info.reason.as_str(), info.domain.as_str()),
-        ("INVALID_REQUEST", "foveal")
-    );
+    assert_eq!((info.reason.as_str(), info.domain.as_str()), ("INVALID_REQUEST", "foveal"));
 }
 
 #[test]
 fn unset_parameters_take_defaults_that_fit_the_set_ones() {
     let limits = Limits::default();
     let chosen = |given: &pb::SearchParams| search_params(Some(given), &limits).unwrap();
-    assert_eq!(
-        search_params(None, &limits).unwrap(),
-        SearchParams::new(DEFAULT_K)
-    );
+    assert_eq!(search_params(None, &limits).unwrap(), SearchParams::new(DEFAULT_K));
     assert_eq!(chosen(&params(100)), SearchParams::new(100));
     assert_eq!(chosen(&params(16_384)).list_size, 32_768);
 
-    let set = pb::SearchParams {
-        list_size: Some(200),
-        ..params(5)
-    };
+    let set = pb::SearchParams { list_size: Some(200), ..params(5) };
     assert_eq!(chosen(&set), SearchParams::with_list_size(5, 200));
-    let set = pb::SearchParams {
-        rerank_size: Some(300),
-        max_reads: Some(9),
-        ..params(5)
-    };
-    let wanted = SearchParams {
-        k: 5,
-        list_size: 300,
-        rerank_size: 300,
-        max_reads: Some(9),
-    };
+    let set = pb::SearchParams { rerank_size: Some(300), max_reads: Some(9), ..params(5) };
+    let wanted = SearchParams { k: 5, list_size: 300, rerank_size: 300, max_reads: Some(9) };
     assert_eq!(chosen(&set), wanted);
 
     // A default never exceeds what the server allows.
-    let small = Limits {
-        max_list_size: 70,
-        ..Limits::default()
-    };
-    assert_eq!(
-        search_params(Some(&params(60)), &small).unwrap().list_size,
-        70
-    );
+    let small = Limits { max_list_size: 70, ..Limits::default() };
+    assert_eq!(search_params(Some(&params(60)), &small).unwrap().list_size, 70);
 }
 
 #[test]
@@ -124,58 +75,15 @@ fn parameters_out_of_range_name_their_field() {
     check(params(0), "params.k");
     check(params(16_385), "params.k");
     check(params(u32::MAX), "params.k");
-    check(
-        pb::SearchParams {
-            list_size: Some(9),
-            ..params(10)
-        },
-        "params.list_size",
-    );
-    check(
-        pb::SearchParams {
-            list_size: Some(65_537),
-            ..params(10)
-        },
-        "params.list_size",
-    );
-    check(
-        pb::SearchParams {
-            list_size: Some(u32::MAX),
-            ..params(10)
-        },
-        "params.list_size",
-    );
-    check(
-        pb::SearchParams {
-            rerank_size: Some(9),
-            ..params(10)
-        },
-        "params.rerank_size",
-    );
-    check(
-        pb::SearchParams {
-            rerank_size: Some(u32::MAX),
-            ..params(10)
-        },
-        "params.rerank_size",
-    );
-    check(
-        pb::SearchParams {
-            max_reads: Some(0),
-            ..params(10)
-        },
-        "params.max_reads",
-    );
-    let small = Limits {
-        max_k: 20,
-        max_list_size: 50,
-        ..Limits::default()
-    };
+    check(pb::SearchParams { list_size: Some(9), ..params(10) }, "params.list_size");
+    check(pb::SearchParams { list_size: Some(65_537), ..params(10) }, "params.list_size");
+    check(pb::SearchParams { list_size: Some(u32::MAX), ..params(10) }, "params.list_size");
+    check(pb::SearchParams { rerank_size: Some(9), ..params(10) }, "params.rerank_size");
+    check(pb::SearchParams { rerank_size: Some(u32::MAX), ..params(10) }, "params.rerank_size");
+    check(pb::SearchParams { max_reads: Some(0), ..params(10) }, "params.max_reads");
+    let small = Limits { max_k: 20, max_list_size: 50, ..Limits::default() };
     assert_invalid(search_params(Some(&params(21)), &small), "params.k");
-    let listed = pb::SearchParams {
-        list_size: Some(51),
-        ..params(10)
-    };
+    let listed = pb::SearchParams { list_size: Some(51), ..params(10) };
     assert_invalid(search_params(Some(&listed), &small), "params.list_size");
 }
 
@@ -218,28 +126,15 @@ fn queries_that_cannot_be_searched_for_name_their_field() {
     check(raw(pb::DType::F32, &[0; 11]), "vector.raw.values");
     check(raw(pb::DType::F32, &[0; 16]), "vector");
     check(raw(pb::DType::Unspecified, &[0; 12]), "vector.raw.dtype");
-    let unknown = pb::Raw {
-        dtype: 77,
-        values: vec![0; 12].into(),
-    };
-    check(
-        Some(pb::Vector {
-            data: Some(pb::vector::Data::Raw(unknown)),
-        }),
-        "vector.raw.dtype",
-    );
-    let half_nan: Vec<u8> = [0, 0, 0x7e00_u16]
-        .iter()
-        .flat_map(|x| x.to_le_bytes())
-        .collect();
+    let unknown = pb::Raw { dtype: 77, values: vec![0; 12].into() };
+    check(Some(pb::Vector { data: Some(pb::vector::Data::Raw(unknown)) }), "vector.raw.dtype");
+    let half_nan: Vec<u8> = [0, 0, 0x7e00_u16].iter().flat_map(|x| x.to_le_bytes()).collect();
     check(raw(pb::DType::F16, &half_nan), "vector");
 
     let cosine = expected(Metric::Cosine, Element::F32);
     assert_invalid(query(floats(&[0.0, -0.0, 0.0]), &cosine), "vector");
     assert!(query(floats(&[0.0; 3]), &l2()).is_ok());
-    let text = query(floats(&[1.0, f32::NAN, 3.0]), &l2())
-        .unwrap_err()
-        .to_string();
+    let text = query(floats(&[1.0, f32::NAN, 3.0]), &l2()).unwrap_err().to_string();
     assert!(text.contains("value 1"), "{text}");
 }
 
@@ -248,10 +143,7 @@ fn batches_are_refused_whole_and_name_the_query() {
     let limits = Limits::default();
     let check = |vectors, field| assert_invalid(queries(vectors, &l2(), 10, &limits), field);
     let mut values = vec![1.0; 20 * DIM];
-    assert_eq!(
-        queries(many(3, &values), &l2(), 10, &limits).unwrap().len(),
-        20
-    );
+    assert_eq!(queries(many(3, &values), &l2(), 10, &limits).unwrap().len(), 20);
     values[17 * DIM + 2] = f32::NAN;
     check(many(3, &values), "queries[17]");
     check(None, "queries");
@@ -264,32 +156,18 @@ fn batches_are_refused_whole_and_name_the_query() {
     check(many(0, &[1.0; 6]), "queries.dim");
     check(many(u32::MAX, &[1.0; 6]), "queries.dim");
     check(many(3, &vec![1.0; 4_097 * DIM]), "queries");
-    assert_eq!(
-        queries(many(3, &vec![1.0; 4_096 * DIM]), &l2(), 10, &limits)
-            .unwrap()
-            .len(),
-        4_096
-    );
+    assert_eq!(queries(many(3, &vec![1.0; 4_096 * DIM]), &l2(), 10, &limits).unwrap().len(), 4_096);
     // 65 x 16,384 hits are more than a response may have.
     let values = vec![1.0; 65 * DIM];
-    assert_invalid(
-        queries(many(3, &values), &l2(), 16_384, &limits),
-        "params.k",
-    );
+    assert_invalid(queries(many(3, &values), &l2(), 16_384, &limits), "params.k");
     let cosine = expected(Metric::Cosine, Element::F32);
     let zero = many(3, &[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
     assert_invalid(queries(zero, &cosine, 10, &limits), "queries[1]");
 }
 
 fn done(distances: &[f32], payloads: Vec<Option<String>>) -> Done {
-    let neighbors = (1..)
-        .zip(distances)
-        .map(|(key, &distance)| Neighbor { key, distance });
-    let stats = QueryStats {
-        distances: 5,
-        preview_nanos: 1_600,
-        ..QueryStats::default()
-    };
+    let neighbors = (1..).zip(distances).map(|(key, &distance)| Neighbor { key, distance });
+    let stats = QueryStats { distances: 5, preview_nanos: 1_600, ..QueryStats::default() };
     let answer = Answer {
         neighbors: neighbors.collect(),
         exhausted: true,
@@ -298,10 +176,7 @@ fn done(distances: &[f32], payloads: Vec<Option<String>>) -> Done {
         nanos: 0,
         stats,
     };
-    Done {
-        found: vec![Found { answer, payloads }],
-        queued: Duration::from_micros(42),
-    }
+    Done { found: vec![Found { answer, payloads }], queued: Duration::from_micros(42) }
 }
 
 #[test]
@@ -332,14 +207,9 @@ fn payloads_stay_beside_their_hits() {
 fn usage_of_a_batch_is_the_sum_of_its_queries() {
     let mut both = done(&[1.0], Vec::new());
     both.found.extend(done(&[2.0], Vec::new()).found);
-    let usage = batch_response(both, &SearchParams::new(1), Metric::L2)
-        .usage
-        .unwrap();
+    let usage = batch_response(both, &SearchParams::new(1), Metric::L2).usage.unwrap();
     // 2 x 1.6 microseconds: summed before they are cut.
-    assert_eq!(
-        (usage.distances, usage.preview_micros, usage.queue_micros),
-        (10, 3, 42)
-    );
+    assert_eq!((usage.distances, usage.preview_micros, usage.queue_micros), (10, 3, 42));
 }
 
 #[test]
@@ -358,16 +228,8 @@ fn errors_tell_a_program_what_to_do() {
     for (error, code, name) in [
         (PoolError::Panicked, Code::Internal, "PANIC"),
         (PoolError::Closed, Code::Unavailable, "SHUTTING_DOWN"),
-        (
-            PoolError::Stopped(Stopped::Deadline),
-            Code::DeadlineExceeded,
-            "DEADLINE_EXCEEDED",
-        ),
-        (
-            PoolError::Stopped(Stopped::Cancelled),
-            Code::Cancelled,
-            "CANCELLED",
-        ),
+        (PoolError::Stopped(Stopped::Deadline), Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+        (PoolError::Stopped(Stopped::Cancelled), Code::Cancelled, "CANCELLED"),
         (
             PoolError::Part(PartError::PayloadTooLarge { limit: 1 }),
             Code::ResourceExhausted,
@@ -379,13 +241,7 @@ fn errors_tell_a_program_what_to_do() {
             "DEADLINE_EXCEEDED",
         ),
         (
-            PoolError::Part(
-                SearchError::Dim {
-                    found: 2,
-                    wanted: 3,
-                }
-                .into(),
-            ),
+            PoolError::Part(SearchError::Dim { found: 2, wanted: 3 }.into()),
             Code::InvalidArgument,
             "INVALID_REQUEST",
         ),
@@ -398,14 +254,8 @@ fn errors_tell_a_program_what_to_do() {
 fn names_of_missing_collections_are_not_echoed_at_length() {
     let status = no_collection("collection", "wiki");
     assert_eq!(status.code(), Code::NotFound);
-    assert_eq!(
-        status.get_details_resource_info().unwrap().resource_name,
-        "wiki"
-    );
-    assert_eq!(
-        status.get_details_error_info().unwrap().reason,
-        "COLLECTION_NOT_FOUND"
-    );
+    assert_eq!(status.get_details_resource_info().unwrap().resource_name, "wiki");
+    assert_eq!(status.get_details_error_info().unwrap().reason, "COLLECTION_NOT_FOUND");
     for name in ["", "../etc", "a\0b", &"x".repeat(1 << 20)] {
         let status = no_collection("collection", name);
         assert_invalid(Err::<(), _>(status.clone()), "collection");
@@ -416,18 +266,9 @@ fn names_of_missing_collections_are_not_echoed_at_length() {
 #[test]
 fn foreign_statuses_gain_a_reason_and_keep_their_words() {
     let status = with_error_info(Status::out_of_range("too long"));
-    assert_eq!(
-        (status.code(), status.message()),
-        (Code::OutOfRange, "too long")
-    );
-    assert_eq!(
-        status.get_details_error_info().unwrap().reason,
-        "MESSAGE_TOO_LARGE"
-    );
+    assert_eq!((status.code(), status.message()), (Code::OutOfRange, "too long"));
+    assert_eq!(status.get_details_error_info().unwrap().reason, "MESSAGE_TOO_LARGE");
     let ours = invalid("params.k", "is 0");
-    let reason = with_error_info(ours)
-        .get_details_error_info()
-        .unwrap()
-        .reason;
+    let reason = with_error_info(ours).get_details_error_info().unwrap().reason;
     assert_eq!(reason, "INVALID_REQUEST");
 }

@@ -5,11 +5,7 @@ use super::*;
 const LONG: Duration = Duration::from_secs(60);
 
 fn pool(threads: usize, max_pending: usize) -> Arc<SearchPool> {
-    let limits = PoolLimits {
-        threads,
-        max_pending,
-        max_pending_bytes: 1_000,
-    };
+    let limits = PoolLimits { threads, max_pending, max_pending_bytes: 1_000 };
     Arc::new(SearchPool::start(limits).unwrap())
 }
 
@@ -18,12 +14,7 @@ fn task(
     run: impl Fn(usize, &Stop<'_>) -> Result<Vec<Found>, PartError> + Send + Sync + 'static,
 ) -> Task {
     let run = Box::new(move |_: &mut Searchers, part: usize, stop: &Stop<'_>| run(part, stop));
-    Task {
-        parts,
-        bytes: 10,
-        deadline: Instant::now() + LONG,
-        run,
-    }
+    Task { parts, bytes: 10, deadline: Instant::now() + LONG, run }
 }
 
 fn found(certified: u32) -> Found {
@@ -35,10 +26,7 @@ fn found(certified: u32) -> Found {
         nanos: 0,
         stats: foveal_index::QueryStats::default(),
     };
-    Found {
-        answer,
-        payloads: Vec::new(),
-    }
+    Found { answer, payloads: Vec::new() }
 }
 
 /// A task that holds its worker until the sender is dropped, and a receiver that says it began.
@@ -63,10 +51,7 @@ fn spawn(pool: &Arc<SearchPool>, task: Task) -> tokio::task::JoinHandle<Result<D
 pub(crate) async fn until(mut what: impl FnMut() -> bool) {
     let start = Instant::now();
     while !what() {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "it never came to pass"
-        );
+        assert!(start.elapsed() < Duration::from_secs(10), "it never came to pass");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -80,11 +65,7 @@ async fn results_keep_the_order_of_parts() {
             Ok(vec![found(2 * part as u32), found(2 * part as u32 + 1)])
         };
         let done = pool(threads, 9).run(task(8, run)).await.unwrap();
-        let order: Vec<u32> = done
-            .found
-            .iter()
-            .map(|found| found.answer.certified)
-            .collect();
+        let order: Vec<u32> = done.found.iter().map(|found| found.answer.certified).collect();
         assert_eq!(order, (0..16).collect::<Vec<u32>>(), "{threads} threads");
     }
 }
@@ -99,10 +80,7 @@ async fn a_full_queue_refuses_and_recovers() {
     until(|| pool.pending() == 2).await;
 
     let refused = pool.run(task(1, |_, _| Ok(Vec::new()))).await;
-    assert!(
-        matches!(refused, Err(PoolError::Full { pending: 2 })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(PoolError::Full { pending: 2 })), "{refused:?}");
 
     drop(open);
     held.await.unwrap().unwrap();
@@ -115,15 +93,9 @@ async fn a_full_queue_refuses_and_recovers() {
 
 #[tokio::test]
 async fn bytes_count_as_well() {
-    let heavy = Task {
-        bytes: 1_001,
-        ..task(1, |_, _| Ok(Vec::new()))
-    };
+    let heavy = Task { bytes: 1_001, ..task(1, |_, _| Ok(Vec::new())) };
     let refused = pool(1, 100).run(heavy).await;
-    assert!(
-        matches!(refused, Err(PoolError::Full { pending: 0 })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(PoolError::Full { pending: 0 })), "{refused:?}");
 }
 
 #[tokio::test]
@@ -169,32 +141,16 @@ async fn the_deadline_ends_a_search_that_runs_and_one_that_waits() {
             }
         }
     });
-    let result = pool
-        .run(Task {
-            deadline: soon(),
-            ..endless
-        })
-        .await;
-    assert!(
-        matches!(result, Err(PoolError::Stopped(Stopped::Deadline))),
-        "{result:?}"
-    );
+    let result = pool.run(Task { deadline: soon(), ..endless }).await;
+    assert!(matches!(result, Err(PoolError::Stopped(Stopped::Deadline))), "{result:?}");
     until(|| end.try_recv().is_ok()).await;
 
     let (holder, open, began) = gate();
     let held = spawn(&pool, holder);
     until(|| began.try_recv().is_ok()).await;
     let late = task(1, |_, _| panic!("nobody waits for it"));
-    let result = pool
-        .run(Task {
-            deadline: soon(),
-            ..late
-        })
-        .await;
-    assert!(
-        matches!(result, Err(PoolError::Stopped(Stopped::Deadline))),
-        "{result:?}"
-    );
+    let result = pool.run(Task { deadline: soon(), ..late }).await;
+    assert!(matches!(result, Err(PoolError::Stopped(Stopped::Deadline))), "{result:?}");
     assert_eq!(pool.pending(), 1, "a task past its deadline left the queue");
     drop(open);
     held.await.unwrap().unwrap();
@@ -251,29 +207,18 @@ async fn a_single_query_overtakes_the_rest_of_a_batch() {
     for task in [held, batch, single] {
         task.await.unwrap().unwrap();
     }
-    let at = order
-        .lock()
-        .unwrap()
-        .iter()
-        .position(|name| *name == "single");
+    let at = order.lock().unwrap().iter().position(|name| *name == "single");
     assert_eq!(at, Some(1), "after one part of the batch");
 }
 
 #[tokio::test]
 async fn closing_refuses_what_waits() {
     let (holder, open, began) = gate();
-    let limits = PoolLimits {
-        threads: 1,
-        max_pending: 9,
-        max_pending_bytes: 1_000,
-    };
+    let limits = PoolLimits { threads: 1, max_pending: 9, max_pending_bytes: 1_000 };
     let pool = SearchPool::start(limits).unwrap();
     let (held, _reply) = pool.admit(holder).ok().unwrap();
     until(|| began.try_recv().is_ok()).await;
-    let (_, reply) = pool
-        .admit(task(1, |_, _| panic!("it is closed")))
-        .ok()
-        .unwrap();
+    let (_, reply) = pool.admit(task(1, |_, _| panic!("it is closed"))).ok().unwrap();
     let closing = std::thread::spawn(move || drop(pool));
     assert!(matches!(reply.await, Ok(Err(PoolError::Closed))));
     drop(open);

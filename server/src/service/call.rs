@@ -23,9 +23,7 @@ struct Deadline(Instant);
 /// If the call did not pass through [`Call`].
 pub(super) fn deadline_of<T>(request: &tonic::Request<T>) -> Instant {
     let deadline = request.extensions().get::<Deadline>();
-    deadline
-        .expect("every call passes through the layer that sets its deadline")
-        .0
+    deadline.expect("every call passes through the layer that sets its deadline").0
 }
 
 /// The services behind it, each call with a deadline that covers the reading of its body as well:
@@ -66,12 +64,7 @@ where
                 Err(_) => convert::deadline_exceeded().into_http(),
             };
             let code = Status::from_header_map(response.headers()).map(|status| status.code());
-            debug!(
-                method,
-                ?code,
-                micros = begun.elapsed().as_micros() as u64,
-                "call"
-            );
+            debug!(method, ?code, micros = begun.elapsed().as_micros() as u64, "call");
             Ok(response)
         })
     }
@@ -138,15 +131,10 @@ mod tests {
         for (callers, servers) in [(Some("20m"), 3_600_000), (Some("1H"), 20), (None, 20)] {
             let mut request = Request::new(Body::empty());
             if let Some(text) = callers {
-                request
-                    .headers_mut()
-                    .insert("grpc-timeout", text.parse().unwrap());
+                request.headers_mut().insert("grpc-timeout", text.parse().unwrap());
             }
             let begun = Instant::now();
-            let mut call = Call {
-                inner: Never,
-                timeout: Duration::from_millis(servers),
-            };
+            let mut call = Call { inner: Never, timeout: Duration::from_millis(servers) };
             let response = call.call(request).await.unwrap();
             let status = Status::from_header_map(response.headers()).unwrap();
             assert_eq!(status.code(), Code::DeadlineExceeded);

@@ -37,26 +37,18 @@ impl Catalog {
     pub fn open(config: &Config) -> Result<Catalog, ServeError> {
         let mut plans = Vec::new();
         for (name, path) in &config.collections {
-            let (manifest, _) = foveal_index::inspect(path).map_err(|source| ServeError::Open {
-                name: name.clone(),
-                source,
-            })?;
-            plans.push(Plan {
-                name,
-                path,
-                bytes: Predicted::of(&manifest),
-                io: config.io,
-            });
+            let (manifest, _) = foveal_index::inspect(path)
+                .map_err(|source| ServeError::Open { name: name.clone(), source })?;
+            plans.push(Plan { name, path, bytes: Predicted::of(&manifest), io: config.io });
         }
         if let Some(budget) = config.memory {
             spend(&mut plans, budget)?;
         }
         let mut catalog = Catalog::default();
         for (slot, plan) in plans.iter().enumerate() {
-            let index = plan.open().map_err(|source| ServeError::Open {
-                name: plan.name.into(),
-                source,
-            })?;
+            let index = plan
+                .open()
+                .map_err(|source| ServeError::Open { name: plan.name.into(), source })?;
             let name = plan.name.to_string();
             info!(
                 collection = name,
@@ -68,9 +60,7 @@ impl Catalog {
                 resident_bytes = index.resident_bytes(),
                 "collection opened"
             );
-            catalog
-                .by_name
-                .insert(name.clone(), Arc::new(Collection { name, slot, index }));
+            catalog.by_name.insert(name.clone(), Arc::new(Collection { name, slot, index }));
         }
         Ok(catalog)
     }
@@ -80,9 +70,7 @@ impl Catalog {
     /// # Errors
     /// A status that names `field` where there is none.
     pub fn get(&self, field: &str, name: &str) -> Result<&Arc<Collection>, tonic::Status> {
-        self.by_name
-            .get(name)
-            .ok_or_else(|| convert::no_collection(field, name))
+        self.by_name.get(name).ok_or_else(|| convert::no_collection(field, name))
     }
 
     /// The collections in the order of their names.
@@ -103,10 +91,7 @@ struct Predicted {
 impl Predicted {
     /// Files hold what memory will; payloads stay on disk. See `index/FORMAT.md`.
     fn of(manifest: &Manifest) -> Predicted {
-        let mut predicted = Predicted {
-            preview: 0,
-            full_store: 0,
-        };
+        let mut predicted = Predicted { preview: 0, full_store: 0 };
         for file in &manifest.files {
             let sum = match file.name.as_str() {
                 "payload.bin" => continue,
@@ -134,9 +119,7 @@ fn spend(plans: &mut [Plan<'_>], budget: u64) -> Result<(), ServeError> {
     for plan in plans.iter() {
         let needed = plan.resident_bytes(plan.io);
         let name = plan.name.to_string();
-        left = left
-            .checked_sub(needed)
-            .ok_or(ServeError::Memory { name, needed, left })?;
+        left = left.checked_sub(needed).ok_or(ServeError::Memory { name, needed, left })?;
     }
     for plan in plans.iter_mut().filter(|plan| plan.io == Io::Auto) {
         if let Some(rest) = left.checked_sub(plan.bytes.full_store) {
@@ -150,10 +133,7 @@ fn spend(plans: &mut [Plan<'_>], budget: u64) -> Result<(), ServeError> {
 impl Plan<'_> {
     fn open(&self) -> Result<Index, OpenError> {
         let open = |io| {
-            let options = OpenOptions {
-                io,
-                ..OpenOptions::default()
-            };
+            let options = OpenOptions { io, ..OpenOptions::default() };
             Index::open_with(self.path, &options)
         };
         if self.io != Io::Auto {
@@ -167,11 +147,7 @@ impl Plan<'_> {
     }
 
     fn resident_bytes(&self, io: Io) -> u64 {
-        let full_store = if io == Io::Memory {
-            self.bytes.full_store
-        } else {
-            0
-        };
+        let full_store = if io == Io::Memory { self.bytes.full_store } else { 0 };
         self.bytes.preview.saturating_add(full_store)
     }
 }
@@ -181,15 +157,7 @@ mod tests {
     use super::*;
 
     fn plan(name: &'static str, preview: u64, full_store: u64, io: Io) -> Plan<'static> {
-        Plan {
-            name,
-            path: Path::new("/nowhere"),
-            bytes: Predicted {
-                preview,
-                full_store,
-            },
-            io,
-        }
+        Plan { name, path: Path::new("/nowhere"), bytes: Predicted { preview, full_store }, io }
     }
 
     #[test]
@@ -214,16 +182,10 @@ mod tests {
         let error = spend(&mut plans, 29).unwrap_err();
         assert_eq!(error.kind(), foveal_datasets::ErrorKind::Usage);
         let text = error.to_string();
-        assert!(
-            text.contains("collection b takes 20") && text.contains("19 are left"),
-            "{text}"
-        );
+        assert!(text.contains("collection b takes 20") && text.contains("19 are left"), "{text}");
 
         let mut plans = [plan("a", 10, 100, Io::Memory)];
-        assert!(
-            spend(&mut plans, 109).is_err(),
-            "memory was asked for and does not suffice"
-        );
+        assert!(spend(&mut plans, 109).is_err(), "memory was asked for and does not suffice");
         assert!(spend(&mut plans, 110).is_ok());
     }
 
@@ -231,27 +193,15 @@ mod tests {
     fn a_row_of_the_manifest_counts_where_it_will_lie() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("base.fbin");
-        let values = [1_u32, 2]
-            .into_iter()
-            .chain([1.0_f32, 2.0].map(f32::to_bits));
-        std::fs::write(
-            &base,
-            values.flat_map(u32::to_le_bytes).collect::<Vec<u8>>(),
-        )
-        .unwrap();
+        let values = [1_u32, 2].into_iter().chain([1.0_f32, 2.0].map(f32::to_bits));
+        std::fs::write(&base, values.flat_map(u32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
         let base = foveal_datasets::VectorFile::open(&base).unwrap();
         let keys = foveal_index::Keys::From(0);
-        let input = foveal_index::BuildInput {
-            base: &base,
-            keys,
-            payload: None,
-        };
+        let input = foveal_index::BuildInput { base: &base, keys, payload: None };
         let params = foveal_index::BuildParams::new(foveal_datasets::Metric::L2);
         let out = dir.path().join("index");
         let job = foveal_index::Job::default();
-        let mut manifest = foveal_index::build(&input, &out, &params, job)
-            .unwrap()
-            .manifest;
+        let mut manifest = foveal_index::build(&input, &out, &params, job).unwrap().manifest;
 
         let entry = manifest.files[0].clone();
         let named = |name: &str, bytes| {
@@ -266,13 +216,7 @@ mod tests {
             named("vectors.bin.crc", 1),
             named("payload.bin", 1_000),
         ];
-        assert_eq!(
-            Predicted::of(&manifest),
-            Predicted {
-                preview: 13,
-                full_store: 100
-            }
-        );
+        assert_eq!(Predicted::of(&manifest), Predicted { preview: 13, full_store: 100 });
     }
 
     #[test]

@@ -47,10 +47,7 @@ pub async fn run(
             source: std::io::Error::other(error),
         })??,
     };
-    let refused = |source| ServeError::Listen {
-        address: listen,
-        source,
-    };
+    let refused = |source| ServeError::Listen { address: listen, source };
     let listener = socket.listen(BACKLOG).map_err(refused)?;
     ready(listener.local_addr().map_err(refused)?);
     serve(listener, Arc::new(opened), &transport, stop).await
@@ -58,46 +55,28 @@ pub async fn run(
 
 fn bind(listen: SocketAddr) -> Result<TcpSocket, ServeError> {
     let bound = || {
-        let socket = if listen.is_ipv4() {
-            TcpSocket::new_v4()
-        } else {
-            TcpSocket::new_v6()
-        }?;
+        let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A restarted server must not wait for the connections of the one before.
         socket.set_reuseaddr(true)?;
         socket.bind(listen)?;
         Ok(socket)
     };
-    bound().map_err(|source| ServeError::Listen {
-        address: listen,
-        source,
-    })
+    bound().map_err(|source| ServeError::Listen { address: listen, source })
 }
 
 fn open(config: &Config) -> Result<Shared, ServeError> {
     let catalog = Catalog::open(config)?;
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let limits = PoolLimits {
-        threads: if config.threads == 0 {
-            cores()
-        } else {
-            config.threads
-        },
+        threads: if config.threads == 0 { cores() } else { config.threads },
         max_pending: config.limits.max_pending_requests,
         max_pending_bytes: config.limits.max_pending_bytes,
     };
-    let pool = SearchPool::start(limits).map_err(|source| ServeError::System {
-        what: "threads that search",
-        source,
-    })?;
+    let pool = SearchPool::start(limits)
+        .map_err(|source| ServeError::System { what: "threads that search", source })?;
     info!(threads = limits.threads, "search threads started");
     let limits = config.limits.clone();
-    Ok(Shared {
-        catalog,
-        pool,
-        limits,
-        started: Instant::now(),
-    })
+    Ok(Shared { catalog, pool, limits, started: Instant::now() })
 }
 
 /// Serves `shared` on `listener` until `stop` receives, then drains: health says NOT_SERVING, no
@@ -133,11 +112,7 @@ pub async fn serve(
     }
 
     let waited = Duration::from_secs(limits.drain_seconds);
-    info!(
-        pending = shared.pool.pending(),
-        seconds = waited.as_secs(),
-        "draining"
-    );
+    info!(pending = shared.pool.pending(), seconds = waited.as_secs(), "draining");
     transport::report(&health, ServingStatus::NotServing).await;
     let _ = drain.send(());
     let farewell = async {
@@ -154,9 +129,6 @@ pub async fn serve(
         () = tokio::time::sleep(waited) => {}
         Some(()) = stop.recv() => {}
     }
-    warn!(
-        pending = shared.pool.pending(),
-        "stopped with calls in flight"
-    );
+    warn!(pending = shared.pool.pending(), "stopped with calls in flight");
     Ok(())
 }

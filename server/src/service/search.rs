@@ -31,20 +31,8 @@ impl SearchService for Search {
         let queries = convert::query(request.vector, &expected)?;
 
         let payload_limit = self.payload_limit(request.with_payload);
-        let done = self.submit(
-            SearchJob {
-                collection,
-                queries,
-                params,
-                payload_limit,
-            },
-            deadline,
-        );
-        Ok(Response::new(convert::search_response(
-            done.await?,
-            &params,
-            expected.metric,
-        )))
+        let done = self.submit(SearchJob { collection, queries, params, payload_limit }, deadline);
+        Ok(Response::new(convert::search_response(done.await?, &params, expected.metric)))
     }
 
     async fn search_batch(
@@ -67,20 +55,8 @@ impl SearchService for Search {
         })??;
 
         let payload_limit = self.payload_limit(request.with_payload);
-        let done = self.submit(
-            SearchJob {
-                collection,
-                queries,
-                params,
-                payload_limit,
-            },
-            deadline,
-        );
-        Ok(Response::new(convert::batch_response(
-            done.await?,
-            &params,
-            expected.metric,
-        )))
+        let done = self.submit(SearchJob { collection, queries, params, payload_limit }, deadline);
+        Ok(Response::new(convert::batch_response(done.await?, &params, expected.metric)))
     }
 }
 

@@ -42,17 +42,9 @@ impl SearchJob {
         let run = move |searchers: &mut Searchers, part: usize, stop: &Stop<'_>| {
             let rows = part * size..((part + 1) * size).min(queries);
             let answers = self.answers(searchers, rows, stop)?;
-            answers
-                .into_iter()
-                .map(|answer| self.found(answer, &payload_bytes, stop))
-                .collect()
+            answers.into_iter().map(|answer| self.found(answer, &payload_bytes, stop)).collect()
         };
-        Task {
-            parts: queries.div_ceil(size),
-            bytes,
-            deadline,
-            run: Box::new(run),
-        }
+        Task { parts: queries.div_ceil(size), bytes, deadline, run: Box::new(run) }
     }
 
     fn answers(
@@ -68,12 +60,7 @@ impl SearchJob {
         }
         let mut answers: Vec<Option<Answer>> = rows.clone().map(|_| None).collect();
         let first = rows.start;
-        let batch = Batch {
-            params: self.params,
-            in_flight: IN_FLIGHT,
-            rows,
-            stop: *stop,
-        };
+        let batch = Batch { params: self.params, in_flight: IN_FLIGHT, rows, stop: *stop };
         searcher.search_batch(&self.queries, &batch, &mut |row, answer| {
             answers[row - first] = Some(answer);
         })?;
@@ -88,10 +75,7 @@ impl SearchJob {
         stop: &Stop<'_>,
     ) -> Result<Found, PartError> {
         let Some(limit) = self.payload_limit else {
-            return Ok(Found {
-                answer,
-                payloads: Vec::new(),
-            });
+            return Ok(Found { answer, payloads: Vec::new() });
         };
         let mut payloads = Vec::with_capacity(answer.neighbors.len());
         for neighbor in &answer.neighbors {
@@ -110,9 +94,7 @@ impl SearchJob {
 }
 
 fn part_size(queries: usize, threads: usize) -> usize {
-    queries
-        .div_ceil(threads.max(1) * PARTS_PER_WORKER)
-        .clamp(1, MAX_PART)
+    queries.div_ceil(threads.max(1) * PARTS_PER_WORKER).clamp(1, MAX_PART)
 }
 
 #[cfg(test)]
@@ -121,14 +103,9 @@ mod tests {
 
     #[test]
     fn parts_are_small_enough_to_take_turns_and_to_share() {
-        for (queries, threads, size) in [
-            (1, 8, 1),
-            (7, 8, 1),
-            (33, 2, 5),
-            (1_000, 2, 64),
-            (4_096, 64, 16),
-            (4_096, 1, 64),
-        ] {
+        for (queries, threads, size) in
+            [(1, 8, 1), (7, 8, 1), (33, 2, 5), (1_000, 2, 64), (4_096, 64, 16), (4_096, 1, 64)]
+        {
             assert_eq!(part_size(queries, threads), size, "{queries} on {threads}");
         }
     }

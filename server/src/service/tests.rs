@@ -51,18 +51,12 @@ fn build(dir: &Path, name: &str, metric: Metric, payload: bool) -> std::path::Pa
     bytes.extend(rows().iter().flat_map(|x| x.to_le_bytes()));
     std::fs::write(&base, bytes).unwrap();
     let payloads = dir.join(format!("{name}.jsonl"));
-    let lines: String = (0..N)
-        .map(|i| format!("{{\"name\":\"row {i}\"}}\n"))
-        .collect();
+    let lines: String = (0..N).map(|i| format!("{{\"name\":\"row {i}\"}}\n")).collect();
     std::fs::write(&payloads, lines).unwrap();
 
     let base = VectorFile::open(&base).unwrap();
     let payload = payload.then_some(payloads.as_path());
-    let input = BuildInput {
-        base: &base,
-        keys: Keys::From(FIRST_KEY),
-        payload,
-    };
+    let input = BuildInput { base: &base, keys: Keys::From(FIRST_KEY), payload };
     let out = dir.join(name);
     foveal_index::build(&input, &out, &BuildParams::new(metric), Job::default()).unwrap();
     out
@@ -70,17 +64,10 @@ fn build(dir: &Path, name: &str, metric: Metric, payload: bool) -> std::path::Pa
 
 /// Two collections: `rows` (L2, with payloads) and `angles` (cosine, without).
 fn config(dir: &Path) -> Config {
-    let mut config = Config {
-        threads: 1,
-        ..Config::default()
-    };
+    let mut config = Config { threads: 1, ..Config::default() };
     config.io = foveal_index::Io::Pread;
-    config
-        .collections
-        .insert("rows".into(), build(dir, "rows", Metric::L2, true));
-    config
-        .collections
-        .insert("angles".into(), build(dir, "angles", Metric::Cosine, false));
+    config.collections.insert("rows".into(), build(dir, "rows", Metric::L2, true));
+    config.collections.insert("angles".into(), build(dir, "angles", Metric::Cosine, false));
     config
 }
 
@@ -116,14 +103,7 @@ async fn start(change: impl FnOnce(&mut Config)) -> Served {
     let task = tokio::spawn(async move { serve(listener, serving, &transport, stopped).await });
     let channel = Channel::from_shared(format!("http://{address}")).unwrap();
     let channel = channel.connect().await.unwrap();
-    Served {
-        shared,
-        channel,
-        address,
-        stop,
-        task,
-        dir,
-    }
+    Served { shared, channel, address, stop, task, dir }
 }
 
 impl Served {
@@ -144,37 +124,25 @@ impl Served {
 }
 
 fn floats(values: Vec<f32>) -> Option<pb::Vector> {
-    Some(pb::Vector {
-        data: Some(pb::vector::Data::F32(pb::PackedFloat { values })),
-    })
+    Some(pb::Vector { data: Some(pb::vector::Data::F32(pb::PackedFloat { values })) })
 }
 
 fn one(collection: &str, query: Vec<f32>) -> pb::SearchRequest {
     pb::SearchRequest {
         collection: collection.into(),
         vector: floats(query),
-        params: Some(pb::SearchParams {
-            k: Some(5),
-            list_size: Some(100),
-            ..Default::default()
-        }),
+        params: Some(pb::SearchParams { k: Some(5), list_size: Some(100), ..Default::default() }),
         with_payload: false,
     }
 }
 
 fn batch(collection: &str, values: &[f32]) -> pb::SearchBatchRequest {
     let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let raw = pb::Raw {
-        dtype: pb::DType::F32.into(),
-        values: bytes.into(),
-    };
+    let raw = pb::Raw { dtype: pb::DType::F32.into(), values: bytes.into() };
     let data = Some(pb::vectors::Data::Raw(raw));
     pb::SearchBatchRequest {
         collection: collection.into(),
-        queries: Some(pb::Vectors {
-            dim: DIM as u32,
-            data,
-        }),
+        queries: Some(pb::Vectors { dim: DIM as u32, data }),
         params: one(collection, Vec::new()).params,
         with_payload: false,
     }
@@ -184,11 +152,7 @@ fn batch(collection: &str, values: &[f32]) -> pb::SearchBatchRequest {
 fn assert_reason(status: &Status, code: Code, reason: &str) {
     assert_eq!(status.code(), code, "{status}");
     let info = status.get_details_error_info().unwrap();
-    assert_eq!(
-        (info.domain.as_str(), info.reason.as_str()),
-        ("foveal", reason),
-        "{status}"
-    );
+    assert_eq!((info.domain.as_str(), info.reason.as_str()), ("foveal", reason), "{status}");
 }
 
 #[track_caller]
@@ -200,18 +164,13 @@ fn assert_field<T: std::fmt::Debug>(result: Result<T, Status>, field: &str) {
 }
 
 async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), what)
-        .await
-        .unwrap()
+    tokio::time::timeout(Duration::from_secs(20), what).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_row_finds_itself_with_its_payload() {
     let served = start(|_| {}).await;
-    let request = pb::SearchRequest {
-        with_payload: true,
-        ..one("rows", row(17))
-    };
+    let request = pb::SearchRequest { with_payload: true, ..one("rows", row(17)) };
     let response = served.search().search(request).await.unwrap().into_inner();
     assert_eq!(response.hits.len(), 5);
     let first = &response.hits[0];
@@ -222,24 +181,12 @@ async fn a_row_finds_itself_with_its_payload() {
     assert!(response.hits.is_sorted_by_key(|hit| hit.distance));
     assert!(!response.exhausted && !response.partial);
     let params = response.params.unwrap();
-    assert_eq!(
-        (params.k, params.list_size, params.rerank_size),
-        (Some(5), Some(100), Some(100))
-    );
+    assert_eq!((params.k, params.list_size, params.rerank_size), (Some(5), Some(100), Some(100)));
     assert!(response.usage.unwrap().distances > 0);
 
-    let response = served
-        .search()
-        .search(one("angles", row(17)))
-        .await
-        .unwrap()
-        .into_inner();
+    let response = served.search().search(one("angles", row(17))).await.unwrap().into_inner();
     assert_eq!(response.hits[0].key, FIRST_KEY + 17);
-    assert!(
-        (response.hits[0].score - 1.0).abs() < 1e-5,
-        "{}",
-        response.hits[0].score
-    );
+    assert!((response.hits[0].score - 1.0).abs() < 1e-5, "{}", response.hits[0].score);
     assert_eq!(response.hits[0].payload, None);
 }
 
@@ -247,10 +194,7 @@ async fn a_row_finds_itself_with_its_payload() {
 async fn k_above_the_rows_returns_all_of_them() {
     let served = start(|_| {}).await;
     let mut request = one("rows", row(0));
-    request.params = Some(pb::SearchParams {
-        k: Some(16_384),
-        ..Default::default()
-    });
+    request.params = Some(pb::SearchParams { k: Some(16_384), ..Default::default() });
     let response = served.search().search(request).await.unwrap().into_inner();
     assert_eq!(response.hits.len(), N);
     assert!(response.exhausted);
@@ -261,31 +205,17 @@ async fn a_batch_answers_as_its_queries_do_alone() {
     for threads in [1, 3] {
         let served = start(|config| config.threads = threads).await;
         let mut client = served.search();
-        let request = pb::SearchBatchRequest {
-            with_payload: true,
-            ..batch("rows", &rows())
-        };
-        let results = client
-            .search_batch(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .results;
+        let request = pb::SearchBatchRequest { with_payload: true, ..batch("rows", &rows()) };
+        let results = client.search_batch(request).await.unwrap().into_inner().results;
         assert_eq!(results.len(), N);
         for (i, hits) in results.into_iter().enumerate() {
-            let request = pb::SearchRequest {
-                with_payload: true,
-                ..one("rows", row(i))
-            };
+            let request = pb::SearchRequest { with_payload: true, ..one("rows", row(i)) };
             let alone = client.search(request).await.unwrap().into_inner();
             let keys: Vec<u64> = alone.hits.iter().map(|hit| hit.key).collect();
             let distances: Vec<f32> = alone.hits.iter().map(|hit| hit.distance).collect();
             let scores: Vec<f32> = alone.hits.iter().map(|hit| hit.score).collect();
-            let payloads: Vec<String> = alone
-                .hits
-                .into_iter()
-                .map(|hit| hit.payload.unwrap())
-                .collect();
+            let payloads: Vec<String> =
+                alone.hits.into_iter().map(|hit| hit.payload.unwrap()).collect();
             let alone = pb::BatchHits {
                 keys,
                 distances,
@@ -304,73 +234,26 @@ async fn a_batch_answers_as_its_queries_do_alone() {
 async fn wrong_requests_name_their_field() {
     let served = start(|_| {}).await;
     let mut client = served.search();
-    let k = |k| {
-        Some(pb::SearchParams {
-            k: Some(k),
-            ..Default::default()
-        })
-    };
+    let k = |k| Some(pb::SearchParams { k: Some(k), ..Default::default() });
     let good = || one("rows", row(0));
     for (request, field) in [
-        (
-            pb::SearchRequest {
-                params: k(0),
-                ..good()
-            },
-            "params.k",
-        ),
-        (
-            pb::SearchRequest {
-                params: k(u32::MAX),
-                ..good()
-            },
-            "params.k",
-        ),
-        (
-            pb::SearchRequest {
-                vector: floats(vec![1.0; DIM + 1]),
-                ..good()
-            },
-            "vector",
-        ),
-        (
-            pb::SearchRequest {
-                vector: floats(vec![f32::NAN; DIM]),
-                ..good()
-            },
-            "vector",
-        ),
-        (
-            pb::SearchRequest {
-                vector: None,
-                ..good()
-            },
-            "vector",
-        ),
-        (
-            pb::SearchRequest {
-                collection: "../rows".into(),
-                ..good()
-            },
-            "collection",
-        ),
+        (pb::SearchRequest { params: k(0), ..good() }, "params.k"),
+        (pb::SearchRequest { params: k(u32::MAX), ..good() }, "params.k"),
+        (pb::SearchRequest { vector: floats(vec![1.0; DIM + 1]), ..good() }, "vector"),
+        (pb::SearchRequest { vector: floats(vec![f32::NAN; DIM]), ..good() }, "vector"),
+        (pb::SearchRequest { vector: None, ..good() }, "vector"),
+        (pb::SearchRequest { collection: "../rows".into(), ..good() }, "collection"),
         (one("angles", vec![0.0; DIM]), "vector"),
     ] {
         assert_field(client.search(request).await, field);
     }
     let mut values = rows();
     values[17 * DIM + 3] = f32::INFINITY;
-    assert_field(
-        client.search_batch(batch("rows", &values)).await,
-        "queries[17]",
-    );
+    assert_field(client.search_batch(batch("rows", &values)).await, "queries[17]");
     let values = vec![0.5; 4_097 * DIM];
     assert_field(client.search_batch(batch("rows", &values)).await, "queries");
     assert_field(client.search_batch(batch("rows", &[])).await, "queries");
-    let request = pb::SearchBatchRequest {
-        params: k(u32::MAX),
-        ..batch("rows", &rows())
-    };
+    let request = pb::SearchBatchRequest { params: k(u32::MAX), ..batch("rows", &rows()) };
     assert_field(client.search_batch(request).await, "params.k");
     // All or nothing: what was refused reached no worker, and the server goes on.
     assert_eq!(served.shared.pool.pending(), 0);
@@ -391,51 +274,22 @@ async fn a_message_above_16_mib_is_refused_unread() {
 async fn collections_are_listed_and_unknown_ones_not_found() {
     let served = start(|_| {}).await;
     let mut client = CollectionServiceClient::new(served.channel.clone());
-    let list = client
-        .list(pb::ListCollectionsRequest {})
-        .await
-        .unwrap()
-        .into_inner();
+    let list = client.list(pb::ListCollectionsRequest {}).await.unwrap().into_inner();
     let names: Vec<_> = list.collections.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["angles", "rows"]);
     let rows = &list.collections[1];
-    assert_eq!(
-        (rows.count, rows.dim, rows.has_payload),
-        (N as u64, DIM as u32, true)
-    );
-    assert_eq!(
-        (rows.metric(), rows.dtype()),
-        (pb::Metric::L2, pb::DType::F32)
-    );
-    let got = client
-        .get(pb::GetCollectionRequest {
-            name: "rows".into(),
-        })
-        .await
-        .unwrap();
+    assert_eq!((rows.count, rows.dim, rows.has_payload), (N as u64, DIM as u32, true));
+    assert_eq!((rows.metric(), rows.dtype()), (pb::Metric::L2, pb::DType::F32));
+    let got = client.get(pb::GetCollectionRequest { name: "rows".into() }).await.unwrap();
     assert_eq!(got.into_inner().collection.as_ref(), Some(rows));
 
     let name = "nobody".to_string();
-    let status = client
-        .get(pb::GetCollectionRequest { name })
-        .await
-        .unwrap_err();
+    let status = client.get(pb::GetCollectionRequest { name }).await.unwrap_err();
     assert_reason(&status, Code::NotFound, "COLLECTION_NOT_FOUND");
-    assert_eq!(
-        status.get_details_resource_info().unwrap().resource_name,
-        "nobody"
-    );
-    let status = served
-        .search()
-        .search(one("nobody", row(0)))
-        .await
-        .unwrap_err();
+    assert_eq!(status.get_details_resource_info().unwrap().resource_name, "nobody");
+    let status = served.search().search(one("nobody", row(0))).await.unwrap_err();
     assert_reason(&status, Code::NotFound, "COLLECTION_NOT_FOUND");
-    let status = served
-        .search()
-        .search_batch(batch("nobody", &row(0)))
-        .await
-        .unwrap_err();
+    let status = served.search().search_batch(batch("nobody", &row(0))).await.unwrap_err();
     assert_reason(&status, Code::NotFound, "COLLECTION_NOT_FOUND");
 }
 
@@ -443,20 +297,13 @@ async fn collections_are_listed_and_unknown_ones_not_found() {
 async fn the_server_tells_its_limits() {
     let served = start(|config| config.limits.max_k = 77).await;
     let mut client = AdminServiceClient::new(served.channel.clone());
-    let info = client
-        .server_info(pb::ServerInfoRequest {})
-        .await
-        .unwrap()
-        .into_inner();
+    let info = client.server_info(pb::ServerInfoRequest {}).await.unwrap().into_inner();
     assert_eq!(info.version, env!("CARGO_PKG_VERSION"));
     assert_eq!((info.search_threads, info.pending_requests), (1, 0));
     let limits = info.limits.unwrap();
     assert_eq!((limits.max_k, limits.max_batch_queries), (77, 4_096));
     let mut request = one("rows", row(0));
-    request.params = Some(pb::SearchParams {
-        k: Some(78),
-        ..Default::default()
-    });
+    request.params = Some(pb::SearchParams { k: Some(78), ..Default::default() });
     assert_field(served.search().search(request).await, "params.k");
 }
 
@@ -464,20 +311,10 @@ async fn the_server_tells_its_limits() {
 async fn a_full_queue_says_when_to_come_back() {
     let served = start(|config| config.limits.max_pending_requests = 1).await;
     let (open, held) = served.hold().await;
-    let status = served
-        .search()
-        .search(one("rows", row(0)))
-        .await
-        .unwrap_err();
+    let status = served.search().search(one("rows", row(0))).await.unwrap_err();
     assert_reason(&status, Code::ResourceExhausted, "QUEUE_FULL");
     assert!(status.get_details_quota_failure().is_some());
-    assert!(
-        status
-            .get_details_retry_info()
-            .unwrap()
-            .retry_delay
-            .is_some()
-    );
+    assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
     drop(open);
     held.await.unwrap();
     until(|| served.shared.pool.pending() == 0).await;
@@ -488,11 +325,7 @@ async fn a_full_queue_says_when_to_come_back() {
 async fn the_servers_own_limit_ends_a_call() {
     let served = start(|config| config.limits.request_timeout_millis = 50).await;
     let (open, _held) = served.hold().await;
-    let status = served
-        .search()
-        .search(one("rows", row(0)))
-        .await
-        .unwrap_err();
+    let status = served.search().search(one("rows", row(0))).await.unwrap_err();
     assert_reason(&status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     until(|| served.shared.pool.pending() == 1).await;
     drop(open);
@@ -522,26 +355,14 @@ async fn callers_who_leave_take_their_searches_along() {
 async fn payloads_beyond_the_limit_are_refused() {
     let served = start(|config| config.limits.max_payload_bytes = 100).await;
     let mut client = served.search();
-    let mut request = pb::SearchRequest {
-        with_payload: true,
-        ..one("rows", row(0))
-    };
-    request.params = Some(pb::SearchParams {
-        k: Some(100),
-        ..Default::default()
-    });
+    let mut request = pb::SearchRequest { with_payload: true, ..one("rows", row(0)) };
+    request.params = Some(pb::SearchParams { k: Some(100), ..Default::default() });
     let status = client.search(request.clone()).await.unwrap_err();
     assert_reason(&status, Code::ResourceExhausted, "PAYLOAD_TOO_LARGE");
-    request.params = Some(pb::SearchParams {
-        k: Some(5),
-        ..Default::default()
-    });
+    request.params = Some(pb::SearchParams { k: Some(5), ..Default::default() });
     assert!(client.search(request).await.is_ok());
     // The limit holds for a batch as a whole.
-    let request = pb::SearchBatchRequest {
-        with_payload: true,
-        ..batch("rows", &rows())
-    };
+    let request = pb::SearchBatchRequest { with_payload: true, ..batch("rows", &rows()) };
     let status = client.search_batch(request).await.unwrap_err();
     assert_reason(&status, Code::ResourceExhausted, "PAYLOAD_TOO_LARGE");
 }
@@ -551,19 +372,12 @@ async fn damage_is_data_loss_and_keeps_paths_to_itself() {
     let served = start(|_| {}).await;
     for entry in std::fs::read_dir(served.dir.path().join("rows")).unwrap() {
         let path = entry.unwrap().path();
-        let flipped: Vec<u8> = std::fs::read(&path)
-            .unwrap()
-            .iter()
-            .map(|byte| !byte)
-            .collect();
+        let flipped: Vec<u8> = std::fs::read(&path).unwrap().iter().map(|byte| !byte).collect();
         // In place: an open file is damaged as well.
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, &flipped, 0).unwrap();
     }
-    let request = pb::SearchRequest {
-        with_payload: true,
-        ..one("rows", row(0))
-    };
+    let request = pb::SearchRequest { with_payload: true, ..one("rows", row(0)) };
     let status = served.search().search(request).await.unwrap_err();
     assert_reason(&status, Code::DataLoss, "COLLECTION_DAMAGED");
     let path = served.dir.path().to_str().unwrap();
@@ -585,64 +399,36 @@ async fn reflection_describes_every_service() {
     };
     let questions = tokio_stream::iter([
         ask(MessageRequest::ListServices(String::new())),
-        ask(MessageRequest::FileContainingSymbol(
-            "foveal.v1.SearchService".into(),
-        )),
+        ask(MessageRequest::FileContainingSymbol("foveal.v1.SearchService".into())),
     ]);
     let mut client = ServerReflectionClient::new(served.channel.clone());
-    let mut answers = client
-        .server_reflection_info(questions)
-        .await
-        .unwrap()
-        .into_inner();
-    let answer = answers
-        .message()
-        .await
-        .unwrap()
-        .unwrap()
-        .message_response
-        .unwrap();
-    let MessageResponse::ListServicesResponse(list) = answer else {
-        panic!("{answer:?}")
-    };
-    let names: Vec<_> = list
-        .service
-        .iter()
-        .map(|service| service.name.as_str())
-        .collect();
+    let mut answers = client.server_reflection_info(questions).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::ListServicesResponse(list) = answer else { panic!("{answer:?}") };
+    let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
     for name in ["SearchService", "CollectionService", "AdminService"] {
-        assert!(
-            names.contains(&format!("foveal.v1.{name}").as_str()),
-            "{names:?}"
-        );
+        assert!(names.contains(&format!("foveal.v1.{name}").as_str()), "{names:?}");
     }
-    let answer = answers
-        .message()
-        .await
-        .unwrap()
-        .unwrap()
-        .message_response
-        .unwrap();
-    let MessageResponse::FileDescriptorResponse(files) = answer else {
-        panic!("{answer:?}")
-    };
+    let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::FileDescriptorResponse(files) = answer else { panic!("{answer:?}") };
     assert!(!files.file_descriptor_proto.is_empty());
+}
 
+#[tokio::test]
+async fn reflection_answers_older_clients_too() {
     use tonic_reflection::pb::v1alpha as old;
+
+    let served = start(|_| {}).await;
     let question = old::ServerReflectionRequest {
         host: String::new(),
-        message_request: Some(
-            old::server_reflection_request::MessageRequest::ListServices(String::new()),
-        ),
+        message_request: Some(old::server_reflection_request::MessageRequest::ListServices(
+            String::new(),
+        )),
     };
     let mut client =
         old::server_reflection_client::ServerReflectionClient::new(served.channel.clone());
     let questions = tokio_stream::iter([question]);
-    let mut answers = client
-        .server_reflection_info(questions)
-        .await
-        .unwrap()
-        .into_inner();
+    let mut answers = client.server_reflection_info(questions).await.unwrap().into_inner();
     assert!(answers.message().await.unwrap().is_some());
 }
 
@@ -650,21 +436,11 @@ async fn reflection_describes_every_service() {
 async fn health_is_told_for_each_service_and_for_all() {
     let served = start(|_| {}).await;
     let mut client = HealthClient::new(served.channel.clone());
-    let ask = |service: &str| tonic_health::pb::HealthCheckRequest {
-        service: service.into(),
-    };
-    for service in [
-        "",
-        "foveal.v1.SearchService",
-        "foveal.v1.CollectionService",
-        "foveal.v1.AdminService",
-    ] {
-        let status = client
-            .check(ask(service))
-            .await
-            .unwrap()
-            .into_inner()
-            .status();
+    let ask = |service: &str| tonic_health::pb::HealthCheckRequest { service: service.into() };
+    for service in
+        ["", "foveal.v1.SearchService", "foveal.v1.CollectionService", "foveal.v1.AdminService"]
+    {
+        let status = client.check(ask(service)).await.unwrap().into_inner().status();
         assert_eq!(status, ServingStatus::Serving, "{service:?}");
     }
     let status = client.check(ask("foveal.v1.NoService")).await.unwrap_err();
@@ -736,21 +512,11 @@ async fn a_run_says_where_it_listens_and_stops_when_told() {
     config.io = foveal_index::Io::Auto;
     let (stop, stopped) = mpsc::channel(1);
     let (tell, told) = tokio::sync::oneshot::channel();
-    let running = tokio::spawn(run(
-        config,
-        move |address| tell.send(address).unwrap(),
-        stopped,
-    ));
+    let running = tokio::spawn(run(config, move |address| tell.send(address).unwrap(), stopped));
     let address = within(told).await.unwrap();
     assert_ne!(address.port(), 0);
-    let mut client = SearchServiceClient::connect(format!("http://{address}"))
-        .await
-        .unwrap();
-    let response = client
-        .search(one("rows", row(9)))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut client = SearchServiceClient::connect(format!("http://{address}")).await.unwrap();
+    let response = client.search(one("rows", row(9))).await.unwrap().into_inner();
     assert_eq!(response.hits[0].key, FIRST_KEY + 9);
     stop.send(()).await.unwrap();
     within(running).await.unwrap().unwrap();
@@ -761,9 +527,7 @@ async fn a_server_that_cannot_start_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let attempt = async |config: Config| {
         let (_stop, stopped) = mpsc::channel(1);
-        run(config, |_| panic!("it is not ready"), stopped)
-            .await
-            .unwrap_err()
+        run(config, |_| panic!("it is not ready"), stopped).await.unwrap_err()
     };
     let good = config(dir.path());
 
@@ -775,9 +539,7 @@ async fn a_server_that_cannot_start_says_why() {
 
     let mut missing = good.clone();
     missing.listen.set_port(0);
-    missing
-        .collections
-        .insert("gone".into(), dir.path().join("gone"));
+    missing.collections.insert("gone".into(), dir.path().join("gone"));
     let error = attempt(missing).await;
     assert_eq!(error.kind(), ErrorKind::NoInput, "{error}");
     assert!(error.to_string().contains("collection gone"), "{error}");
@@ -787,10 +549,7 @@ async fn a_server_that_cannot_start_says_why() {
     taken.listen = holder.local_addr().unwrap();
     let error = attempt(taken.clone()).await;
     assert!(matches!(error, ServeError::Listen { .. }), "{error}");
-    assert!(
-        error.to_string().contains(&taken.listen.to_string()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&taken.listen.to_string()), "{error}");
 
     let mut small = good;
     small.listen.set_port(0);
@@ -806,8 +565,6 @@ async fn a_stop_before_it_is_ready_is_an_interruption() {
     config.listen.set_port(0);
     let (stop, stopped) = mpsc::channel(1);
     stop.send(()).await.unwrap();
-    let error = run(config, |_| panic!("it was told to stop"), stopped)
-        .await
-        .unwrap_err();
+    let error = run(config, |_| panic!("it was told to stop"), stopped).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Interrupted);
 }

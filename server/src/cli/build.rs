@@ -62,7 +62,8 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
     /// The form of the result.
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, value_enum, default_value = "table", value_name = "table|json")]
+    #[arg(hide_possible_values = true)]
     format: Format,
 }
 
@@ -116,7 +117,7 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
         keys,
         payload: args.payload.as_deref(),
     };
-    let report = build_with_progress(&input, &args.out, &params)?;
+    let report = build_with_progress(&input, &args.out, &params, &Interrupt::catch()?)?;
     let mut output = Output::stdout();
     match args.format {
         Format::Json => output.print_json(&json_of(&report))?,
@@ -133,8 +134,8 @@ pub(crate) fn build_with_progress(
     input: &BuildInput<'_>,
     out: &Path,
     params: &BuildParams,
+    interrupt: &Interrupt,
 ) -> anyhow::Result<BuildReport> {
-    let interrupt = Interrupt::catch()?;
     let bars = Bars::start();
     let show = |progress| bars.show(progress);
     let job = Job {

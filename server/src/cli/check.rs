@@ -23,7 +23,8 @@ pub(crate) struct CheckArgs {
     #[arg(long)]
     deep: bool,
     /// The form of the result.
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, value_enum, default_value = "table", value_name = "table|json")]
+    #[arg(hide_possible_values = true)]
     format: Format,
 }
 

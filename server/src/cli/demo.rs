@@ -64,6 +64,8 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<Outcom
     if let Some(keep) = &args.keep {
         must_not_exist(keep)?;
     }
+    // Caught from here on, so that the temporary directory is always removed.
+    let interrupt = Interrupt::catch()?;
     let dir = tempfile::Builder::new().prefix("foveal-demo-").tempdir();
     let dir = dir.context("no place for temporary files")?;
     let files = sample::write_into(dir.path())?;
@@ -81,18 +83,19 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<Outcom
         .keep
         .clone()
         .unwrap_or_else(|| dir.path().join("index"));
-    let built = build_with_progress(&input, &out, &BuildParams::new(METRIC))?;
+    let built = build_with_progress(&input, &out, &BuildParams::new(METRIC), &interrupt)?;
     output.print(&built_in(&built))?;
 
     let index = Index::open(&out)?;
     let mut searcher = index.searcher();
     for name in SHOWN {
+        interrupt.check()?;
         if let Some(row) = packages.iter().position(|package| package.name == name) {
             let near = nearest(&mut searcher, &base, row)?;
             output.print(&package_shown(&packages, row, &near, terminal))?;
         }
     }
-    let measured = measure(&mut searcher, &base)?;
+    let measured = measure(&mut searcher, &base, &interrupt)?;
     output.print(&measurements(&measured, &built, terminal))?;
     output.print(&what_next(args.keep.as_deref(), terminal))?;
     Ok(Outcome::Done)
@@ -168,8 +171,11 @@ struct Measured {
 }
 
 /// Asks some rows for their neighbors, twice: the second time is timed.
-fn measure(searcher: &mut Searcher, base: &VectorFile) -> anyhow::Result<Measured> {
-    let interrupt = Interrupt::catch()?;
+fn measure(
+    searcher: &mut Searcher,
+    base: &VectorFile,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Measured> {
     let (rows, queries) = some_rows(base)?;
     let bars = Bars::start();
     let show = |progress| bars.show(progress);

@@ -19,7 +19,8 @@ pub(crate) struct InspectArgs {
     #[arg(value_name = "DIR")]
     index: PathBuf,
     /// The form of the result.
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, value_enum, default_value = "table", value_name = "table|json")]
+    #[arg(hide_possible_values = true)]
     format: Format,
 }
 

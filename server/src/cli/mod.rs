@@ -45,6 +45,7 @@ mod truth;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -63,8 +64,9 @@ pub(crate) struct Cli {
         global = true,
         value_enum,
         default_value = "auto",
-        value_name = "WHEN"
+        display_order = 1000
     )]
+    #[arg(value_name = "auto|always|never", hide_possible_values = true)]
     color: ColorChoice,
     #[command(subcommand)]
     verb: Verb,
@@ -102,7 +104,13 @@ pub(crate) fn main() -> ExitCode {
         .and_then(|matches| Cli::from_arg_matches(&matches))
     {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => {
+            if is_usage_error(&error) {
+                // Usage errors start like all others; nobody is left to be told of a failure.
+                let _ = write!(std::io::stderr(), "foveal: ");
+            }
+            error.exit()
+        }
     };
     start_log(&cli.verb);
     let terminal = Terminal::of_stdout(cli.color);
@@ -115,6 +123,12 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(exit_code::of(&error))
         }
     }
+}
+
+/// Whether the arguments are wrong, as opposed to a help text that was asked for or is due.
+fn is_usage_error(error: &clap::Error) -> bool {
+    let help = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    error.use_stderr() && error.kind() != help
 }
 
 fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<Outcome> {

@@ -69,6 +69,9 @@ fn bar_of(progress: Progress) -> ProgressBar {
         bar.set_style(style.progress_chars("━━─"));
     }
     bar.set_message(progress.stage);
+    // What was done before the bar was shown says nothing about how fast it goes on from here.
+    bar.set_position(progress.done);
+    bar.reset_eta();
     bar
 }
 

@@ -28,21 +28,20 @@ pub(crate) struct BuildArgs {
     /// The index to make: a directory that does not exist yet.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Bits a dimension of the codes kept in memory [default: 4]
-    #[arg(long, value_parser = choices::bits())]
-    bits: Option<u8>,
-    /// The most neighbors a vector may have in the graph [default: 32]
-    #[arg(long, value_name = "R")]
-    max_degree: Option<u32>,
-    /// Effort of the build: candidates kept while the graph grows [default: 96, at least R]
-    #[arg(long, value_name = "L")]
+    /// Bits a dimension of the codes kept in memory.
+    #[arg(long, value_parser = choices::bits(), default_value_t = defaults().bits)]
+    bits: u8,
+    /// The most neighbors a vector may have in the graph.
+    #[arg(long, value_name = "R", default_value_t = defaults().max_degree)]
+    max_degree: u32,
+    #[arg(long, value_name = "L", help = list_size_help())]
     list_size: Option<u32>,
-    /// Prune slack: larger keeps more long edges [default: 1.2]
-    #[arg(long, value_name = "A")]
-    alpha: Option<f32>,
-    /// Prune shift, in units of distance [default: 0]
-    #[arg(long, value_name = "S")]
-    shift: Option<f32>,
+    /// Prune slack: larger keeps more long edges.
+    #[arg(long, value_name = "A", default_value_t = defaults().alpha)]
+    alpha: f32,
+    /// Prune shift, in units of distance.
+    #[arg(long, value_name = "S", default_value_t = defaults().shift)]
+    shift: f32,
     /// Keys of the rows, in order: a one-dimensional .npy of u64 or i64.
     #[arg(long, value_name = "FILE.npy", conflicts_with = "first_key")]
     keys: Option<PathBuf>,
@@ -58,9 +57,9 @@ pub(crate) struct BuildArgs {
     /// The most memory the build may use, such as 2GiB or 500MB [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory: Option<u64>,
-    /// Seed of every random choice: same input, seed and flags, same bytes [default: 42]
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
+    /// Seed of every random choice: same input, seed and flags, same bytes.
+    #[arg(long, value_name = "S", default_value_t = defaults().seed)]
+    seed: u64,
     /// The form of the result.
     #[arg(long, value_enum, default_value = "table", value_name = "table|json")]
     #[arg(hide_possible_values = true)]
@@ -72,6 +71,16 @@ Examples:
   foveal build --base sift.fvecs --metric l2 --out sift.index
   foveal build --base texts.npy --metric cosine --out texts.index \\
       --payload texts.jsonl --keys ids.npy --memory 4GiB";
+
+/// What the engine takes where nothing is asked for: the same for every metric.
+fn defaults() -> BuildParams {
+    BuildParams::new(Metric::L2)
+}
+
+fn list_size_help() -> String {
+    let list_size = defaults().list_size;
+    format!("Effort: candidates kept while the graph grows [default: {list_size}, at least R]")
+}
 
 /// What `build --format json` prints: a contract, fields in this order.
 #[derive(Serialize)]
@@ -112,11 +121,7 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
         Some(list) => Keys::List(list),
         None => Keys::From(args.first_key),
     };
-    let input = BuildInput {
-        base: &base,
-        keys,
-        payload: args.payload.as_deref(),
-    };
+    let input = BuildInput { base: &base, keys, payload: args.payload.as_deref() };
     let report = build_with_progress(&input, &args.out, &params, &Interrupt::catch()?)?;
     let mut output = Output::stdout();
     match args.format {
@@ -138,25 +143,21 @@ pub(crate) fn build_with_progress(
 ) -> anyhow::Result<BuildReport> {
     let bars = Bars::start();
     let show = |progress| bars.show(progress);
-    let job = Job {
-        progress: Some(&show),
-        interrupt: Some(interrupt.flag()),
-    };
+    let job = Job { progress: Some(&show), interrupt: Some(interrupt.flag()) };
     Ok(foveal_index::build(input, out, params, job)?)
 }
 
 fn params_of(args: &BuildArgs) -> BuildParams {
     let defaults = BuildParams::new(args.metric);
-    let max_degree = args.max_degree.unwrap_or(defaults.max_degree);
     BuildParams {
         metric: args.metric,
-        bits: args.bits.unwrap_or(defaults.bits),
-        max_degree,
+        bits: args.bits,
+        max_degree: args.max_degree,
         // A list shorter than the degree could not fill it.
-        list_size: args.list_size.unwrap_or(defaults.list_size.max(max_degree)),
-        alpha: args.alpha.unwrap_or(defaults.alpha),
-        shift: args.shift.unwrap_or(defaults.shift),
-        seed: args.seed.unwrap_or(defaults.seed),
+        list_size: args.list_size.unwrap_or(defaults.list_size.max(args.max_degree)),
+        alpha: args.alpha,
+        shift: args.shift,
+        seed: args.seed,
         threads: args.threads.unwrap_or(defaults.threads),
         memory: args.memory,
     }
@@ -192,10 +193,7 @@ fn table_of(report: &BuildReport, out: &Path, terminal: &Terminal) -> String {
     let (manifest, measured) = (&report.manifest, &report.measured);
     let mut table = Table::default();
     let (n, dim, element) = (grouped(manifest.n), manifest.dim, manifest.element);
-    table.line(
-        "vectors",
-        format!("{n} x {dim} {element}, {}", manifest.metric),
-    );
+    table.line("vectors", format!("{n} x {dim} {element}, {}", manifest.metric));
     table.line("codes", format!("{} bits a dimension", manifest.bits));
     let (degree, list_size) = (manifest.max_degree, manifest.list_size);
     let (alpha, shift) = (manifest.alpha, manifest.shift);
@@ -207,23 +205,14 @@ fn table_of(report: &BuildReport, out: &Path, terminal: &Terminal) -> String {
     table.gap();
     table.line("time", seconds(measured.build_seconds));
     let (peak, predicted) = (measured.peak_rss_bytes, measured.predicted_peak_bytes);
-    table.line(
-        "peak memory",
-        format!("{} ({} predicted)", bytes(peak), bytes(predicted)),
-    );
+    table.line("peak memory", format!("{} ({} predicted)", bytes(peak), bytes(predicted)));
     let resident = three_digits(per_vector(report.resident_bytes, manifest.n));
     table.line(
         "in memory",
-        format!(
-            "{resident} B a vector, {} in all",
-            bytes(report.resident_bytes)
-        ),
+        format!("{resident} B a vector, {} in all", bytes(report.resident_bytes)),
     );
     let disk = three_digits(per_vector(report.disk_bytes, manifest.n));
-    table.line(
-        "on disk",
-        format!("{disk} B a vector, {} in all", bytes(report.disk_bytes)),
-    );
+    table.line("on disk", format!("{disk} B a vector, {} in all", bytes(report.disk_bytes)));
     table.line("digest", manifest.digest.as_str());
     let (title, next) = (terminal.bold("Built"), terminal.bold("Next"));
     let (body, path) = (table.render(terminal), shell_words::quoted(out));
@@ -246,18 +235,18 @@ mod tests {
         args: BuildArgs,
     }
 
-    fn parsed(line: &str) -> BuildParams {
-        let fixed = "build --base a.fbin --metric cosine --out b";
+    fn parsed_for(metric: Metric, line: &str) -> BuildParams {
+        let fixed = format!("build --base a.fbin --out b --metric {metric}");
         let words = fixed.split(' ').chain(line.split_whitespace());
         params_of(&Line::try_parse_from(words).unwrap().args)
     }
 
+    fn parsed(line: &str) -> BuildParams {
+        parsed_for(Metric::Cosine, line)
+    }
+
     fn report() -> BuildReport {
-        let file = FileEntry {
-            name: "codes".into(),
-            bytes: 400,
-            xxh3: "00".into(),
-        };
+        let file = FileEntry { name: "codes".into(), bytes: 400, xxh3: "00".into() };
         let manifest = Manifest {
             format_version: 1,
             n: 100,
@@ -275,33 +264,21 @@ mod tests {
             digest: "abc".into(),
             checksum: "def".into(),
         };
-        let measured = Measured {
-            build_seconds: 1.5,
-            predicted_peak_bytes: 5000,
-            peak_rss_bytes: 4000,
-        };
-        BuildReport {
-            manifest,
-            measured,
-            resident_bytes: 14_450,
-            disk_bytes: 90_000,
-        }
+        let measured =
+            Measured { build_seconds: 1.5, predicted_peak_bytes: 5000, peak_rss_bytes: 4000 };
+        BuildReport { manifest, measured, resident_bytes: 14_450, disk_bytes: 90_000, repaired: 0 }
     }
 
     #[test]
     fn flags_reach_the_parameters_and_the_rest_are_defaults() {
-        assert_eq!(parsed(""), BuildParams::new(Metric::Cosine));
+        for metric in Metric::ALL {
+            assert_eq!(parsed_for(metric, ""), BuildParams::new(metric));
+        }
         let params = parsed("--bits 8 --max-degree 128 --alpha 1.1 --shift 0.5 --seed 7");
-        assert_eq!(
-            (params.bits, params.max_degree, params.list_size),
-            (8, 128, 128)
-        );
+        assert_eq!((params.bits, params.max_degree, params.list_size), (8, 128, 128));
         assert_eq!((params.alpha, params.shift, params.seed), (1.1, 0.5, 7));
         let params = parsed("--list-size 200 --threads 3 --memory 2GiB");
-        assert_eq!(
-            (params.list_size, params.threads, params.memory),
-            (200, 3, Some(2 << 30))
-        );
+        assert_eq!((params.list_size, params.threads, params.memory), (200, 3, Some(2 << 30)));
     }
 
     #[test]
@@ -320,14 +297,8 @@ mod tests {
     fn the_table_names_predicted_and_actual_memory_and_what_to_try() {
         let text = table_of(&report(), Path::new("my index"), &Terminal::plain());
         assert!(text.contains("3.91 KiB (4.88 KiB predicted)"), "{text}");
-        assert!(
-            text.contains("foveal search --index 'my index' --queries"),
-            "{text}"
-        );
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 80),
-            "{text}"
-        );
+        assert!(text.contains("foveal search --index 'my index' --queries"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
     }
 }

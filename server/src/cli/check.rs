@@ -54,10 +54,7 @@ pub(crate) fn run(args: &CheckArgs, terminal: &Terminal) -> anyhow::Result<Outco
     let interrupt = Interrupt::catch()?;
     let bars = Bars::start();
     let show = |progress| bars.show(progress);
-    let job = Job {
-        progress: Some(&show),
-        interrupt: Some(interrupt.flag()),
-    };
+    let job = Job { progress: Some(&show), interrupt: Some(interrupt.flag()) };
     let report = foveal_index::check(&args.index, args.deep, job)?;
     // A check that was cut short has not found the index whole.
     interrupt.check()?;
@@ -67,11 +64,7 @@ pub(crate) fn run(args: &CheckArgs, terminal: &Terminal) -> anyhow::Result<Outco
         Format::Json => output.print_json(&json_of(&report))?,
         Format::Table => output.print(&table_of(&report, terminal))?,
     }
-    Ok(if report.damage.is_empty() {
-        Outcome::Done
-    } else {
-        Outcome::CheckFailed
-    })
+    Ok(if report.damage.is_empty() { Outcome::Done } else { Outcome::CheckFailed })
 }
 
 fn json_of(report: &CheckReport) -> CheckJson<'_> {
@@ -80,11 +73,7 @@ fn json_of(report: &CheckReport) -> CheckJson<'_> {
         ok: report.damage.is_empty(),
         n: report.n,
         files: files
-            .map(|file| FileJson {
-                name: &file.name,
-                bytes: file.bytes,
-                blocks: file.blocks,
-            })
+            .map(|file| FileJson { name: &file.name, bytes: file.bytes, blocks: file.blocks })
             .collect(),
         reachable: report.reachable,
         damage: &report.damage,
@@ -94,7 +83,10 @@ fn json_of(report: &CheckReport) -> CheckJson<'_> {
 fn table_of(report: &CheckReport, terminal: &Terminal) -> String {
     let mut table = Table::default();
     for file in &report.files {
-        let blocks = counted(file.blocks, "block", "blocks");
+        let blocks = match file.blocks {
+            0 => "length only, without --deep".to_string(),
+            blocks => counted(blocks, "block", "blocks"),
+        };
         table.line(&file.name, format!("{:>10}  {blocks}", bytes(file.bytes)));
     }
     if let Some(reachable) = report.reachable {
@@ -104,10 +96,7 @@ fn table_of(report: &CheckReport, terminal: &Terminal) -> String {
     let mut text = table.render(terminal);
     if report.damage.is_empty() {
         let vectors = counted(report.n, "vector", "vectors");
-        text.push_str(&format!(
-            "{}: {vectors}, no damage found\n",
-            terminal.good("ok")
-        ));
+        text.push_str(&format!("{}: {vectors}, no damage found\n", terminal.good("ok")));
         return text;
     }
     let places = counted(report.damage.len() as u64, "place", "places");
@@ -120,23 +109,14 @@ fn table_of(report: &CheckReport, terminal: &Terminal) -> String {
 
 #[cfg(test)]
 mod tests {
-    use foveal_index::CheckedFile;
+    use foveal_index::disk::CheckedFile;
 
     use super::*;
 
     fn report(damage: &[&str]) -> CheckReport {
-        let file = CheckedFile {
-            name: "codes".into(),
-            bytes: 5000,
-            blocks: 2,
-        };
+        let file = CheckedFile { name: "codes".into(), bytes: 5000, blocks: 2 };
         let damage = damage.iter().map(|place| place.to_string()).collect();
-        CheckReport {
-            n: 100,
-            files: vec![file],
-            reachable: Some(99),
-            damage,
-        }
+        CheckReport { n: 100, files: vec![file], reachable: Some(99), damage }
     }
 
     #[test]
@@ -152,19 +132,10 @@ mod tests {
 
     #[test]
     fn each_damaged_place_is_printed() {
-        let text = table_of(
-            &report(&["codes: at 0", "codes: at 4096"]),
-            &Terminal::plain(),
-        );
-        assert!(
-            text.ends_with("damaged in 2 places\n  codes: at 0\n  codes: at 4096\n"),
-            "{text}"
-        );
+        let text = table_of(&report(&["codes: at 0", "codes: at 4096"]), &Terminal::plain());
+        assert!(text.ends_with("damaged in 2 places\n  codes: at 0\n  codes: at 4096\n"), "{text}");
         let text = table_of(&report(&[]), &Terminal::plain());
-        assert!(
-            text.ends_with("ok: 100 vectors, no damage found\n"),
-            "{text}"
-        );
+        assert!(text.ends_with("ok: 100 vectors, no damage found\n"), "{text}");
         assert!(text.contains("99 of 100 vectors"), "{text}");
     }
 }

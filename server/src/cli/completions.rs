@@ -46,10 +46,7 @@ mod tests {
     fn every_shell_learns_verbs_and_flags() {
         for shell in Shell::value_variants() {
             let script = script(*shell);
-            assert!(
-                script.contains("rerank-size"),
-                "{shell} does not know --rerank-size"
-            );
+            assert!(script.contains("rerank-size"), "{shell} does not know --rerank-size");
         }
         assert!(script(Shell::Bash).contains("l2 ip cosine"));
     }

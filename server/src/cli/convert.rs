@@ -51,10 +51,7 @@ Floats become f16 by rounding to the nearest; a number that the type cannot hold
 /// output that exists or cannot be written; ctrl-c. Nothing stays behind then.
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<Outcome> {
     must_not_exist(&args.out)?;
-    let done = if [&args.input, &args.out]
-        .into_iter()
-        .all(|path| holds_truth(path))
-    {
+    let done = if [&args.input, &args.out].into_iter().all(|path| holds_truth(path)) {
         convert_truth(args)?
     } else {
         convert_vectors(args)?
@@ -65,9 +62,7 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<Outcome> {
 }
 
 fn extension(path: &Path) -> &str {
-    path.extension()
-        .and_then(|text| text.to_str())
-        .unwrap_or_default()
+    path.extension().and_then(|text| text.to_str()).unwrap_or_default()
 }
 
 fn holds_truth(path: &Path) -> bool {
@@ -81,11 +76,7 @@ fn convert_truth(args: &ConvertArgs) -> anyhow::Result<String> {
     }
     let truth = Truth::read(&args.input)?;
     truth.write(&args.out)?;
-    Ok(format!(
-        "{}, k {}",
-        counted(truth.queries() as u64, "query", "queries"),
-        truth.k()
-    ))
+    Ok(format!("{}, k {}", counted(truth.queries() as u64, "query", "queries"), truth.k()))
 }
 
 fn convert_vectors(args: &ConvertArgs) -> anyhow::Result<String> {
@@ -96,9 +87,7 @@ fn convert_vectors(args: &ConvertArgs) -> anyhow::Result<String> {
             .map_err(|what| Failure::usage(format!("{}: {what}", args.input.display())))?,
         None => 0..input.len(),
     };
-    let element = args
-        .element
-        .unwrap_or_else(|| element_for(&args.out, input.element()));
+    let element = args.element.unwrap_or_else(|| element_for(&args.out, input.element()));
     let mut writer = VectorWriter::create(&args.out, element, input.dim())?;
     let interrupt = Interrupt::catch()?;
     let bars = Bars::start();
@@ -111,34 +100,18 @@ fn convert_vectors(args: &ConvertArgs) -> anyhow::Result<String> {
         let converted = converted.with_context(|| args.input.display().to_string())?;
         writer.append(&converted)?;
         let done = (end - range.start) as u64;
-        bars.show(Progress {
-            stage: "convert",
-            done,
-            total: range.len() as u64,
-        });
+        bars.show(Progress { stage: "convert", done, total: range.len() as u64 });
     }
     writer.finish()?;
-    Ok(format!(
-        "{} x {} {element}",
-        grouped(range.len() as u64),
-        input.dim()
-    ))
+    Ok(format!("{} x {} {element}", grouped(range.len() as u64), input.dim()))
 }
 
 /// The error of a chunk that starts at row `first`, with its row counted in the file.
 fn of_file(error: RowsError, first: usize) -> RowsError {
     match error {
-        RowsError::DoesNotFit {
-            row,
-            column,
-            value,
-            element,
-        } => RowsError::DoesNotFit {
-            row: first + row,
-            column,
-            value,
-            element,
-        },
+        RowsError::DoesNotFit { row, column, value, element } => {
+            RowsError::DoesNotFit { row: first + row, column, value, element }
+        }
         other => other,
     }
 }
@@ -164,20 +137,13 @@ mod tests {
 
     fn write(path: &Path, values: Vec<f32>) {
         let mut writer = VectorWriter::create(path, Element::F32, 2).unwrap();
-        writer
-            .append(&Rows::new(2, Values::F32(values)).unwrap())
-            .unwrap();
+        writer.append(&Rows::new(2, Values::F32(values)).unwrap()).unwrap();
         writer.finish().unwrap();
     }
 
     fn args(input: &Path, out: &Path, rows: Option<&str>) -> ConvertArgs {
         let rows = rows.map(|text| text.parse().unwrap());
-        ConvertArgs {
-            input: input.into(),
-            out: out.into(),
-            rows,
-            element: None,
-        }
+        ConvertArgs { input: input.into(), out: out.into(), rows, element: None }
     }
 
     #[test]
@@ -185,10 +151,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [input, out] = ["a.fbin", "b.u8bin"].map(|name| dir.path().join(name));
         write(&input, vec![0.0, 1.0, 2.0, 3.0, 4.0, 255.0]);
-        assert_eq!(
-            run(&args(&input, &out, Some("1.."))).unwrap(),
-            Outcome::Done
-        );
+        assert_eq!(run(&args(&input, &out, Some("1.."))).unwrap(), Outcome::Done);
         let file = VectorFile::open(&out).unwrap();
         let rows = file.read(0..file.len()).unwrap();
         assert_eq!(rows.values(), &Values::U8(vec![2, 3, 4, 255]));
@@ -202,15 +165,8 @@ mod tests {
         let error = run(&args(&input, &out, None)).unwrap_err();
         assert_eq!(exit_code::of(&error), 65, "{error:#}");
         let line = exit_code::one_line(&error);
-        assert!(
-            line.contains("a.fbin: row 1, column 0: found 0.5"),
-            "{line}"
-        );
-        assert_eq!(
-            std::fs::read_dir(dir.path()).unwrap().count(),
-            1,
-            "only the input is there"
-        );
+        assert!(line.contains("a.fbin: row 1, column 0: found 0.5"), "{line}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "only the input is there");
         let error = run(&args(&input, &out, Some("1..3"))).unwrap_err();
         assert_eq!(exit_code::of(&error), 2, "{error:#}");
         let error = run(&args(&input, &input, None)).unwrap_err();

@@ -7,7 +7,8 @@ use clap::Args;
 use foveal_datasets::recall::recall;
 use foveal_datasets::{Metric, Rows, VectorFile};
 use foveal_index::{
-    BuildInput, BuildParams, BuildReport, Index, Job, Keys, Neighbor, SearchParams, Searcher, exact,
+    BuildInput, BuildParams, BuildReport, ExactAsk, Index, Job, Keys, Neighbor, SearchParams,
+    Searcher, exact,
 };
 
 use super::build::build_with_progress;
@@ -18,22 +19,14 @@ use super::neighbor_lists::{pairs_of, truth_of};
 use super::output::Output;
 use super::payload_line::PayloadLine;
 use super::progress::Bars;
-use super::table::{Table, grouped, micros, seconds, three_digits};
+use super::table::{Table, distance, grouped, micros, seconds, three_digits};
 use super::terminal::{Terminal, padded, shown};
 use super::{sample, shell_words};
 
 const METRIC: Metric = Metric::Cosine;
 /// Packages that many know; those of them that the sample holds are shown.
-const SHOWN: [&str; 8] = [
-    "gimp",
-    "nginx",
-    "postgresql-15",
-    "vim",
-    "git",
-    "blender",
-    "wireshark",
-    "vlc",
-];
+const SHOWN: [&str; 8] =
+    ["gimp", "nginx", "postgresql-15", "vim", "git", "blender", "wireshark", "vlc"];
 const SHOWN_NEIGHBORS: usize = 3;
 /// Neighbors whose recall is measured.
 const K: usize = 10;
@@ -74,15 +67,8 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<Outcom
     let mut output = Output::stdout();
 
     output.print(&introduction(&base, terminal))?;
-    let input = BuildInput {
-        base: &base,
-        keys: Keys::From(0),
-        payload: Some(&files.payload),
-    };
-    let out = args
-        .keep
-        .clone()
-        .unwrap_or_else(|| dir.path().join("index"));
+    let input = BuildInput { base: &base, keys: Keys::From(0), payload: Some(&files.payload) };
+    let out = args.keep.clone().unwrap_or_else(|| dir.path().join("index"));
     let built = build_with_progress(&input, &out, &BuildParams::new(METRIC), &interrupt)?;
     output.print(&built_in(&built))?;
 
@@ -151,11 +137,9 @@ fn package_shown(
         let Some(package) = packages.get(neighbor.key as usize) else {
             continue;
         };
-        let distance = format!("{:8.4}", neighbor.distance);
+        let distance = format!("{:>8}", distance(neighbor.distance));
         let name = padded(&shown(&package.name, NAME_WIDTH), NAME_WIDTH);
-        let left = terminal
-            .width()
-            .saturating_sub(distance.len() + NAME_WIDTH + 4);
+        let left = terminal.width().saturating_sub(distance.len() + NAME_WIDTH + 4);
         let about = shown(&package.description, left);
         text.push_str(&format!("{distance}  {}  {about}\n", terminal.name(&name)));
     }
@@ -179,18 +163,13 @@ fn measure(
     let (rows, queries) = some_rows(base)?;
     let bars = Bars::start();
     let show = |progress| bars.show(progress);
-    let job = Job {
-        progress: Some(&show),
-        interrupt: Some(interrupt.flag()),
-    };
+    let job = Job { progress: Some(&show), interrupt: Some(interrupt.flag()) };
     // One more than is compared, since each row finds itself as well.
-    let exact = exact::search(base, &queries, METRIC, K + 1, 0, job)?;
+    let ask = ExactAsk { metric: METRIC, k: K + 1, threads: 0 };
+    let exact = exact::search(base, &queries, &ask, job)?;
     bars.finish();
-    let own: Vec<_> = exact
-        .into_iter()
-        .zip(&rows)
-        .map(|(list, row)| without_itself(list, *row, K))
-        .collect();
+    let own: Vec<_> =
+        exact.into_iter().zip(&rows).map(|(list, row)| without_itself(list, *row, K)).collect();
     let truth = truth_of(&own, K)?;
 
     let params = SearchParams::new(K as u32 + 1);
@@ -206,11 +185,7 @@ fn measure(
         }
     }
     let recall = recall(&truth, &found, K, METRIC)?;
-    Ok(Measured {
-        queries: rows.len(),
-        recall,
-        latency: Latency::of_nanos(&mut nanos),
-    })
+    Ok(Measured { queries: rows.len(), recall, latency: Latency::of_nanos(&mut nanos) })
 }
 
 /// At most [`QUERIES`] rows, seeded, and their numbers.
@@ -225,31 +200,15 @@ fn measurements(measured: &Measured, built: &BuildReport, terminal: &Terminal) -
     let queries = grouped(measured.queries as u64);
     table.line(
         &format!("recall@{K}"),
-        format!(
-            "{:.4}   against a scan of everything, {queries} queries",
-            measured.recall
-        ),
+        format!("{:.4}   against a scan of everything, {queries} queries", measured.recall),
     );
-    table.line(
-        "median time",
-        format!("{} a query, on one thread", micros(measured.latency.p50)),
-    );
+    table.line("median time", format!("{} a query, on one thread", micros(measured.latency.p50)));
     let full = u64::from(manifest.dim) * manifest.element.size() as u64;
     let resident = per_vector(built.resident_bytes);
-    table.line(
-        "in memory",
-        format!("{resident} B a vector, whose numbers take {full} B"),
-    );
+    table.line("in memory", format!("{resident} B a vector, whose numbers take {full} B"));
     let disk = per_vector(built.disk_bytes);
-    table.line(
-        "on disk",
-        format!("{disk} B a vector, with its numbers and description"),
-    );
-    format!(
-        "{}\n{}\n",
-        terminal.bold("Measured here"),
-        table.render(terminal)
-    )
+    table.line("on disk", format!("{disk} B a vector, with its numbers and description"));
+    format!("{}\n{}\n", terminal.bold("Measured here"), table.render(terminal))
 }
 
 fn what_next(kept: Option<&Path>, terminal: &Terminal) -> String {
@@ -277,46 +236,25 @@ mod tests {
 
     fn packages() -> Vec<PayloadLine> {
         let long = "an editor with a description that goes on and on ".repeat(4);
-        let line = |name: &str, about: &str| PayloadLine {
-            name: name.into(),
-            description: about.into(),
-        };
-        vec![
-            line("vim", &long),
-            line(&"long-name-".repeat(5), &long),
-            line("nano", "small"),
-        ]
+        let line =
+            |name: &str, about: &str| PayloadLine { name: name.into(), description: about.into() };
+        vec![line("vim", &long), line(&"long-name-".repeat(5), &long), line("nano", "small")]
     }
 
     #[test]
     fn packages_fit_80_columns_without_colour_codes() {
-        let near = [1, 2, 99].map(|key| Neighbor {
-            key,
-            distance: 0.25,
-        });
+        let near = [1, 2, 99].map(|key| Neighbor { key, distance: 0.25 });
         let text = package_shown(&packages(), 0, &near, &Terminal::plain());
-        assert_eq!(
-            text.lines().count(),
-            4,
-            "title, two packages, a blank line:\n{text}"
-        );
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 80),
-            "{text}"
-        );
+        assert_eq!(text.lines().count(), 4, "title, two packages, a blank line:\n{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("  0.2500  nano"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
     }
 
     #[test]
     fn a_row_is_not_its_own_neighbor() {
-        let list: Vec<_> = [7, 3, 9, 4]
-            .map(|key| Neighbor { key, distance: 0.0 })
-            .into();
-        let keys: Vec<u64> = without_itself(list.clone(), 3, 2)
-            .iter()
-            .map(|n| n.key)
-            .collect();
+        let list: Vec<_> = [7, 3, 9, 4].map(|key| Neighbor { key, distance: 0.0 }).into();
+        let keys: Vec<u64> = without_itself(list.clone(), 3, 2).iter().map(|n| n.key).collect();
         assert_eq!(keys, [7, 9]);
         assert_eq!(without_itself(list, 5, 3).len(), 3);
     }
@@ -324,10 +262,7 @@ mod tests {
     #[test]
     fn commands_to_try_name_the_kept_index() {
         let text = what_next(Some(Path::new("my demo")), &Terminal::plain());
-        assert!(
-            text.contains("foveal serve --index demo='my demo'"),
-            "{text}"
-        );
+        assert!(text.contains("foveal serve --index demo='my demo'"), "{text}");
         assert!(what_next(None, &Terminal::plain()).contains("foveal demo --keep"));
     }
 }

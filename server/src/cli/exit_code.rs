@@ -40,26 +40,17 @@ pub(crate) struct Failure {
 impl Failure {
     /// An argument, or a combination of them, that makes no sense.
     pub(crate) fn usage(message: impl Into<String>) -> Failure {
-        Failure {
-            kind: ErrorKind::Usage,
-            message: message.into(),
-        }
+        Failure { kind: ErrorKind::Usage, message: message.into() }
     }
 
     /// Bytes that contradict what was promised.
     pub(crate) fn bad_data(message: impl Into<String>) -> Failure {
-        Failure {
-            kind: ErrorKind::BadData,
-            message: message.into(),
-        }
+        Failure { kind: ErrorKind::BadData, message: message.into() }
     }
 
     /// The job was asked to stop.
     pub(crate) fn interrupted() -> Failure {
-        Failure {
-            kind: ErrorKind::Interrupted,
-            message: "interrupted".into(),
-        }
+        Failure { kind: ErrorKind::Interrupted, message: "interrupted".into() }
     }
 }
 
@@ -79,10 +70,7 @@ pub(crate) fn must_not_exist(path: &Path) -> Result<(), Failure> {
     // A dangling link exists as well: `symlink_metadata` does not follow it.
     if path.symlink_metadata().is_ok() {
         let message = format!("{}: exists already; wanted a new name", path.display());
-        return Err(Failure {
-            kind: ErrorKind::CannotCreate,
-            message,
-        });
+        return Err(Failure { kind: ErrorKind::CannotCreate, message });
     }
     Ok(())
 }
@@ -114,13 +102,9 @@ fn kind_of(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
         error.downcast_ref().map(ExactError::kind),
         error.downcast_ref().map(ServeError::kind),
         error.downcast_ref().map(|_: &ParamsError| ErrorKind::Usage),
-        error
-            .downcast_ref()
-            .map(|_: &RecallError| ErrorKind::BadData),
+        error.downcast_ref().map(|_: &RecallError| ErrorKind::BadData),
         error.downcast_ref().map(|_: &RowsError| ErrorKind::BadData),
-        error
-            .downcast_ref()
-            .map(|_: &TruthError| ErrorKind::BadData),
+        error.downcast_ref().map(|_: &TruthError| ErrorKind::BadData),
         error.downcast_ref().map(kind_of_io),
     ];
     known.into_iter().flatten().next()
@@ -171,26 +155,16 @@ mod tests {
             (ErrorKind::Io, 74),
             (ErrorKind::Interrupted, 130),
         ] {
-            let error = anyhow::Error::new(Failure {
-                kind,
-                message: "x".into(),
-            });
+            let error = anyhow::Error::new(Failure { kind, message: "x".into() });
             assert_eq!(of(&error), code, "{kind:?}");
-            assert_eq!(
-                of(&error.context("while testing")),
-                code,
-                "{kind:?} below a context"
-            );
+            assert_eq!(of(&error.context("while testing")), code, "{kind:?} below a context");
         }
     }
 
     #[test]
     fn parameters_out_of_range_are_usage() {
         let error = foveal_index::SearchParams::with_list_size(10, 5).check();
-        assert_eq!(
-            of(&anyhow::Error::new(error.expect_err("5 is below 10"))),
-            2
-        );
+        assert_eq!(of(&anyhow::Error::new(error.expect_err("5 is below 10"))), 2);
     }
 
     #[test]
@@ -210,15 +184,10 @@ mod tests {
     #[test]
     fn an_error_is_one_line_that_says_each_cause_once() {
         let inner: anyhow::Result<()> = Err(Failure::bad_data("a.npy: short\nvery short").into());
-        let error = inner
-            .context("reading keys")
-            .expect_err("made from an error");
+        let error = inner.context("reading keys").expect_err("made from an error");
         assert_eq!(one_line(&error), "reading keys: a.npy: short very short");
         let error = error.context("reading keys: a.npy: short\nvery short, so no build");
-        assert_eq!(
-            one_line(&error),
-            "reading keys: a.npy: short very short, so no build"
-        );
+        assert_eq!(one_line(&error), "reading keys: a.npy: short very short, so no build");
     }
 
     #[test]

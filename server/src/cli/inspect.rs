@@ -112,19 +112,13 @@ fn json_of<'a>(manifest: &'a Manifest, measured: Option<&Measured>) -> InspectJs
 
 fn table_of(manifest: &Manifest, measured: Option<&Measured>, terminal: &Terminal) -> String {
     let mut about = Table::default();
-    about.line(
-        "vectors",
-        format!("{} x {}", grouped(manifest.n), manifest.dim),
-    );
+    about.line("vectors", format!("{} x {}", grouped(manifest.n), manifest.dim));
     about.line("element", manifest.element.to_string());
     about.line("metric", manifest.metric.to_string());
     about.line("codes", format!("{} bits a dimension", manifest.bits));
     about.line("max degree", manifest.max_degree.to_string());
     about.line("list size", manifest.list_size.to_string());
-    about.line(
-        "alpha, shift",
-        format!("{}, {}", manifest.alpha, manifest.shift),
-    );
+    about.line("alpha, shift", format!("{}, {}", manifest.alpha, manifest.shift));
     about.line("seed", manifest.seed.to_string());
     about.line("payload", if manifest.payload { "yes" } else { "none" });
     about.line("format version", manifest.format_version.to_string());
@@ -140,11 +134,7 @@ fn table_of(manifest: &Manifest, measured: Option<&Measured>, terminal: &Termina
     }
     files.line("in all", format!("{:>10}", bytes(disk_bytes(manifest))));
     let (index, list) = (terminal.bold("Index"), terminal.bold("Files"));
-    format!(
-        "{index}\n{}\n{list}\n{}",
-        about.render(terminal),
-        files.render(terminal)
-    )
+    format!("{index}\n{}\n{list}\n{}", about.render(terminal), files.render(terminal))
 }
 
 #[cfg(test)]
@@ -154,11 +144,7 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        let entry = |name: &str, bytes| FileEntry {
-            name: name.into(),
-            bytes,
-            xxh3: "0f".into(),
-        };
+        let entry = |name: &str, bytes| FileEntry { name: name.into(), bytes, xxh3: "0f".into() };
         Manifest {
             format_version: 1,
             n: 100,
@@ -193,11 +179,8 @@ mod tests {
 
     #[test]
     fn the_table_names_every_file() {
-        let measured = Measured {
-            build_seconds: 1.5,
-            predicted_peak_bytes: 5000,
-            peak_rss_bytes: 4096,
-        };
+        let measured =
+            Measured { build_seconds: 1.5, predicted_peak_bytes: 5000, peak_rss_bytes: 4096 };
         let text = table_of(&manifest(), Some(&measured), &Terminal::plain());
         for part in ["codes  ", "graph  ", "1000 B", "4.00 KiB", "1.50 s", "abc"] {
             assert!(text.contains(part), "{part} is not in\n{text}");

@@ -36,11 +36,7 @@ impl Interrupt {
     /// # Errors
     /// It is set.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        if self.0.load(Ordering::Relaxed) {
-            Err(Failure::interrupted())
-        } else {
-            Ok(())
-        }
+        if self.0.load(Ordering::Relaxed) { Err(Failure::interrupted()) } else { Ok(()) }
     }
 }
 

@@ -18,10 +18,7 @@ pub(crate) fn read(path: &Path, rows: usize) -> anyhow::Result<Vec<u64>> {
     let bytes = std::fs::read(path).with_context(|| format!("{shown}: cannot be read"))?;
     let keys = parse(&bytes).map_err(|what| Failure::bad_data(format!("{shown}: {what}")))?;
     if keys.len() != rows {
-        let message = format!(
-            "{shown}: holds {} keys; wanted {rows}, one a row",
-            keys.len()
-        );
+        let message = format!("{shown}: holds {} keys; wanted {rows}, one a row", keys.len());
         return Err(Failure::bad_data(message).into());
     }
     Ok(keys)
@@ -34,38 +31,20 @@ fn parse(bytes: &[u8]) -> Result<Vec<u64>, String> {
         Some("<u8" | "=u8") => false,
         Some("<i8" | "=i8") => true,
         other => {
-            return Err(format!(
-                "holds {}; wanted <u8 or <i8",
-                other.unwrap_or("no descr")
-            ));
+            return Err(format!("holds {}; wanted <u8 or <i8", other.unwrap_or("no descr")));
         }
     };
     let shape = value_of(header, "shape").unwrap_or("no shape");
     let wrong = || format!("has shape {shape}; wanted one dimension, such as (1000,)");
-    let inner = shape
-        .strip_prefix('(')
-        .and_then(|text| text.strip_suffix(')'));
-    let count = inner
-        .and_then(|text| text.trim().strip_suffix(','))
-        .ok_or_else(wrong)?;
+    let inner = shape.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
+    let count = inner.and_then(|text| text.trim().strip_suffix(',')).ok_or_else(wrong)?;
     let count: usize = count.trim().parse().map_err(|_| wrong())?;
     if count.checked_mul(8) != Some(data.len()) {
-        return Err(format!(
-            "holds {} bytes of keys; {count} keys take 8 each",
-            data.len()
-        ));
+        return Err(format!("holds {} bytes of keys; {count} keys take 8 each", data.len()));
     }
-    let keys: Vec<u64> = data
-        .as_chunks()
-        .0
-        .iter()
-        .map(|word| u64::from_le_bytes(*word))
-        .collect();
+    let keys: Vec<u64> = data.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
     if signed && let Some(row) = keys.iter().position(|key| *key > i64::MAX as u64) {
-        return Err(format!(
-            "row {row}: found key {}; wanted at least 0",
-            keys[row] as i64
-        ));
+        return Err(format!("row {row}: found key {}; wanted at least 0", keys[row] as i64));
     }
     Ok(keys)
 }
@@ -75,12 +54,10 @@ fn split(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let (version, rest) = rest.split_first_chunk::<2>()?;
     let (len, rest) = match version[0] {
-        1 => rest
-            .split_first_chunk::<2>()
-            .map(|(n, rest)| (u32::from(u16::from_le_bytes(*n)), rest)),
-        2 | 3 => rest
-            .split_first_chunk::<4>()
-            .map(|(n, rest)| (u32::from_le_bytes(*n), rest)),
+        1 => {
+            rest.split_first_chunk::<2>().map(|(n, rest)| (u32::from(u16::from_le_bytes(*n)), rest))
+        }
+        2 | 3 => rest.split_first_chunk::<4>().map(|(n, rest)| (u32::from_le_bytes(*n), rest)),
         _ => None,
     }?;
     let (header, data) = rest.split_at_checked(len as usize)?;
@@ -144,14 +121,8 @@ mod tests {
             (npy("<u8", "(2, 1)", &two), "(2, 1)"),
             (npy("<u8", "()", &two), "()"),
             (npy("<u8", "(3,)", &two), "16 bytes"),
-            (
-                npy("<u8", "(99999999999999999999,)", &two),
-                "99999999999999999999",
-            ),
-            (
-                npy("<i8", "(2,)", &words(&[3, u64::MAX])),
-                "row 1: found key -1",
-            ),
+            (npy("<u8", "(99999999999999999999,)", &two), "99999999999999999999"),
+            (npy("<i8", "(2,)", &words(&[3, u64::MAX])), "row 1: found key -1"),
         ] {
             let error = parse(&bytes).expect_err(named);
             assert!(error.contains(named), "{error} does not name {named}");

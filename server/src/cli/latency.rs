@@ -59,45 +59,13 @@ mod tests {
     fn quantiles_are_nearest_ranks() {
         let mut hundred: Vec<u64> = (1..=100).rev().map(|i| i * 1000).collect();
         let latency = Latency::of_nanos(&mut hundred);
-        assert_eq!(
-            latency,
-            Latency {
-                mean: 50.5,
-                p50: 50.0,
-                p95: 95.0,
-                p99: 99.0
-            }
-        );
+        assert_eq!(latency, Latency { mean: 50.5, p50: 50.0, p95: 95.0, p99: 99.0 });
         let latency = Latency::of_nanos(&mut [3000, 1000, 2000]);
-        assert_eq!(
-            latency,
-            Latency {
-                mean: 2.0,
-                p50: 2.0,
-                p95: 3.0,
-                p99: 3.0
-            }
-        );
+        assert_eq!(latency, Latency { mean: 2.0, p50: 2.0, p95: 3.0, p99: 3.0 });
         let latency = Latency::of_nanos(&mut [1500]);
-        assert_eq!(
-            latency,
-            Latency {
-                mean: 1.5,
-                p50: 1.5,
-                p95: 1.5,
-                p99: 1.5
-            }
-        );
+        assert_eq!(latency, Latency { mean: 1.5, p50: 1.5, p95: 1.5, p99: 1.5 });
         let none = Latency::of_nanos(&mut []);
-        assert_eq!(
-            none,
-            Latency {
-                mean: 0.0,
-                p50: 0.0,
-                p95: 0.0,
-                p99: 0.0
-            }
-        );
+        assert_eq!(none, Latency { mean: 0.0, p50: 0.0, p95: 0.0, p99: 0.0 });
     }
 
     #[test]

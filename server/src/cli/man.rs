@@ -36,17 +36,9 @@ fn page(verb: Option<&str>) -> anyhow::Result<String> {
     let manual = match verb {
         None => Man::new(program),
         Some(verb) => {
-            let names = program
-                .get_subcommands()
-                .map(Command::get_name)
-                .collect::<Vec<_>>();
-            let message = format!(
-                "verb {verb:?} is unknown; wanted one of {}",
-                names.join(", ")
-            );
-            let found = program
-                .find_subcommand(verb)
-                .ok_or_else(|| Failure::usage(message))?;
+            let names = program.get_subcommands().map(Command::get_name).collect::<Vec<_>>();
+            let message = format!("verb {verb:?} is unknown; wanted one of {}", names.join(", "));
+            let found = program.find_subcommand(verb).ok_or_else(|| Failure::usage(message))?;
             let name = format!("foveal-{verb}");
             Man::new(found.clone().display_name(&name)).title(name)
         }
@@ -64,18 +56,12 @@ mod tests {
     #[test]
     fn the_program_and_each_verb_have_a_page() {
         let page_of_program = page(None).unwrap();
-        assert!(
-            page_of_program.contains(".TH foveal 1"),
-            "{page_of_program}"
-        );
+        assert!(page_of_program.contains(".TH foveal 1"), "{page_of_program}");
         for verb in Cli::command().get_subcommands() {
             let name = verb.get_name();
             let text = page(Some(name)).unwrap();
             assert!(text.contains(&format!(".TH foveal-{name} 1")), "{text}");
-            assert!(
-                page_of_program.contains(&format!("foveal\\-{name}(1)")),
-                "{name}"
-            );
+            assert!(page_of_program.contains(&format!("foveal\\-{name}(1)")), "{name}");
         }
     }
 

@@ -30,13 +30,7 @@ fn field(path: &Path, name: &str) -> io::Result<Option<u64>> {
 /// The bytes of a line such as `RssAnon:      1024 kB`.
 fn bytes_of_field(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-    value
-        .trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
+    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]

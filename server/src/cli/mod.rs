@@ -59,13 +59,7 @@ use terminal::{ColorChoice, Terminal};
 #[command(max_term_width = 100)]
 pub(crate) struct Cli {
     /// When to use colour; `auto` means on a terminal, unless NO_COLOR is set.
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value = "auto",
-        display_order = 1000
-    )]
+    #[arg(long, global = true, value_enum, default_value = "auto", display_order = 1000)]
     #[arg(value_name = "auto|always|never", hide_possible_values = true)]
     color: ColorChoice,
     #[command(subcommand)]
@@ -149,11 +143,7 @@ fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<Outcome> {
 /// Log lines go to stderr; `FOVEAL_LOG` chooses them (`debug`, `foveal_server=trace`, ...).
 fn start_log(verb: &Verb) {
     // A server tells what it does; other verbs speak on stdout.
-    let default = if matches!(verb, Verb::Serve(_)) {
-        "info"
-    } else {
-        "warn"
-    };
+    let default = if matches!(verb, Verb::Serve(_)) { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("FOVEAL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let colored = std::io::stderr().is_terminal() && !terminal::no_color();
     tracing_subscriber::fmt()
@@ -178,27 +168,11 @@ mod tests {
             &["foveal", "build", "--no-such-flag"][..],
             &["foveal", "no-such-verb"],
             &["foveal", "search", "--index", "x", "--queries", "y"],
-            &[
-                "foveal",
-                "search",
-                "--index=x",
-                "--queries=y",
-                "--k=1",
-                "--min-recall=0.9",
-            ],
-            &[
-                "foveal",
-                "build",
-                "--base=a",
-                "--metric=l2",
-                "--out=b",
-                "--bits=3",
-            ],
+            &["foveal", "search", "--index=x", "--queries=y", "--k=1", "--min-recall=0.9"],
+            &["foveal", "build", "--base=a", "--metric=l2", "--out=b", "--bits=3"],
             &["foveal", "build", "--base=a", "--metric=l3", "--out=b"],
         ] {
-            let error = Cli::try_parse_from(line)
-                .err()
-                .expect("the line has a mistake");
+            let error = Cli::try_parse_from(line).err().expect("the line has a mistake");
             assert_eq!(error.exit_code(), 2, "{line:?}");
         }
     }
@@ -206,19 +180,10 @@ mod tests {
     #[test]
     fn every_verb_says_what_it_does() {
         for verb in Cli::command().get_subcommands() {
-            assert!(
-                verb.get_about().is_some(),
-                "{} has no help text",
-                verb.get_name()
-            );
+            assert!(verb.get_about().is_some(), "{} has no help text", verb.get_name());
             for argument in verb.get_arguments() {
                 let named = argument.get_help().is_some();
-                assert!(
-                    named,
-                    "{} {} has no help text",
-                    verb.get_name(),
-                    argument.get_id()
-                );
+                assert!(named, "{} {} has no help text", verb.get_name(), argument.get_id());
             }
         }
     }

@@ -7,10 +7,7 @@ use super::exit_code::Failure;
 
 /// Keys and distances, in order.
 pub(crate) fn pairs_of(neighbors: &[Neighbor]) -> Vec<(u64, f32)> {
-    neighbors
-        .iter()
-        .map(|neighbor| (neighbor.key, neighbor.distance))
-        .collect()
+    neighbors.iter().map(|neighbor| (neighbor.key, neighbor.distance)).collect()
 }
 
 /// `k` keys and distances a query; lists that are shorter are padded with -1 and +inf.
@@ -41,29 +38,17 @@ mod tests {
 
     #[test]
     fn short_lists_are_padded() {
-        let near = Neighbor {
-            key: 7,
-            distance: 0.5,
-        };
-        let far = Neighbor {
-            key: 9,
-            distance: 1.5,
-        };
+        let near = Neighbor { key: 7, distance: 0.5 };
+        let far = Neighbor { key: 9, distance: 1.5 };
         let truth = truth_of(&[vec![near, far], vec![near], vec![]], 2).unwrap();
-        assert_eq!(
-            [0, 1, 2].map(|q| truth.keys(q)),
-            [[7, 9], [7, -1], [-1, -1]]
-        );
+        assert_eq!([0, 1, 2].map(|q| truth.keys(q)), [[7, 9], [7, -1], [-1, -1]]);
         assert_eq!(truth.distances(1), Some(&[0.5, f32::INFINITY][..]));
         assert_eq!(pairs_of(&[near, far]), [(7, 0.5), (9, 1.5)]);
     }
 
     #[test]
     fn keys_beyond_63_bits_are_refused() {
-        let huge = Neighbor {
-            key: u64::MAX,
-            distance: 0.5,
-        };
+        let huge = Neighbor { key: u64::MAX, distance: 0.5 };
         assert!(truth_of(&[vec![huge]], 1).is_err());
     }
 }

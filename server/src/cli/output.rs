@@ -31,10 +31,7 @@ impl Output<io::Stdout> {
 
 impl<W: Write> Output<W> {
     fn new(to: W) -> Output<W> {
-        Output {
-            to,
-            reader_left: false,
-        }
+        Output { to, reader_left: false }
     }
 
     /// Writes `text` and flushes it, so that it is seen before what takes long.
@@ -45,11 +42,7 @@ impl<W: Write> Output<W> {
         if self.reader_left {
             return Ok(());
         }
-        match self
-            .to
-            .write_all(text.as_bytes())
-            .and_then(|()| self.to.flush())
-        {
+        match self.to.write_all(text.as_bytes()).and_then(|()| self.to.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.reader_left = true,
             other => other.context("standard output")?,
         }
@@ -96,9 +89,7 @@ mod tests {
     #[test]
     fn json_is_one_line() {
         let mut output = Output::new(Vec::new());
-        output
-            .print_json(&serde_json::json!({"a": "x\ny"}))
-            .unwrap();
+        output.print_json(&serde_json::json!({"a": "x\ny"})).unwrap();
         assert_eq!(output.to, b"{\"a\":\"x\\ny\"}\n");
     }
 }

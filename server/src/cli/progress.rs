@@ -18,10 +18,7 @@ pub(crate) struct Bars {
 impl Bars {
     /// The bar of a job that starts now.
     pub(crate) fn start() -> Bars {
-        Bars {
-            started: Instant::now(),
-            stage: Mutex::new(None),
-        }
+        Bars { started: Instant::now(), stage: Mutex::new(None) }
     }
 
     /// Shows how far the job has come. Any thread may call it.
@@ -31,10 +28,7 @@ impl Bars {
         }
         // A thread that panicked while it drew leaves nothing worse than a wrong bar.
         let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
-        if stage
-            .as_ref()
-            .is_none_or(|(name, _)| *name != progress.stage)
-        {
+        if stage.as_ref().is_none_or(|(name, _)| *name != progress.stage) {
             if let Some((_, bar)) = stage.take() {
                 bar.finish_and_clear();
             }
@@ -81,32 +75,18 @@ mod tests {
 
     fn shown(bars: &Bars) -> Option<(&'static str, u64, Option<u64>)> {
         let stage = bars.stage.lock().unwrap();
-        stage
-            .as_ref()
-            .map(|(name, bar)| (*name, bar.position(), bar.length()))
+        stage.as_ref().map(|(name, bar)| (*name, bar.position(), bar.length()))
     }
 
     #[test]
     fn short_jobs_show_nothing_and_long_ones_their_stage() {
         let mut bars = Bars::start();
-        bars.show(Progress {
-            stage: "encode",
-            done: 1,
-            total: 10,
-        });
+        bars.show(Progress { stage: "encode", done: 1, total: 10 });
         assert_eq!(shown(&bars), None);
         bars.started = Instant::now().checked_sub(PATIENCE).unwrap();
-        bars.show(Progress {
-            stage: "encode",
-            done: 2,
-            total: 10,
-        });
+        bars.show(Progress { stage: "encode", done: 2, total: 10 });
         assert_eq!(shown(&bars), Some(("encode", 2, Some(10))));
-        bars.show(Progress {
-            stage: "grow graph",
-            done: 0,
-            total: 7,
-        });
+        bars.show(Progress { stage: "grow graph", done: 0, total: 7 });
         assert_eq!(shown(&bars), Some(("grow graph", 0, Some(7))));
     }
 }

@@ -52,13 +52,8 @@ mod tests {
         let path = Path::new("q.fbin");
         let error = check(path, &rows, 3, Metric::L2).unwrap_err().to_string();
         assert_eq!(error, "q.fbin: holds queries of dimension 2; wanted 3");
-        let error = check(path, &rows, 2, Metric::Cosine)
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            error,
-            "q.fbin: row 1: found only zeros; cosine wants a direction"
-        );
+        let error = check(path, &rows, 2, Metric::Cosine).unwrap_err().to_string();
+        assert_eq!(error, "q.fbin: row 1: found only zeros; cosine wants a direction");
         assert!(check(path, &rows, 2, Metric::L2).is_ok());
     }
 }

@@ -17,16 +17,8 @@ impl FromStr for RowRange {
         let wrong = || format!("{text:?} is no range of rows; wanted A..B, A.. or ..B with A < B");
         let number = |part: &str| part.trim().parse::<usize>().map_err(|_| wrong());
         let (start, end) = text.split_once("..").ok_or_else(wrong)?;
-        let start = if start.trim().is_empty() {
-            0
-        } else {
-            number(start)?
-        };
-        let end = if end.trim().is_empty() {
-            None
-        } else {
-            Some(number(end)?)
-        };
+        let start = if start.trim().is_empty() { 0 } else { number(start)? };
+        let end = if end.trim().is_empty() { None } else { Some(number(end)?) };
         if end.is_some_and(|end| end <= start) {
             return Err(wrong());
         }
@@ -42,10 +34,7 @@ impl RowRange {
     pub(crate) fn within(self, rows: usize) -> Result<Range<usize>, String> {
         let end = self.end.unwrap_or(rows);
         if end > rows || self.start >= end {
-            return Err(format!(
-                "rows {}..{end} were asked for; there are {rows}",
-                self.start
-            ));
+            return Err(format!("rows {}..{end} were asked for; there are {rows}", self.start));
         }
         Ok(self.start..end)
     }
@@ -70,9 +59,7 @@ mod tests {
 
     #[test]
     fn ranges_without_rows_or_beyond_the_end_are_refused() {
-        for text in [
-            "5..5", "6..5", "0..11", "10..", "a..b", "3", "-1..2", "1..2..3", "",
-        ] {
+        for text in ["5..5", "6..5", "0..11", "10..", "a..b", "3", "-1..2", "1..2..3", ""] {
             assert_eq!(check(text, 10), None, "{text}");
         }
     }

@@ -49,10 +49,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = write_into(dir.path()).unwrap();
         let packages = packages();
-        assert_eq!(
-            VectorFile::open(&files.vectors).unwrap().len(),
-            packages.len()
-        );
+        assert_eq!(VectorFile::open(&files.vectors).unwrap().len(), packages.len());
         assert!(packages.iter().all(|package| !package.name.is_empty()));
     }
 }

@@ -15,6 +15,7 @@ use super::output::{Format, Output};
 use super::payload_line::PayloadLine;
 use super::progress::Bars;
 use super::search_report::SearchReport;
+use super::table::distance;
 use super::terminal::{Terminal, columns, padded, shown};
 use super::timed_passes::{self, Plan};
 use super::{choices, memory_reading, query_file, size};
@@ -100,18 +101,9 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
         None => None,
     };
     let anonymous_before = memory_reading::anonymous_bytes()?;
-    let options = OpenOptions {
-        io: args.io,
-        memory: args.memory,
-        cold: args.cold,
-    };
+    let options = OpenOptions { io: args.io, memory: args.memory, cold: args.cold };
     let index = Index::open_with(&args.index, &options)?;
-    query_file::check(
-        &args.queries,
-        &queries,
-        index.dim(),
-        index.manifest().metric,
-    )?;
+    query_file::check(&args.queries, &queries, index.dim(), index.manifest().metric)?;
 
     let interrupt = Interrupt::catch()?;
     let bars = Bars::start();
@@ -122,23 +114,15 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
         params,
         threads: args.threads.unwrap_or_else(every_core),
         in_flight: args.in_flight,
-        job: Job {
-            progress: Some(&show),
-            interrupt: Some(interrupt.flag()),
-        },
+        job: Job { progress: Some(&show), interrupt: Some(interrupt.flag()) },
     };
     let measured = timed_passes::run(&plan)?;
     bars.finish();
 
-    let mut report = SearchReport::of(&plan, &measured, args.cold, anonymous_before);
+    let mut report = SearchReport::of(&plan, &measured, args.cold, anonymous_before)?;
     if let Some(truth) = &truth {
         let found: Vec<_> = measured.found.iter().map(|list| pairs_of(list)).collect();
-        report.recall = Some(recall(
-            truth,
-            &found,
-            args.k as usize,
-            index.manifest().metric,
-        )?);
+        report.recall = Some(recall(truth, &found, args.k as usize, index.manifest().metric)?);
     }
     let mut output = Output::stdout();
     for (query, neighbors) in measured.found.iter().enumerate().take(args.show) {
@@ -158,20 +142,12 @@ fn params_of(args: &SearchArgs) -> SearchParams {
     let defaults = SearchParams::new(args.k);
     let list_size = args.list_size.unwrap_or(defaults.list_size);
     let rerank_size = args.rerank_size.unwrap_or(list_size);
-    SearchParams {
-        k: args.k,
-        list_size,
-        rerank_size,
-        max_reads: args.max_reads,
-    }
+    SearchParams { k: args.k, list_size, rerank_size, max_reads: args.max_reads }
 }
 
 fn check_combination(args: &SearchArgs) -> anyhow::Result<()> {
     if args.cold && matches!(args.io, Io::Memory | Io::Mapped) {
-        let message = format!(
-            "--cold does not go with --io {}; wanted uring or pread",
-            args.io
-        );
+        let message = format!("--cold does not go with --io {}; wanted uring or pread", args.io);
         return Err(Failure::usage(message).into());
     }
     if args.show > 0 && args.format == Format::Json {
@@ -214,26 +190,15 @@ fn neighbors_shown(
     let mut lines = Vec::new();
     for neighbor in neighbors {
         let payload = index.payload(neighbor.key)?;
-        lines.push((
-            neighbor,
-            payload
-                .map(|json| PayloadLine::of(&json))
-                .unwrap_or_default(),
-        ));
+        lines.push((neighbor, payload.map(|json| PayloadLine::of(&json)).unwrap_or_default()));
     }
-    let key_width = neighbors
-        .iter()
-        .map(|n| n.key.to_string().len())
-        .max()
-        .unwrap_or(0);
-    let names = lines
-        .iter()
-        .map(|(_, line)| columns(&shown(&line.name, 24)));
+    let key_width = neighbors.iter().map(|n| n.key.to_string().len()).max().unwrap_or(0);
+    let names = lines.iter().map(|(_, line)| columns(&shown(&line.name, 24)));
     let name_width = names.max().unwrap_or(0);
     let mut text = format!("{}\n", terminal.bold(&format!("Query {query}")));
     for (rank, (neighbor, line)) in lines.iter().enumerate() {
-        let (rank, key, distance) = (rank + 1, neighbor.key, neighbor.distance);
-        let head = format!("{rank:>5}  {key:>key_width$}  {distance:>10.4}");
+        let (rank, key, distance) = (rank + 1, neighbor.key, distance(neighbor.distance));
+        let head = format!("{rank:>5}  {key:>key_width$}  {distance:>10}");
         let name = padded(&shown(&line.name, 24), name_width);
         let left = terminal.width().saturating_sub(head.len() + name_width + 4);
         let description = terminal.dim(&shown(&line.description, left));
@@ -257,33 +222,20 @@ fn verdict(wanted: Option<f64>, found: Option<f64>) -> Outcome {
         return Outcome::Done;
     }
     // The exit code says it as well, should nobody read stderr.
-    let _ = writeln!(
-        io::stderr(),
-        "foveal: recall is {found:.4}; wanted at least {wanted}"
-    );
+    let _ = writeln!(io::stderr(), "foveal: recall is {found:.4}; wanted at least {wanted}");
     Outcome::CheckFailed
 }
 
 /// A share: a number from 0 to 1.
 fn share(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
-    if (0.0..=1.0).contains(&number) {
-        Ok(number)
-    } else {
-        Err("wanted 0 to 1".into())
-    }
+    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("wanted 0 to 1".into()) }
 }
 
 /// How many: a number of at least 1 and at most 1024.
 fn count(text: &str) -> Result<usize, String> {
-    let number: usize = text
-        .parse()
-        .map_err(|_| format!("{text:?} is no whole number"))?;
-    if (1..=1024).contains(&number) {
-        Ok(number)
-    } else {
-        Err("wanted 1 to 1024".into())
-    }
+    let number: usize = text.parse().map_err(|_| format!("{text:?} is no whole number"))?;
+    if (1..=1024).contains(&number) { Ok(number) } else { Err("wanted 1 to 1024".into()) }
 }
 
 #[cfg(test)]
@@ -314,12 +266,7 @@ mod tests {
         assert_eq!(params("--k 10"), SearchParams::new(10));
         assert_eq!(params("--k 10 --list-size 80").rerank_size, 80);
         let all = params("--k 10 --list-size 80 --rerank-size 20 --max-reads 5");
-        let wanted = SearchParams {
-            k: 10,
-            list_size: 80,
-            rerank_size: 20,
-            max_reads: Some(5),
-        };
+        let wanted = SearchParams { k: 10, list_size: 80, rerank_size: 20, max_reads: Some(5) };
         assert_eq!(all, wanted);
     }
 
@@ -330,11 +277,7 @@ mod tests {
             assert_eq!(exit_code::of(&error), 2, "{line}");
         }
         assert!(check_combination(&args("--k 1 --cold --io pread").unwrap()).is_ok());
-        for line in [
-            "--k 1 --threads 0",
-            "--k 1 --in-flight 0",
-            "--k 1 --min-recall 2 --truth t",
-        ] {
+        for line in ["--k 1 --threads 0", "--k 1 --in-flight 0", "--k 1 --min-recall 2 --truth t"] {
             assert_eq!(args(line).err().expect(line).exit_code(), 2, "{line}");
         }
     }

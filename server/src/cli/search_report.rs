@@ -1,7 +1,7 @@
 //! What a search measured, as a JSON object for scripts and a table for people.
 
 use foveal_datasets::Metric;
-use foveal_index::Index;
+use foveal_index::OpenError;
 use serde::Serialize;
 
 use super::latency::Latency;
@@ -48,16 +48,20 @@ pub(crate) struct SearchReport {
 
 impl SearchReport {
     /// `anonymous_before` is the anonymous memory of the process before the index was opened.
+    ///
+    /// # Errors
+    /// The system does not tell what the page cache holds of the full store.
     pub(crate) fn of(
         plan: &Plan<'_>,
         measured: &Measurement,
         cold: bool,
         anonymous_before: u64,
-    ) -> SearchReport {
+    ) -> Result<SearchReport, OpenError> {
         let (index, totals) = (plan.index, &measured.totals);
         let per_query = |sum: u64| share(sum, totals.queries);
         let grown = measured.anonymous_bytes.saturating_sub(anonymous_before);
-        SearchReport {
+        let cached = index.full_store_cached_bytes()?;
+        Ok(SearchReport {
             n: index.len(),
             dim: index.manifest().dim,
             metric: index.manifest().metric,
@@ -85,52 +89,32 @@ impl SearchReport {
             certified: share(totals.certified, totals.results),
             partial: per_query(totals.partial),
             resident_bytes_per_vector: share(grown, index.len()),
-            full_store_cached_bytes_per_vector: cached_per_vector(index),
-        }
+            full_store_cached_bytes_per_vector: share(cached, index.len()),
+        })
     }
 
     /// The table for people.
     pub(crate) fn table(&self, terminal: &Terminal) -> String {
         let mut table = Table::default();
         let (n, dim, metric) = (grouped(self.n), self.dim, self.metric);
-        table.line(
-            "index",
-            format!("{n} x {dim}, {metric}, {} bits a dimension", self.bits),
-        );
+        table.line("index", format!("{n} x {dim}, {metric}, {} bits a dimension", self.bits));
         let queries = counted(self.queries as u64, "query", "queries");
         let (k, list, rerank) = (self.k, self.list_size, self.rerank_size);
-        table.line(
-            "asked",
-            format!("{queries}, k {k}, list size {list}, rerank size {rerank}"),
-        );
+        table.line("asked", format!("{queries}, k {k}, list size {list}, rerank size {rerank}"));
         let threads = counted(self.threads as u64, "thread", "threads");
         let temperature = if self.cold { "cold" } else { "warm" };
         let (flight, io) = (self.in_flight, &self.io);
-        table.line(
-            "with",
-            format!("{threads}, {flight} in flight each, {io}, {temperature}"),
-        );
+        table.line("with", format!("{threads}, {flight} in flight each, {io}, {temperature}"));
         table.gap();
         if let Some(recall) = self.recall {
             table.line(&format!("recall@{k}"), format!("{recall:.4}"));
         }
         let (passes, taken) = (self.passes, seconds(self.seconds));
         let rate = three_digits(self.qps);
-        table.line(
-            "queries a second",
-            format!("{rate}, the median of {passes} passes in {taken}"),
-        );
-        let Latency {
-            mean,
-            p50,
-            p95,
-            p99,
-        } = self.latency_us;
+        table.line("queries a second", format!("{rate}, the median of {passes} passes in {taken}"));
+        let Latency { mean, p50, p95, p99 } = self.latency_us;
         let [mean, p50, p95, p99] = [mean, p50, p95, p99].map(micros);
-        table.line(
-            "latency",
-            format!("mean {mean}, p50 {p50}, p95 {p95}, p99 {p99}"),
-        );
+        table.line("latency", format!("mean {mean}, p50 {p50}, p95 {p95}, p99 {p99}"));
         table.gap();
         self.costs(&mut table);
         format!("{}\n{}", terminal.bold("Search"), table.render(terminal))
@@ -139,25 +123,18 @@ impl SearchReport {
     fn costs(&self, table: &mut Table) {
         let (distances, hops) = (self.distances_per_query, self.hops_per_query);
         let (distances, hops) = (three_digits(distances), three_digits(hops));
-        table.line(
-            "preview",
-            format!("{distances} distances and {hops} hops a query"),
-        );
+        table.line("preview", format!("{distances} distances and {hops} hops a query"));
         let (reads, device) = (self.reads_per_query, self.device_reads_per_query);
         let (reads, device) = (three_digits(reads), three_digits(device));
         let read = bytes(self.read_bytes_per_query.round() as u64);
-        table.line(
-            "fullview",
-            format!("{reads} reads a query, {device} of them device ({read})"),
-        );
-        let certified = 100.0 * self.certified;
-        table.line("certified", format!("{certified:.1} % of the neighbors"));
+        table.line("fullview", format!("{reads} reads a query, {device} of them device ({read})"));
+        if self.certified > 0.0 {
+            let certified = 100.0 * self.certified;
+            table.line("certified", format!("{certified:.1} % of the neighbors"));
+        }
         if self.partial > 0.0 {
             let partial = 100.0 * self.partial;
-            table.line(
-                "partial",
-                format!("{partial:.1} % of the answers, cut by --max-reads"),
-            );
+            table.line("partial", format!("{partial:.1} % of the answers, cut by --max-reads"));
         }
         let resident = three_digits(self.resident_bytes_per_vector);
         table.line("resident", format!("{resident} B a vector"));
@@ -168,10 +145,6 @@ impl SearchReport {
 
 fn share(sum: u64, of: u64) -> f64 {
     sum as f64 / of.max(1) as f64
-}
-
-fn cached_per_vector(index: &Index) -> f64 {
-    share(index.full_store_cached_bytes(), index.len())
 }
 
 #[cfg(test)]
@@ -198,12 +171,7 @@ mod tests {
             seconds: 1.5,
             recall: None,
             qps: 20.0,
-            latency_us: Latency {
-                mean: 1.0,
-                p50: 2.0,
-                p95: 3.0,
-                p99: 4.0,
-            },
+            latency_us: Latency { mean: 1.0, p50: 2.0, p95: 3.0, p99: 4.0 },
             distances_per_query: 5.0,
             hops_per_query: 6.0,
             reads_per_query: 7.0,
@@ -234,33 +202,17 @@ mod tests {
 
     #[test]
     fn recall_stands_between_seconds_and_qps_only_with_a_truth() {
-        let with = SearchReport {
-            recall: Some(0.9),
-            ..report()
-        };
+        let with = SearchReport { recall: Some(0.9), ..report() };
         let text = serde_json::to_string(&with).unwrap();
-        assert!(
-            text.contains(r#""seconds":1.5,"recall":0.9,"qps":20.0"#),
-            "{text}"
-        );
-        assert!(
-            with.table(&Terminal::plain())
-                .contains("recall@10          0.9000")
-        );
+        assert!(text.contains(r#""seconds":1.5,"recall":0.9,"qps":20.0"#), "{text}");
+        assert!(with.table(&Terminal::plain()).contains("recall@10          0.9000"));
         assert!(!report().table(&Terminal::plain()).contains("recall"));
     }
 
     #[test]
     fn the_table_fits_80_columns() {
-        let text = SearchReport {
-            recall: Some(0.95),
-            n: 1_000_000_000,
-            ..report()
-        };
+        let text = SearchReport { recall: Some(0.95), n: 1_000_000_000, ..report() };
         let text = text.table(&Terminal::plain());
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 80),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 }

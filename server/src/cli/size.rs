@@ -8,9 +8,7 @@
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no amount of memory; wanted one such as 2GiB or 500MB");
     let trimmed = text.trim();
-    let end = trimmed
-        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-        .unwrap_or(trimmed.len());
+    let end = trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(end);
     let factor = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -29,11 +27,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         Ok(whole) => whole.checked_mul(factor).ok_or_else(wrong)?,
         Err(_) => (number.parse::<f64>().map_err(|_| wrong())? * factor as f64) as u64,
     };
-    if bytes == 0 || bytes > 1 << 63 {
-        Err(wrong())
-    } else {
-        Ok(bytes)
-    }
+    if bytes == 0 || bytes > 1 << 63 { Err(wrong()) } else { Ok(bytes) }
 }
 
 #[cfg(test)]

@@ -21,12 +21,7 @@ impl Table {
 
     /// The table as text; ends with a line break.
     pub(crate) fn render(&self, terminal: &Terminal) -> String {
-        let width = self
-            .lines
-            .iter()
-            .map(|(label, _)| columns(label))
-            .max()
-            .unwrap_or(0);
+        let width = self.lines.iter().map(|(label, _)| columns(label)).max().unwrap_or(0);
         let mut text = String::new();
         for (label, value) in &self.lines {
             if label.is_empty() && value.is_empty() {
@@ -55,11 +50,7 @@ pub(crate) fn grouped(number: u64) -> String {
 
 /// `1` as `1 query`, `2,000` as `2,000 queries`.
 pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
-    format!(
-        "{} {}",
-        grouped(number),
-        if number == 1 { one } else { many }
-    )
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
 /// A number of bytes in the largest unit that leaves at least 1, three digits of it.
@@ -111,6 +102,12 @@ pub(crate) fn three_digits(value: f64) -> String {
     }
 }
 
+/// A distance with four digits; what rounds to minus zero has no sign.
+pub(crate) fn distance(value: f32) -> String {
+    let text = format!("{value:.4}");
+    if text == "-0.0000" { "0.0000".into() } else { text }
+}
+
 fn grouped_float(value: f64) -> String {
     let sign = if value < 0.0 { "-" } else { "" };
     format!("{sign}{}", grouped(value.abs().round() as u64))
@@ -123,10 +120,7 @@ mod tests {
     #[test]
     fn digits_are_grouped_by_three() {
         let texts = [0, 7, 999, 1000, 12_345, 123_456, 1_234_567].map(grouped);
-        assert_eq!(
-            texts,
-            ["0", "7", "999", "1,000", "12,345", "123,456", "1,234,567"]
-        );
+        assert_eq!(texts, ["0", "7", "999", "1,000", "12,345", "123,456", "1,234,567"]);
         assert_eq!(counted(1, "row", "rows"), "1 row");
         assert_eq!(counted(2000, "row", "rows"), "2,000 rows");
     }
@@ -134,9 +128,7 @@ mod tests {
     #[test]
     fn sizes_take_the_unit_that_suits_them() {
         let texts = [0, 1023, 1024, 1536, 1 << 20, 2_254_857_830, 1_048_000].map(bytes);
-        let wanted = [
-            "0 B", "1023 B", "1.00 KiB", "1.50 KiB", "1.00 MiB", "2.10 GiB", "1.00 MiB",
-        ];
+        let wanted = ["0 B", "1023 B", "1.00 KiB", "1.50 KiB", "1.00 MiB", "2.10 GiB", "1.00 MiB"];
         assert_eq!(texts, wanted);
         assert_eq!(bytes(u64::MAX), "16,384 PiB");
     }
@@ -144,17 +136,13 @@ mod tests {
     #[test]
     fn times_take_the_unit_that_suits_them() {
         let texts = [0.5, 61.23, 12_345.0, 2.5e6, 150e6, 7_260e6].map(micros);
-        assert_eq!(
-            texts,
-            [
-                "0.50 us",
-                "61.2 us",
-                "12.3 ms",
-                "2.50 s",
-                "2 min 30 s",
-                "2 h 01 min"
-            ]
-        );
+        assert_eq!(texts, ["0.50 us", "61.2 us", "12.3 ms", "2.50 s", "2 min 30 s", "2 h 01 min"]);
+    }
+
+    #[test]
+    fn a_distance_of_nothing_has_no_sign() {
+        let texts = [-1e-7, 0.0, 0.12345, -3.5].map(distance);
+        assert_eq!(texts, ["0.0000", "0.0000", "0.1235", "-3.5000"]);
     }
 
     #[test]

@@ -40,19 +40,13 @@ impl Terminal {
             ColorChoice::Auto => stdout.is_terminal() && !no_color(),
         };
         let columns = rustix::termios::tcgetwinsize(&stdout).map_or(0, |size| size.ws_col);
-        Terminal {
-            colored,
-            width: usable_width(usize::from(columns)),
-        }
+        Terminal { colored, width: usable_width(usize::from(columns)) }
     }
 
     /// A reader without colour, 80 columns wide.
     #[cfg(test)]
     pub(crate) fn plain() -> Terminal {
-        Terminal {
-            colored: false,
-            width: DEFAULT_WIDTH,
-        }
+        Terminal { colored: false, width: DEFAULT_WIDTH }
     }
 
     /// Columns a line may take.
@@ -95,11 +89,7 @@ impl Terminal {
 }
 
 fn usable_width(columns: usize) -> usize {
-    if columns == 0 {
-        DEFAULT_WIDTH
-    } else {
-        columns.clamp(MIN_WIDTH, MAX_WIDTH)
-    }
+    if columns == 0 { DEFAULT_WIDTH } else { columns.clamp(MIN_WIDTH, MAX_WIDTH) }
 }
 
 /// Whether the environment asks for no colour (<https://no-color.org>) or cannot show it.
@@ -134,11 +124,7 @@ pub(crate) fn columns(text: &str) -> usize {
 /// blanks, runs of blanks become one, and what is too long ends in `…`.
 pub(crate) fn shown(text: &str, width: usize) -> String {
     let blank = |c: char| c.is_whitespace() || c.is_control() || c.width().is_none();
-    let clean = text
-        .split(blank)
-        .filter(|word| !word.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ");
+    let clean = text.split(blank).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
     if columns(&clean) <= width {
         return clean;
     }
@@ -169,13 +155,8 @@ mod tests {
 
     #[test]
     fn shown_text_never_exceeds_its_width_nor_drives_the_terminal() {
-        let samples = [
-            "",
-            "plain",
-            "a\u{1b}[2Jb\nc\td",
-            "日本語のテキスト",
-            "e\u{301}e\u{301}e\u{301}",
-        ];
+        let samples =
+            ["", "plain", "a\u{1b}[2Jb\nc\td", "日本語のテキスト", "e\u{301}e\u{301}e\u{301}"];
         for text in samples {
             for width in 0..12 {
                 let cut = shown(text, width);
@@ -191,10 +172,7 @@ mod tests {
     fn colour_is_written_only_when_wanted() {
         let plain = Terminal::plain();
         assert_eq!(plain.bold("x"), "x");
-        let colored = Terminal {
-            colored: true,
-            ..plain
-        };
+        let colored = Terminal { colored: true, ..plain };
         assert_eq!(colored.bold("x"), "\u{1b}[1mx\u{1b}[0m");
         assert_eq!(colored.dim(""), "");
     }
@@ -203,14 +181,8 @@ mod tests {
     fn help_obeys_the_color_flag() {
         let color =
             |line: &[&str]| help_color(&line.iter().map(OsString::from).collect::<Vec<_>>());
-        assert_eq!(
-            color(&["foveal", "--color", "never"]),
-            clap::ColorChoice::Never
-        );
-        assert_eq!(
-            color(&["foveal", "build", "--color=always"]),
-            clap::ColorChoice::Always
-        );
+        assert_eq!(color(&["foveal", "--color", "never"]), clap::ColorChoice::Never);
+        assert_eq!(color(&["foveal", "build", "--color=always"]), clap::ColorChoice::Always);
         assert_eq!(color(&["foveal", "--color"]), clap::ColorChoice::Auto);
         assert_eq!(color(&["foveal"]), clap::ColorChoice::Auto);
     }

@@ -118,14 +118,7 @@ impl Share {
     fn of(rows: Range<usize>) -> Share {
         let now = Instant::now();
         let (found, nanos) = (vec![Vec::new(); rows.len()], Vec::new());
-        Share {
-            rows,
-            found,
-            nanos,
-            totals: Totals::default(),
-            span: (now, now),
-            failed: None,
-        }
+        Share { rows, found, nanos, totals: Totals::default(), span: (now, now), failed: None }
     }
 
     /// Bytes on the heap.
@@ -138,24 +131,11 @@ impl Share {
 
     /// One pass over the rows of this share.
     fn search(&mut self, plan: &Plan<'_>, searcher: &mut Searcher) {
-        let Share {
-            rows,
-            found,
-            nanos,
-            totals,
-            ..
-        } = self;
+        let Share { rows, found, nanos, totals, .. } = self;
         nanos.reserve(rows.len());
-        let stop = Stop {
-            deadline: None,
-            cancelled: plan.job.interrupt,
-        };
-        let batch = Batch {
-            params: plan.params,
-            in_flight: plan.in_flight,
-            rows: rows.clone(),
-            stop,
-        };
+        let stop = Stop { deadline: None, cancelled: plan.job.interrupt };
+        let batch =
+            Batch { params: plan.params, in_flight: plan.in_flight, rows: rows.clone(), stop };
         let started = Instant::now();
         let outcome = searcher.search_batch(plan.queries, &batch, &mut |i, answer| {
             totals.count(&answer);
@@ -208,9 +188,8 @@ pub(crate) fn run(plan: &Plan<'_>) -> anyhow::Result<Measurement> {
 fn measure(plan: &Plan<'_>, workers: &[Worker]) -> anyhow::Result<Measurement> {
     let n = plan.queries.len();
     let threads = workers.len();
-    let mut shares: Vec<Share> = (0..threads)
-        .map(|i| Share::of(i * n / threads..(i + 1) * n / threads))
-        .collect();
+    let mut shares: Vec<Share> =
+        (0..threads).map(|i| Share::of(i * n / threads..(i + 1) * n / threads)).collect();
     shares = pass(workers, shares)?;
     for share in &mut shares {
         share.nanos.clear();
@@ -231,10 +210,7 @@ fn measure(plan: &Plan<'_>, workers: &[Worker]) -> anyhow::Result<Measurement> {
     // Read while the searchers still hold their scratch memory: it is part of what search takes.
     let held: usize = shares.iter().map(Share::held_bytes).sum();
     let anonymous_bytes = memory_reading::anonymous_bytes()?.saturating_sub(held as u64);
-    Ok(Measurement {
-        anonymous_bytes,
-        ..summary(shares, times)
-    })
+    Ok(Measurement { anonymous_bytes, ..summary(shares, times) })
 }
 
 /// One pass of all threads over their shares.
@@ -242,10 +218,8 @@ fn pass(workers: &[Worker], shares: Vec<Share>) -> anyhow::Result<Vec<Share>> {
     for (worker, share) in workers.iter().zip(shares) {
         worker.give.send(share).expect(ALIVE);
     }
-    let mut shares: Vec<Share> = workers
-        .iter()
-        .map(|worker| worker.take.recv().expect(ALIVE))
-        .collect();
+    let mut shares: Vec<Share> =
+        workers.iter().map(|worker| worker.take.recv().expect(ALIVE)).collect();
     match shares.iter_mut().find_map(|share| share.failed.take()) {
         Some(error) => Err(error.into()),
         None => Ok(shares),
@@ -272,10 +246,7 @@ fn summary(shares: Vec<Share>, times: Vec<f64>) -> Measurement {
         nanos.extend(share.nanos);
         found.extend(share.found);
     }
-    let mut rates: Vec<f64> = times
-        .iter()
-        .map(|t| found.len() as f64 / t.max(1e-9))
-        .collect();
+    let mut rates: Vec<f64> = times.iter().map(|t| found.len() as f64 / t.max(1e-9)).collect();
     Measurement {
         passes: times.len(),
         seconds: times.iter().sum(),
@@ -293,14 +264,8 @@ fn cpus_for(threads: usize) -> Vec<usize> {
     let Ok(allowed) = rustix::thread::sched_getaffinity(None) else {
         return Vec::new();
     };
-    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU)
-        .filter(|cpu| allowed.is_set(*cpu))
-        .collect();
-    if cpus.len() < threads {
-        Vec::new()
-    } else {
-        cpus
-    }
+    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+    if cpus.len() < threads { Vec::new() } else { cpus }
 }
 
 fn pin_to(cpu: usize) {
@@ -337,16 +302,9 @@ mod tests {
         let now = Instant::now();
         let mut shares = vec![share(0..1, now, [0, 1]), share(1..2, now, [0, 1])];
         for (key, share) in shares.iter_mut().enumerate() {
-            share.found[0] = vec![Neighbor {
-                key: key as u64,
-                distance: 0.5,
-            }];
+            share.found[0] = vec![Neighbor { key: key as u64, distance: 0.5 }];
             share.nanos = vec![1000, 3000];
-            share.totals = Totals {
-                queries: 3,
-                reads: 7,
-                ..Totals::default()
-            };
+            share.totals = Totals { queries: 3, reads: 7, ..Totals::default() };
         }
         let measurement = summary(shares, vec![0.5, 0.001, 0.25]);
         assert_eq!((measurement.passes, measurement.seconds), (3, 0.751));
@@ -354,10 +312,7 @@ mod tests {
         assert_eq!(measurement.latency.mean, 2.0);
         let keys: Vec<u64> = measurement.found.iter().map(|list| list[0].key).collect();
         assert_eq!(keys, [0, 1]);
-        assert_eq!(
-            (measurement.totals.queries, measurement.totals.reads),
-            (6, 14)
-        );
+        assert_eq!((measurement.totals.queries, measurement.totals.reads), (6, 14));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use foveal_datasets::{Metric, VectorFile};
-use foveal_index::{Job, MAX_K, exact};
+use foveal_index::{ExactAsk, Job, MAX_K, exact};
 
 use super::exit_code::{Outcome, must_not_exist};
 use super::interrupt::Interrupt;
@@ -59,23 +59,17 @@ pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
     let interrupt = Interrupt::catch()?;
     let bars = Bars::start();
     let show = |progress| bars.show(progress);
-    let job = Job {
-        progress: Some(&show),
-        interrupt: Some(interrupt.flag()),
-    };
+    let job = Job { progress: Some(&show), interrupt: Some(interrupt.flag()) };
     let k = args.k as usize;
-    let found = exact::search(&base, &queries, args.metric, k, args.threads, job)?;
+    let ask = ExactAsk { metric: args.metric, k, threads: args.threads };
+    let found = exact::search(&base, &queries, &ask, job)?;
     bars.finish();
     truth_of(&found, k)?.write(&args.out)?;
 
     let asked = counted(queries.len() as u64, "query", "queries");
     let rows = grouped(base.len() as u64);
-    let (out, taken) = (
-        shell_words::quoted(&args.out),
-        seconds(started.elapsed().as_secs_f64()),
-    );
-    Output::stdout().print(&format!(
-        "{out}: the {k} nearest of {rows} rows for {asked}, {taken}\n"
-    ))?;
+    let (out, taken) = (shell_words::quoted(&args.out), seconds(started.elapsed().as_secs_f64()));
+    Output::stdout()
+        .print(&format!("{out}: the {k} nearest of {rows} rows for {asked}, {taken}\n"))?;
     Ok(Outcome::Done)
 }

@@ -37,7 +37,7 @@ pub(crate) trait Space: Sync {
     /// How many rows there are.
     fn len(&self) -> u32;
     /// Distances from row `id` to the others.
-    fn from_row<'a>(&'a self, id: u32, scratch: &'a mut Self::Scratch) -> Self::From<'a>;
+    fn distances_from<'a>(&'a self, id: u32, scratch: &'a mut Self::Scratch) -> Self::From<'a>;
 }
 
 /// A query, ready for exact distances to full vectors of one element type; reused from query to
@@ -160,6 +160,14 @@ fn divide_by_largest(vector: &mut [f32]) {
     if largest > 0.0 {
         vector.iter_mut().for_each(|x| *x /= largest);
     }
+}
+
+/// The largest squared norm of a row or query: what distances add up to stays within f32.
+pub(crate) const MAX_SQUARE: f32 = f32::MAX / 16.0;
+
+/// Whether the squared norm of a vector passes [`MAX_SQUARE`]; f32 alone can.
+pub(crate) fn is_too_long(vector: Row<'_>) -> bool {
+    matches!(vector, Row::F32(x) if float::dot(x, x) > MAX_SQUARE)
 }
 
 /// One over the norm of a row; outside of `PLAIN_INVERSE_NORMS` it may be wrong, even 0, but lies

@@ -28,7 +28,7 @@ pub(crate) enum RowSource {
         row: Vec<u8>,
     },
     /// The full store.
-    Store(RowReader),
+    Store(Box<RowReader>),
 }
 
 /// What rerank needs of the index.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use foveal_datasets::{ErrorKind, Metric, Row, Rows};
 
 use crate::disk::{Manifest, OpenError};
-use crate::distance::ExactQuery;
+use crate::distance::{ExactQuery, is_too_long};
 use crate::full_store::{FullStore, Io, OpenOptions};
 use crate::fullview::{Fullview, Rerank, RerankError, RowOrigin, RowSource};
 use crate::key_table::KeyTable;
@@ -62,6 +62,9 @@ pub enum SearchError {
         /// What.
         found: f32,
     },
+    /// The query's distances would pass the range of f32.
+    #[error("the query is too long: its squared norm passes the range of f32")]
+    TooLong,
     /// A query of zeros has no direction.
     #[error("the query is all zeros, which has no cosine")]
     ZeroQuery,
@@ -81,9 +84,10 @@ impl SearchError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             SearchError::Params(_) => ErrorKind::Usage,
-            SearchError::Dim { .. } | SearchError::NotFinite { .. } | SearchError::ZeroQuery => {
-                ErrorKind::BadData
-            }
+            SearchError::Dim { .. }
+            | SearchError::NotFinite { .. }
+            | SearchError::TooLong
+            | SearchError::ZeroQuery => ErrorKind::BadData,
             SearchError::Stopped(_) => ErrorKind::Interrupted,
             SearchError::Read(error) => error.kind(),
         }
@@ -192,7 +196,7 @@ impl Index {
     /// A searcher of its own for a thread.
     pub fn searcher(&self) -> Searcher {
         let source = match &self.shared.store {
-            Some(store) => RowSource::Store(store.reader()),
+            Some(store) => RowSource::Store(Box::new(store.reader())),
             None => RowSource::Codes { row: Vec::new() },
         };
         Searcher { index: self.clone(), slots: Vec::new(), fullview: Fullview::new(source) }
@@ -221,10 +225,11 @@ impl Index {
             let (position, found) = bad.expect("a number of the query is not finite");
             return Err(SearchError::NotFinite { position, found: *found });
         }
-        if self.shared.manifest.metric == Metric::Cosine && query.is_zero() {
-            return Err(SearchError::ZeroQuery);
+        match self.shared.manifest.metric {
+            Metric::Cosine if query.is_zero() => Err(SearchError::ZeroQuery),
+            Metric::L2 | Metric::InnerProduct if is_too_long(query) => Err(SearchError::TooLong),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

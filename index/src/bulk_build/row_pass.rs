@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::error::BuildError;
 use crate::disk::{ArrayKind, ArrayShape, ArrayWriter, FileEntry, RamArray, Storage};
+use crate::distance::MAX_SQUARE;
 use crate::full_store::FullStoreWriter;
 use crate::quantizer::{Encoder, Quantizer, RowFacts};
 use crate::stats::Job;
@@ -70,8 +71,7 @@ impl<'a> RowPass<'a> {
             }
             let facts = encode_rows(quantizer, chunk, &mut records);
             for (i, (fact, record)) in facts.iter().zip(records.chunks_exact(stride)).enumerate() {
-                // A factor 4 is left for what distances add up to.
-                if fact.square > f32::MAX / 16.0 || !fact.residual_square.is_finite() {
+                if fact.square > MAX_SQUARE || !fact.residual_square.is_finite() {
                     return refuse(i, "is too long: its squared norm passes the range of f32");
                 }
                 let place = places[first + i] as usize;

@@ -212,7 +212,7 @@ impl<S: Space> Worker<S> {
 
     /// Candidates: every node that a walk toward the row expanded.
     fn walk(&mut self, space: &S, list_size: usize, graph: &Adjacency, (id, entries): (u32, u32)) {
-        let distance = space.from_row(id, &mut self.scratch);
+        let distance = space.distances_from(id, &mut self.scratch);
         self.candidates.clear();
         self.walk.begin(list_size, None, entries, &distance);
         while let Some(near) = self.walk.expand(graph, &distance) {
@@ -226,7 +226,7 @@ impl<S: Space> Worker<S> {
 
     /// Candidates: the ids given, which are distinct and not `id`.
     fn gather(&mut self, space: &S, id: u32, others: &[u32]) {
-        let distance = space.from_row(id, &mut self.scratch);
+        let distance = space.distances_from(id, &mut self.scratch);
         others.iter().for_each(|other| distance.prefetch(*other));
         self.distances.resize(self.distances.len().max(others.len()), 0.0);
         distance.distances(others, &mut self.distances);

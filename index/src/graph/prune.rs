@@ -82,7 +82,7 @@ impl<S: Space> Pruner<S> {
             self.ids.clear();
             self.ids.extend(self.waiting[next..].iter().map(|(_, id)| *id));
             self.distances.resize(self.distances.len().max(self.ids.len()), 0.0);
-            let from_kept = space.from_row(nearest, &mut self.scratch);
+            let from_kept = space.distances_from(nearest, &mut self.scratch);
             from_kept.distances(&self.ids, &mut self.distances);
             // What is hidden leaves the list; the rest moves up, in order.
             let mut to = next;

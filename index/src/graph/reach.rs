@@ -73,7 +73,7 @@ pub(crate) fn repair<S: Space>(space: &S, graph: &mut Adjacency, entry_points: u
         if forest.parents[id as usize] != NO_PARENT {
             continue;
         }
-        let distance = space.from_row(id, &mut scratch);
+        let distance = space.distances_from(id, &mut scratch);
         walk.begin(LIST_SIZE, None, entry_points, &distance);
         while walk.expand(graph, &distance).is_some() {
             walk.score(&distance);

@@ -74,7 +74,7 @@ impl Space for Points {
         self.rows.len() as u32
     }
 
-    fn from_row<'a>(&'a self, id: u32, _scratch: &'a mut ()) -> FromPoint<'a> {
+    fn distances_from<'a>(&'a self, id: u32, _scratch: &'a mut ()) -> FromPoint<'a> {
         self.from(&self.rows[id as usize])
     }
 }

@@ -6,6 +6,7 @@
 //!      fresh = neighbors of v not seen yet             each one's code is prefetched as it is found
 //!      distances of all of fresh in one call           the next list was prefetched a hop before
 //!      pool takes them
+//! at the end, once: pool takes all entry points, and the loop goes on if that changed it
 //! ```
 //!
 //! A hop is two steps, `expand` and `score`, so that one thread can take turns between walks and let
@@ -15,9 +16,6 @@ use super::adjacency::{Adjacency, NO_NEIGHBOR};
 use crate::distance::QueryDistance;
 use crate::kernel::Level;
 use crate::kernel::ordered::{EMPTY, OfferKernel, distance_of_bits, key, offer};
-
-/// Entry codes scored in one call.
-const ENTRY_BATCH: u32 = 64;
 
 /// The state of one walk; reused from query to query without allocating.
 pub(crate) struct Walk {
@@ -30,6 +28,10 @@ pub(crate) struct Walk {
     distances: Vec<f32>,
     offer: OfferKernel,
     stop: Option<StopRule>,
+    entry_ids: Vec<u32>,
+    entry_distances: Vec<f32>,
+    /// Whether every entry point was offered to the pool, not only the nearest.
+    all_entered: bool,
     /// Distances computed in this walk.
     pub(crate) computed: u32,
     /// Nodes expanded in this walk.
@@ -51,9 +53,12 @@ impl Walk {
             cursor: 0,
             seen: Seen::new(),
             fresh: Vec::new(),
-            distances: vec![0.0; ENTRY_BATCH as usize],
+            distances: Vec::new(),
             offer: offer(Level::in_use()),
             stop: None,
+            entry_ids: Vec::new(),
+            entry_distances: Vec::new(),
+            all_entered: false,
             computed: 0,
             hops: 0,
         }
@@ -71,28 +76,29 @@ impl Walk {
         self.pool.resize(list_size, EMPTY);
         self.cursor = 0;
         self.seen.begin();
-        self.fresh.clear();
         self.stop = stop;
+        self.all_entered = false;
         self.hops = 0;
+        self.entry_ids.clear();
+        self.entry_ids.extend(0..entry_points);
+        self.entry_distances.resize(entry_points as usize, 0.0);
+        distance.distances(&self.entry_ids, &mut self.entry_distances);
         self.computed = entry_points;
-        let mut nearest = EMPTY;
-        let mut at = 0;
-        while at < entry_points {
-            let end = (at + ENTRY_BATCH).min(entry_points);
-            self.fresh.clear();
-            self.fresh.extend(at..end);
-            self.distances.resize(self.distances.len().max(self.fresh.len()), 0.0);
-            distance.distances(&self.fresh, &mut self.distances);
-            for (id, distance) in self.fresh.iter().zip(&self.distances) {
-                nearest = nearest.min(key(*distance, *id));
-            }
-            at = end;
-        }
-        self.fresh.clear();
-        if nearest != EMPTY {
+        let entries = self.entry_ids.iter().zip(&self.entry_distances);
+        if let Some(nearest) = entries.map(|(id, distance)| key(*distance, *id)).min() {
             self.seen.insert(id_of(nearest));
             self.pool[0] = nearest;
         }
+    }
+
+    /// Lets the pool take every entry point. The walk started at the nearest one alone; another may be
+    /// among the nearest rows without being anybody's neighbor, or lead where the first one does not
+    /// while the pool has room.
+    fn enter_everywhere(&mut self) {
+        self.all_entered = true;
+        let limit = self.limit();
+        let first = (self.offer)(&mut self.pool, limit, &self.entry_ids, &self.entry_distances);
+        self.cursor = self.cursor.min(first);
     }
 
     /// Takes the nearest node that waits, and asks the memory for what its unseen neighbors need.
@@ -103,7 +109,14 @@ impl Walk {
         graph: &Adjacency,
         distance: &impl QueryDistance,
     ) -> Option<(f32, u32)> {
-        let nearest = self.next_waiting()?;
+        let nearest = match self.next_waiting() {
+            Some(nearest) => nearest,
+            None if self.all_entered => return None,
+            None => {
+                self.enter_everywhere();
+                self.next_waiting()?
+            }
+        };
         self.pool[self.cursor] |= 1;
         self.cursor += 1;
         if let Some(next) = self.pool.get(self.cursor).filter(|next| **next & 1 == 0) {

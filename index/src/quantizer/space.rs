@@ -46,7 +46,7 @@ impl Space for CodeSpace<'_> {
         (self.codes.len() / self.quantizer.stride()) as u32
     }
 
-    fn from_row<'b>(&'b self, id: u32, scratch: &'b mut PreparedQuery) -> RowDistance<'b> {
+    fn distances_from<'b>(&'b self, id: u32, scratch: &'b mut PreparedQuery) -> RowDistance<'b> {
         let stride = self.quantizer.stride();
         scratch.prepare_record(self.quantizer, &self.codes[id as usize * stride..][..stride]);
         RowDistance {

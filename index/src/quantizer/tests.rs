@@ -238,7 +238,7 @@ fn distances_between_rows_are_those_of_the_search_space() {
             let (mut scratch, mut found) = (PreparedQuery::default(), vec![0.0; 50]);
             let spread = between(metric, largest, rows.row(0), rows.row(1));
             for from in 0..50 {
-                space.from_row(from, &mut scratch).distances(&ids, &mut found);
+                space.distances_from(from, &mut scratch).distances(&ids, &mut found);
                 for (to, found) in found.iter().enumerate() {
                     let wanted = between(metric, largest, rows.row(from as usize), rows.row(to));
                     let off = (f64::from(*found) - wanted).abs() / spread;

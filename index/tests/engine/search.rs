@@ -55,6 +55,18 @@ fn queries_that_cannot_be_answered_are_refused() {
 }
 
 #[test]
+fn queries_whose_distances_pass_f32_are_refused() {
+    for metric in [Metric::L2, Metric::InnerProduct] {
+        let (_built, index, _) = small(metric, Element::F32, 4);
+        for length in [1e19f32, 1e37] {
+            let query = vec![length; index.dim()];
+            let error = index.searcher().search(&query, &SearchParams::new(5)).unwrap_err();
+            assert!(matches!(error, SearchError::TooLong), "{metric} {length}: {error}");
+        }
+    }
+}
+
+#[test]
 fn parameters_out_of_range_are_named() {
     let (_built, index, queries) = small(Metric::L2, Element::F32, 4);
     let plain = SearchParams::with_list_size(10, 40);

@@ -80,7 +80,10 @@ fn engine_status(error: &SearchError, collection: &str) -> Status {
             let what = format!("is {}; wanted {}", error.found, error.wanted);
             return invalid(&format!("params.{}", error.name), &what);
         }
-        SearchError::Dim { .. } | SearchError::NotFinite { .. } | SearchError::ZeroQuery => {
+        SearchError::Dim { .. }
+        | SearchError::NotFinite { .. }
+        | SearchError::TooLong
+        | SearchError::ZeroQuery => {
             return invalid("vector", &error.to_string());
         }
         _ => {}

@@ -64,14 +64,14 @@ pub struct BuildParams {
 }
 
 impl BuildParams {
-    /// The defaults for a metric: 4 bits, 32 neighbors, list size 96, alpha 1.1, no shift.
+    /// The defaults for a metric: 4 bits, 32 neighbors, list size 128, alpha 1 (MRNG), no shift.
     pub fn new(metric: Metric) -> BuildParams {
         BuildParams {
             metric,
             bits: 4,
             max_degree: 32,
-            list_size: 96,
-            alpha: 1.1,
+            list_size: 128,
+            alpha: 1.0,
             shift: 0.0,
             seed: 42,
             threads: 0,

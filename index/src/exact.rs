@@ -1,6 +1,7 @@
 //! Scans everything: the oracle, and the maker of ground truth.
 
 use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use foveal_datasets::{ErrorKind, FileError, Metric, Rows, VectorFile};
 use rayon::prelude::*;
@@ -104,13 +105,13 @@ pub fn search(
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(ask.threads).build()?;
     let row_bytes = base.dim() * base.element().size();
+    let work = Work { job, done: AtomicU64::new(0), total: (base.len() * queries.len()) as u64 };
     for chunk in base.chunks((CHUNK_BYTES / row_bytes).max(1)) {
         let (first, rows) = chunk?;
+        pool.install(|| scan_chunk(&mut scans, (first, &rows), ask.metric, &work))?;
         if job.interrupted() {
             return Err(ExactError::Interrupted);
         }
-        pool.install(|| scan_chunk(&mut scans, &rows, first, ask.metric))?;
-        job.tell("scanning", (first + rows.len()) as u64, base.len() as u64);
     }
     Ok(scans.into_iter().map(Scan::into_sorted).collect())
 }
@@ -126,11 +127,19 @@ pub struct ExactAsk {
     pub threads: usize,
 }
 
+/// How many of all distances are computed, and whom to tell.
+struct Work<'a> {
+    job: Job<'a>,
+    done: AtomicU64,
+    total: u64,
+}
+
+/// Lets every scan meet some rows; ends early, with rows missed, on an interrupt.
 fn scan_chunk(
     scans: &mut [Scan],
-    rows: &Rows,
-    first: usize,
+    (first, rows): (usize, &Rows),
     metric: Metric,
+    work: &Work<'_>,
 ) -> Result<(), ExactError> {
     let cosine = metric == Metric::Cosine;
     let inverse_norms: Vec<f32> = if cosine {
@@ -143,6 +152,9 @@ fn scan_chunk(
     }
     let tile = (TILE_BYTES / (rows.dim() * rows.element().size())).max(1);
     scans.par_chunks_mut(QUERIES_A_TASK).for_each(|scans| {
+        if work.job.interrupted() {
+            return;
+        }
         let mut start = 0;
         while start < rows.len() {
             let end = rows.len().min(start + tile);
@@ -157,6 +169,9 @@ fn scan_chunk(
             }
             start = end;
         }
+        let count = (rows.len() * scans.len()) as u64;
+        let done = work.done.fetch_add(count, Ordering::Relaxed) + count;
+        work.job.tell("computing distances", done, work.total);
     });
     Ok(())
 }

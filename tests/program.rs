@@ -82,8 +82,13 @@ impl Place {
 
     /// Starts `foveal LINE` here.
     pub fn start(&self, line: &str) -> Running {
+        self.start_with(line, &[])
+    }
+
+    /// As [`Place::start`], with more environment.
+    pub fn start_with(&self, line: &str, environment: &[(&str, &str)]) -> Running {
         let mut command = self.command(line);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Running { line: line.into(), child: Some(command.spawn().unwrap()) }
     }
 

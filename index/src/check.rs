@@ -22,8 +22,8 @@ pub struct CheckReport {
     pub damage: Vec<String>,
 }
 
-/// Checks the index in `path`: everything a search reads when it opens it; `deep` adds every block of
-/// full vectors and payloads, the digest of every file, and that every node can be reached.
+/// Checks the index in `path`: everything a search reads when it opens it; `deep` adds every block
+/// of full vectors and payloads, the digest of every file, and that every node can be reached.
 ///
 /// # Errors
 /// No index there, one of another format version, or no way to read it; an interrupt.

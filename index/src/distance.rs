@@ -6,8 +6,8 @@
 //! | `cosine` | `1 - <q, x> / (abs(q) abs(x))` | rows divided by their norms |
 //! | `ip` | `-<q, x>` | rows lifted by `sqrt(U^2 - abs(x)^2)`, queries by 0 |
 //!
-//! `U` is the largest norm. Pruning, stopping and estimates live in the search space, where the order
-//! of distances is the metric's order; only exact distances are shown.
+//! `U` is the largest norm. Pruning, stopping and estimates live in the search space, where the
+//! order of distances is the metric's order; only exact distances are shown.
 
 use foveal_datasets::{Element, Metric, Row};
 use half::f16;

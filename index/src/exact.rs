@@ -71,8 +71,8 @@ impl ExactError {
     }
 }
 
-/// The `k` nearest rows of `base` to each of `queries` (`[q x dim]`), nearest first, equal distances
-/// smaller key first; the key is the row number. All rows where there are fewer than `k`.
+/// The `k` nearest rows of `base` to each of `queries` (`[q x dim]`), nearest first, equal
+/// distances smaller key first; the key is the row number. All rows where there are fewer than `k`.
 ///
 /// `O(n q dim)` on `threads` threads (0: every core), reading the base once.
 ///

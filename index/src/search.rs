@@ -243,7 +243,8 @@ fn less(options: &OpenOptions, resident: u64) -> Result<OpenOptions, OpenError> 
     Ok(OpenOptions { memory: options.memory.map(left).transpose()?, ..*options })
 }
 
-/// Answers queries, one thread at a time; owns what they need, so that none of it is allocated anew.
+/// Answers queries, one thread at a time; owns what they need, so that none of it is allocated
+/// anew.
 pub struct Searcher {
     index: Index,
     slots: Vec<Slot>,
@@ -263,8 +264,8 @@ impl Searcher {
     /// The nearest rows to a query.
     ///
     /// # Errors
-    /// Parameters out of range; a query of another dimension, not finite, or all zeros under cosine;
-    /// a full vector that cannot be read.
+    /// Parameters out of range; a query of another dimension, not finite, or all zeros under
+    /// cosine; a full vector that cannot be read.
     pub fn search<'q>(
         &mut self,
         query: impl Into<Row<'q>>,
@@ -302,8 +303,8 @@ impl Searcher {
         slot.finish(index, fullview, params, stop)
     }
 
-    /// Answers the rows `batch.rows` of `queries`, several at a time on this thread; `sink(i, answer)`
-    /// gets the answer to row i, in any order of i.
+    /// Answers the rows `batch.rows` of `queries`, several at a time on this thread;
+    /// `sink(i, answer)` gets the answer to row i, in any order of i.
     ///
     /// # Errors
     /// As [`Searcher::search_until`], and `in_flight` of 0 or above 64. Nothing is searched before

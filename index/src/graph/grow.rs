@@ -9,8 +9,8 @@
 //! lists are cut to the degree, and filled from the neighbors of neighbors
 //! ```
 //!
-//! Each step reads what the one before left and writes lists of its own, so the graph is the same at
-//! any thread count.
+//! Each step reads what the one before left and writes lists of its own, so the graph is the same
+//! at any thread count.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -52,7 +52,8 @@ pub(crate) enum GrowError {
     Interrupted,
 }
 
-/// Grows the graph of every row of `space` on the current rayon pool. Lists have `max_degree` places.
+/// Grows the graph of every row of `space` on the current rayon pool. Lists have `max_degree`
+/// places.
 pub(crate) fn grow<S: Space>(
     space: &S,
     params: &GrowParams,

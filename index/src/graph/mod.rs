@@ -9,8 +9,8 @@
 //! | `reach` | can every node be reached from the entry points, and if not, how is that mended? |
 //! | `order` | in which order do ids lie in memory? |
 //!
-//! The entry points are always the ids `0..entry_points`. Nothing here knows what a distance is made
-//! of: the graph meets codes in `QueryDistance` alone.
+//! The entry points are always the ids `0..entry_points`. Nothing here knows what a distance is
+//! made of: the graph meets codes in `QueryDistance` alone.
 
 pub(crate) mod adjacency;
 pub(crate) mod grow;

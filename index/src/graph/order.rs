@@ -13,8 +13,8 @@ pub(crate) struct Ordered {
     pub(crate) old: Vec<u32>,
 }
 
-/// Renumbers ids breadth-first from the entry points, which stay `0..entry_points`. Panics if a node
-/// cannot be reached.
+/// Renumbers ids breadth-first from the entry points, which stay `0..entry_points`. Panics if a
+/// node cannot be reached.
 pub(crate) fn renumber(graph: &Adjacency, entry_points: u32) -> Result<Ordered, MemoryError> {
     let old = breadth_first(graph, entry_points);
     assert_eq!(old.len(), graph.len(), "every node is reached");

@@ -1,9 +1,9 @@
 //! Which candidates of a node become its neighbors: the one pruning rule.
 //!
 //! Candidates nearest first; y is kept unless some kept r has `alpha * d(r, y) + shift < d(p, y)`;
-//! stop at R. With alpha = 1 and shift = 0 that is MRNG (arXiv:2107.13052); alpha > 1 Vamana (DiskANN,
-//! NeurIPS 2019); shift = 3 tau tau-MG (SIGMOD 2023); alpha > 1 and shift = (alpha + 1) tau alpha-CNG
-//! (arXiv:2510.05975). The nearest candidate is always kept. d is L2, not squared.
+//! stop at R. With alpha = 1 and shift = 0 that is MRNG (arXiv:2107.13052); alpha > 1 Vamana
+//! (DiskANN, NeurIPS 2019); shift = 3 tau tau-MG (SIGMOD 2023); alpha > 1 and shift = (alpha + 1)
+//! tau alpha-CNG (arXiv:2510.05975). The nearest candidate is always kept. d is L2, not squared.
 
 use crate::distance::{QueryDistance, Space};
 
@@ -57,8 +57,8 @@ impl<S: Space> Default for Pruner<S> {
 }
 
 impl<S: Space> Pruner<S> {
-    /// Keeps at most `rule.max_degree` of `candidates`, which are sorted nearest first, distinct and
-    /// without the node itself, in `kept`. `O(candidates x kept)` distances at most.
+    /// Keeps at most `rule.max_degree` of `candidates`, which are sorted nearest first, distinct
+    /// and without the node itself, in `kept`. `O(candidates x kept)` distances at most.
     pub(crate) fn prune(
         &mut self,
         space: &S,

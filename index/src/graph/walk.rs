@@ -3,14 +3,14 @@
 //! ```text
 //! pool = the nearest entry point                       capacity L, sorted
 //! loop v = nearest entry of the pool not expanded yet; none: done
-//!      fresh = neighbors of v not seen yet             each one's code is prefetched as it is found
-//!      distances of all of fresh in one call           the next list was prefetched a hop before
+//!      fresh = neighbors of v not seen yet          each one's code is prefetched as it is found
+//!      distances of all of fresh in one call        the next list was prefetched a hop before
 //!      pool takes them
 //! at the end, once: pool takes all entry points, and the loop goes on if that changed it
 //! ```
 //!
-//! A hop is two steps, `expand` and `score`, so that one thread can take turns between walks and let
-//! one walk's memory arrive while it computes for another.
+//! A hop is two steps, `expand` and `score`, so that one thread can take turns between walks and
+//! let one walk's memory arrive while it computes for another.
 
 use super::adjacency::{Adjacency, NO_NEIGHBOR};
 use crate::distance::QueryDistance;
@@ -91,9 +91,9 @@ impl Walk {
         }
     }
 
-    /// Lets the pool take every entry point. The walk started at the nearest one alone; another may be
-    /// among the nearest rows without being anybody's neighbor, or lead where the first one does not
-    /// while the pool has room.
+    /// Lets the pool take every entry point. The walk started at the nearest one alone; another may
+    /// be among the nearest rows without being anybody's neighbor, or lead where the first one does
+    /// not while the pool has room.
     fn enter_everywhere(&mut self) {
         self.all_entered = true;
         let limit = self.limit();
@@ -190,8 +190,8 @@ fn distance_of_key(key: u64) -> f32 {
     distance_of_bits((key >> 32) as u32)
 }
 
-/// Which ids a walk has seen, approximately: an id may be forgotten when another one takes its slot,
-/// which costs a distance computed twice; an id not seen is never taken for one that was.
+/// Which ids a walk has seen, approximately: an id may be forgotten when another one takes its
+/// slot, which costs a distance computed twice; an id not seen is never taken for one that was.
 struct Seen {
     /// Low id bits pick the slot; it holds the high id bits and the number of the walk.
     slots: Box<[u32]>,

@@ -44,7 +44,8 @@ for_every_level! {
     dot_f16, dot_f16_text, (x: &[f16], y: &[f32]) -> f32
 }
 for_every_level! {
-    /// The squared L2 distance of an f16 row and an f32 vector, in f32. Panics if the lengths differ.
+    /// The squared L2 distance of an f16 row and an f32 vector, in f32. Panics if the lengths
+    /// differ.
     l2_f16, l2_f16_text, (x: &[f16], y: &[f32]) -> f32
 }
 for_every_level! {

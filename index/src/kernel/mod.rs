@@ -90,7 +90,8 @@ pub(crate) fn prefetch(bytes: &[u8], offset: usize) {
     #[cfg(target_arch = "x86_64")]
     if offset < bytes.len() {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: `offset` lies inside `bytes`, as the line above checked; a prefetch reads nothing.
+        // SAFETY: `offset` lies inside `bytes`, as the line above checked; a prefetch reads
+        // nothing.
         unsafe { _mm_prefetch(bytes.as_ptr().add(offset).cast(), _MM_HINT_T0) };
     }
     #[cfg(not(target_arch = "x86_64"))]

@@ -1,10 +1,10 @@
 //! Distances of 4-bit codes to a query of signed 8-bit lanes.
 //!
-//! A record is a whole number of cache lines. A line of `m <= 128` dimensions keeps dimension `i` in
-//! the low half of byte `i` for `i < h` and dimension `h + i` in the high half of byte `i`, where
-//! `h = ceil(m / 2)` (64 in every full line). Two f16 factors `a`, `b` follow: in the last four bytes
-//! of the record where they are free, else in the lowest bit of the low half of the record's first 32
-//! bytes ("stolen": those 32 dimensions keep three bits).
+//! A record is a whole number of cache lines. A line of `m <= 128` dimensions keeps dimension `i`
+//! in the low half of byte `i` for `i < h` and dimension `h + i` in the high half of byte `i`,
+//! where `h = ceil(m / 2)` (64 in every full line). Two f16 factors `a`, `b` follow: in the last
+//! four bytes of the record where they are free, else in the lowest bit of the low half of the
+//! record's first 32 bytes ("stolen": those 32 dimensions keep three bits).
 //!
 //! ```text
 //! dot      = sum over dimensions of code * query        (exact integer)

@@ -71,8 +71,8 @@ impl<'a> Encoder<'a> {
         Encoder { quantizer, grid, residual: vec![0.0; dim] }
     }
 
-    /// Writes the record of `row` (`[stride]` bytes), whole, and tells its facts; allocates nothing.
-    /// The squared norm told is infinite where f32 cannot hold it: such a row has no code.
+    /// Writes the record of `row` (`[stride]` bytes), whole, and tells its facts; allocates
+    /// nothing. The squared norm told is infinite where f32 cannot hold it: such a row has no code.
     pub(crate) fn encode(&mut self, row: Row<'_>, record: &mut [u8]) -> RowFacts {
         let quantizer = self.quantizer;
         let norm_square = self.turn(row);

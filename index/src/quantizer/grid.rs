@@ -1,8 +1,9 @@
 //! A rotated residual -> the point of an integer grid that points most nearly the same way.
 //!
 //! The estimate of a code depends on its direction alone (its length is a stored factor), so the
-//! grid point is chosen by its angle: a few scales are tried, then single coordinates are moved while
-//! that turns the point toward the residual (extended RaBitQ, arXiv:2409.09913; CAQ, arXiv:2509.12086).
+//! grid point is chosen by its angle: a few scales are tried, then single coordinates are moved
+//! while that turns the point toward the residual (extended RaBitQ, arXiv:2409.09913; CAQ,
+//! arXiv:2509.12086).
 
 use crate::kernel::float;
 
@@ -70,8 +71,8 @@ impl Grid {
         Grid { coarse, first: levels.0, rest: levels.1, scales, point, best }
     }
 
-    /// The grid point (`[dim]`, in level units) nearest in direction to `residual`, and its factors.
-    /// Linear in the dimension.
+    /// The grid point (`[dim]`, in level units) nearest in direction to `residual`, and its
+    /// factors. Linear in the dimension.
     pub(crate) fn fit(&mut self, residual: &[f32]) -> (&[f32], Factors) {
         let square = float::dot(residual, residual);
         let largest = residual.iter().fold(0.0f32, |most, x| most.max(x.abs()));

@@ -3,12 +3,12 @@
 //! | kind | what a record holds | used for |
 //! |---|---|---|
 //! | nibble | 4 bits a dimension of the rotated residual, two f16 factors | preview at 4 bits |
-//! | planar | 8 bits a dimension (rotated residual, or the bytes of the row), two f32 factors | preview at 8 bits, builds |
+//! | planar | 8 bits a dimension (of bytes: the row), two f32 factors | preview at 8 bits, builds |
 //! | bytes | the bytes of the row | preview and builds over byte rows under l2 |
 //!
 //! The residual r of a row is what is left of it (of the unit row under cosine) when the mean is
-//! taken off. With u the code's grid point, a query's residual p and the factors `a = |r|^2 / <u, r>`
-//! and `b = |r|^2`,
+//! taken off. With u the code's grid point, a query's residual p and the factors
+//! `a = |r|^2 / <u, r>` and `b = |r|^2`,
 //!
 //! ```text
 //! |q - x|^2 = |p - r|^2 = |p|^2 + b - 2 <p, r>,   <p, r> estimated by a <p, u>

@@ -250,9 +250,10 @@ impl QueryDistance for CodeDistance<'_> {
         }
     }
 
-    /// What a code misses of its residual is the share `missed` of `|r|^2`; against a random rotation
-    /// its product with the query has that times `|p|^2 / d` as variance. The lanes' rounding adds a
-    /// twelfth of a squared step a dimension; where codes hold their rows that is all there is.
+    /// What a code misses of its residual is the share `missed` of `|r|^2`; against a random
+    /// rotation its product with the query has that times `|p|^2 / d` as variance. The lanes'
+    /// rounding adds a twelfth of a squared step a dimension; where codes hold their rows that is
+    /// all there is.
     fn error(&self, id: u32) -> f32 {
         if self.quantizer.kind == Kind::Bytes {
             return self.byte_error(id);

@@ -1,8 +1,8 @@
 //! A seeded random rotation: spreads every direction of the data evenly over the code's dimensions.
 //!
 //! Rounds of random signs and a fast Hadamard transform. Where the dimension is no power of two the
-//! transform covers its largest power of two, in turn from the front and from the back, and pairs of
-//! dimensions half the length apart are mixed in between. `O(d log d)`, no matrix.
+//! transform covers its largest power of two, in turn from the front and from the back, and pairs
+//! of dimensions half the length apart are mixed in between. `O(d log d)`, no matrix.
 
 use foveal_datasets::synthetic::Seeded;
 

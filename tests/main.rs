@@ -1,0 +1,24 @@
+//! Stories seen from outside: the program as its users meet it, and the rules of the house.
+//!
+//! | file | story |
+//! |---|---|
+//! | `bad_input` | what is refused, in which words, and that nothing stays behind |
+//! | `clients` | the example clients against a server |
+//! | `command_line` | real data through every verb |
+//! | `damage` | indexes whose bytes changed, by accident or on purpose |
+//! | `house_rules` | what every source file obeys |
+//! | `interruptions` | ctrl-c, SIGKILL, a second build, a full disk |
+//! | `service` | `foveal serve` asked over gRPC |
+//! | `program` `sample` `source` `vectors` | what the stories are told with |
+
+mod bad_input;
+mod clients;
+mod command_line;
+mod damage;
+mod house_rules;
+mod interruptions;
+mod program;
+mod sample;
+mod service;
+mod source;
+mod vectors;

@@ -11,6 +11,8 @@
 //! | `service` | `foveal serve` asked over gRPC |
 //! | `program` `sample` `source` `vectors` | what the stories are told with |
 
+#![allow(clippy::unwrap_used, reason = "a story may end where it fails")]
+
 mod bad_input;
 mod clients;
 mod command_line;

@@ -29,7 +29,7 @@ pub(crate) struct ServeArgs {
     /// Address to listen on [default: 127.0.0.1:50151]; port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// A collection to serve: its name ([a-z0-9][a-z0-9._-]*) and the index; may be repeated.
+    /// A collection to serve: its name (`[a-z0-9][a-z0-9._-]*`) and the index; may be repeated.
     #[arg(long = "index", value_name = "NAME=DIR", value_parser = config::parse_collection)]
     indexes: Vec<(String, PathBuf)>,
     /// Threads that search; 0 takes every core [default: 0].

@@ -46,7 +46,7 @@ fn seeds_and_parameters_matter() {
         BuildParams { bits: 8, ..plain.clone() },
         BuildParams { max_degree: 20, ..plain.clone() },
         BuildParams { list_size: 33, ..plain.clone() },
-        BuildParams { alpha: 1.0, ..plain.clone() },
+        BuildParams { alpha: 1.2, ..plain.clone() },
         BuildParams { shift: 0.5, ..plain.clone() },
         BuildParams { metric: Metric::Cosine, ..plain },
     ];

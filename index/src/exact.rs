@@ -1,6 +1,7 @@
 //! Scans everything: the oracle, and the maker of ground truth.
 
 use std::collections::BinaryHeap;
+use std::path::PathBuf;
 
 use foveal_datasets::{ErrorKind, FileError, Metric, Rows, VectorFile};
 use rayon::prelude::*;
@@ -34,12 +35,18 @@ pub enum ExactError {
         /// The base's dimension.
         wanted: usize,
     },
-    /// A vector of zeros has no direction.
-    #[error("{of} row {row} is all zeros, which has no cosine")]
-    ZeroVector {
-        /// "query" or "base".
-        of: &'static str,
-        /// Its number in its file.
+    /// A row of zeros has no direction.
+    #[error("{}: row {row} is all zeros, which has no cosine", path.display())]
+    ZeroRow {
+        /// The base file.
+        path: PathBuf,
+        /// The row.
+        row: usize,
+    },
+    /// Nor has a query of zeros.
+    #[error("query {row} is all zeros, which has no cosine")]
+    ZeroQuery {
+        /// Its number among the queries.
         row: usize,
     },
     /// A query holds a number that is none.
@@ -62,8 +69,8 @@ impl ExactError {
         match self {
             ExactError::Params(_) => ErrorKind::Usage,
             ExactError::File(error) => error.kind(),
-            ExactError::Dim { .. } | ExactError::ZeroVector { .. } => ErrorKind::BadData,
-            ExactError::NotFinite { .. } => ErrorKind::BadData,
+            ExactError::Dim { .. } | ExactError::NotFinite { .. } => ErrorKind::BadData,
+            ExactError::ZeroRow { .. } | ExactError::ZeroQuery { .. } => ErrorKind::BadData,
             ExactError::Threads(_) => ErrorKind::Io,
             ExactError::Interrupted => ErrorKind::Interrupted,
         }
@@ -96,7 +103,7 @@ pub fn search(
             return Err(ExactError::NotFinite { row });
         }
         if ask.metric == Metric::Cosine && query.is_zero() {
-            return Err(ExactError::ZeroVector { of: "query", row });
+            return Err(ExactError::ZeroQuery { row });
         }
         let mut exact = ExactQuery::new(ask.metric, base.element());
         exact.set(query);
@@ -106,10 +113,14 @@ pub fn search(
     let row_bytes = base.dim() * base.element().size();
     for chunk in base.chunks((CHUNK_BYTES / row_bytes).max(1)) {
         let (first, rows) = chunk?;
+        let zero = rows.first_zero().filter(|_| ask.metric == Metric::Cosine);
+        if let Some(row) = zero.map(|row| first + row) {
+            return Err(ExactError::ZeroRow { path: base.path().into(), row });
+        }
+        pool.install(|| scan_chunk(&mut scans, (&rows, first), ask.metric, job));
         if job.interrupted() {
             return Err(ExactError::Interrupted);
         }
-        pool.install(|| scan_chunk(&mut scans, &rows, first, ask.metric))?;
         job.tell("scanning", (first + rows.len()) as u64, base.len() as u64);
     }
     Ok(scans.into_iter().map(Scan::into_sorted).collect())
@@ -126,25 +137,18 @@ pub struct ExactAsk {
     pub threads: usize,
 }
 
-fn scan_chunk(
-    scans: &mut [Scan],
-    rows: &Rows,
-    first: usize,
-    metric: Metric,
-) -> Result<(), ExactError> {
-    let cosine = metric == Metric::Cosine;
-    let inverse_norms: Vec<f32> = if cosine {
+/// Shows every row of a chunk, which starts with row `first`, to every scan. An interrupt leaves
+/// them incomplete.
+fn scan_chunk(scans: &mut [Scan], (rows, first): (&Rows, usize), metric: Metric, job: Job<'_>) {
+    let inverse_norms: Vec<f32> = if metric == Metric::Cosine {
         (0..rows.len()).into_par_iter().map(|i| inverse_norm(rows.row(i))).collect()
     } else {
         Vec::new()
     };
-    if let Some(zero) = rows.first_zero().filter(|_| cosine) {
-        return Err(ExactError::ZeroVector { of: "base", row: first + zero });
-    }
     let tile = (TILE_BYTES / (rows.dim() * rows.element().size())).max(1);
     scans.par_chunks_mut(QUERIES_A_TASK).for_each(|scans| {
         let mut start = 0;
-        while start < rows.len() {
+        while start < rows.len() && !job.interrupted() {
             let end = rows.len().min(start + tile);
             for scan in scans.iter_mut() {
                 for i in start..end {
@@ -158,7 +162,6 @@ fn scan_chunk(
             start = end;
         }
     });
-    Ok(())
 }
 
 /// One query and the nearest rows it has met.

@@ -266,11 +266,19 @@ fn layers() -> BTreeMap<String, usize> {
     layers
 }
 
-/// The names that follow `crate::` in code.
-fn named_of_crate(code: &str) -> BTreeSet<String> {
+/// The names that follow `ROOT::` in code, where `root` is `crate` or what leads there.
+fn named_of(root: &str, code: &str) -> BTreeSet<String> {
     let mut named = BTreeSet::new();
-    for (_, after) in words(code, "crate") {
-        let Some(path) = after.strip_prefix("::") else {
+    for (at, _) in code.match_indices(&format!("{root}::")) {
+        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
+            continue;
+        }
+        // In a module within the file `super` counts from there.
+        let before = &code[..at];
+        if root != "crate" && before.matches('{').count() > before.matches('}').count() {
+            continue;
+        }
+        let Some(path) = code[at..].strip_prefix(&format!("{root}::")) else {
             continue;
         };
         let first = |part: &str| {
@@ -317,7 +325,10 @@ fn modules_of_the_engine_use_what_lies_below_them() {
         };
         seen.insert(module.to_string());
         let code = if file.is_test() { String::new() } else { file.code_before_tests() };
-        for name in named_of_crate(&code) {
+        let depth = path.trim_end_matches("/mod.rs").matches('/').count();
+        let supers = vec!["super"; depth + 1].join("::");
+        let named = named_of("crate", &code);
+        for name in named.into_iter().chain(named_of(&supers, &code)) {
             match layers.get(&name) {
                 Some(layer) if layer >= own => {}
                 Some(_) => broken.push(format!("{} uses {name}, which lies above", file.name)),
@@ -335,6 +346,8 @@ fn modules_of_the_engine_use_what_lies_below_them() {
 fn the_layers_rule_sees_through_groups_of_names() {
     let code =
         "use crate::{a::{b, c}, d};\nuse crate::e::{F, x};\npub(crate) fn g() { crate::h() }";
-    let named: Vec<String> = named_of_crate(code).into_iter().collect();
+    let named: Vec<String> = named_of("crate", code).into_iter().collect();
     assert_eq!(named, ["a", "d", "e", "h"]);
+    let code = "use super::a;\nuse super::super::b::{c, d};\nuse super::super::super::e;";
+    assert_eq!(named_of("super::super", code).into_iter().collect::<Vec<_>>(), ["b", "super"]);
 }

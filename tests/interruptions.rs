@@ -37,7 +37,7 @@ fn an_interrupted_build_leaves_nothing() {
 }
 
 #[test]
-fn interrupted_truth_and_conversion_leave_nothing() {
+fn an_interrupted_truth_leaves_nothing() {
     let place = place();
     let truth = "truth --base base.fbin --queries base.fbin --metric l2 --k 10 --threads 1 \
                  --out truth.ibin";

@@ -72,7 +72,8 @@ fn place() -> Place {
     let lines: String = (0..ROWS).map(|row| format!("{{\"name\":\"row {row}\"}}\n")).collect();
     place.write("rows.jsonl", lines);
     place.ok(&format!(
-        "build --base base.fbin --metric l2 --out index --payload rows.jsonl --first-key {FIRST_KEY}"
+        "build --base base.fbin --metric l2 --out index --payload rows.jsonl \
+         --first-key {FIRST_KEY}"
     ));
     place
 }
@@ -352,7 +353,8 @@ async fn deadlines_are_kept() {
     let mut request = Request::new(one(&rows()[..DIM], 5));
     request.set_timeout(Duration::from_nanos(1));
     let status = within(client.search(request)).await.unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    // The client's library does not wait for the server to say so, and has its own word for it.
+    assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&status.code()), "{status}");
     let mut request = Request::new(one(&rows()[..DIM], 5));
     request.set_timeout(Duration::from_secs(60));
     assert!(within(client.search(request)).await.is_ok());

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::disk::verify::{CheckedFile, verify_files};
-use crate::disk::{Manifest, Measured, OpenError};
+use crate::disk::{ArrayKind, Manifest, Measured, OpenError};
 use crate::graph::reach::count_reached;
 use crate::open;
 use crate::stats::Job;
@@ -23,7 +23,8 @@ pub struct CheckReport {
 }
 
 /// Checks the index in `path`: everything a search reads when it opens it; `deep` adds every block
-/// of full vectors and payloads, the digest of every file, and that every node can be reached.
+/// of full vectors and payloads, the digest of every file, that no key stands for two rows, and
+/// that every node can be reached.
 ///
 /// # Errors
 /// No index there, one of another format version, or no way to read it; an interrupt.
@@ -52,6 +53,11 @@ pub fn check(path: &Path, deep: bool, job: Job<'_>) -> Result<CheckReport, OpenE
             Ok(opened) if deep => {
                 let reached = count_reached(&opened.preview.graph, opened.preview.entry_points);
                 report.reachable = Some(reached as u64);
+                if let Some(key) = opened.keys.first_twice() {
+                    let file = path.join(ArrayKind::Keys.name());
+                    let line = format!("{}: key {key} stands for two rows", file.display());
+                    report.damage.push(line);
+                }
                 if (reached as u64) < manifest.n {
                     report.damage.push(format!(
                         "{}: {reached} nodes can be reached from the entry points; wanted {}",

@@ -1,6 +1,7 @@
 //! Scans everything: the oracle, and the maker of ground truth.
 
 use std::collections::BinaryHeap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use foveal_datasets::{ErrorKind, FileError, Metric, Rows, VectorFile};
@@ -35,12 +36,18 @@ pub enum ExactError {
         /// The base's dimension.
         wanted: usize,
     },
-    /// A vector of zeros has no direction.
-    #[error("{of} row {row} is all zeros, which has no cosine")]
-    ZeroVector {
-        /// "query" or "base".
-        of: &'static str,
-        /// Its number in its file.
+    /// A row of zeros has no direction.
+    #[error("{}: row {row} is all zeros, which has no cosine", path.display())]
+    ZeroRow {
+        /// The base file.
+        path: PathBuf,
+        /// The row.
+        row: usize,
+    },
+    /// Nor has a query of zeros.
+    #[error("query {row} is all zeros, which has no cosine")]
+    ZeroQuery {
+        /// Its number among the queries.
         row: usize,
     },
     /// A query holds a number that is none.
@@ -63,8 +70,8 @@ impl ExactError {
         match self {
             ExactError::Params(_) => ErrorKind::Usage,
             ExactError::File(error) => error.kind(),
-            ExactError::Dim { .. } | ExactError::ZeroVector { .. } => ErrorKind::BadData,
-            ExactError::NotFinite { .. } => ErrorKind::BadData,
+            ExactError::Dim { .. } | ExactError::NotFinite { .. } => ErrorKind::BadData,
+            ExactError::ZeroRow { .. } | ExactError::ZeroQuery { .. } => ErrorKind::BadData,
             ExactError::Threads(_) => ErrorKind::Io,
             ExactError::Interrupted => ErrorKind::Interrupted,
         }
@@ -97,7 +104,7 @@ pub fn search(
             return Err(ExactError::NotFinite { row });
         }
         if ask.metric == Metric::Cosine && query.is_zero() {
-            return Err(ExactError::ZeroVector { of: "query", row });
+            return Err(ExactError::ZeroQuery { row });
         }
         let mut exact = ExactQuery::new(ask.metric, base.element());
         exact.set(query);
@@ -108,7 +115,11 @@ pub fn search(
     let work = Work { job, done: AtomicU64::new(0), total: (base.len() * queries.len()) as u64 };
     for chunk in base.chunks((CHUNK_BYTES / row_bytes).max(1)) {
         let (first, rows) = chunk?;
-        pool.install(|| scan_chunk(&mut scans, (first, &rows), ask.metric, &work))?;
+        let zero = rows.first_zero().filter(|_| ask.metric == Metric::Cosine);
+        if let Some(row) = zero.map(|row| first + row) {
+            return Err(ExactError::ZeroRow { path: base.path().into(), row });
+        }
+        pool.install(|| scan_chunk(&mut scans, (&rows, first), ask.metric, &work));
         if job.interrupted() {
             return Err(ExactError::Interrupted);
         }
@@ -134,29 +145,18 @@ struct Work<'a> {
     total: u64,
 }
 
-/// Lets every scan meet some rows; ends early, with rows missed, on an interrupt.
-fn scan_chunk(
-    scans: &mut [Scan],
-    (first, rows): (usize, &Rows),
-    metric: Metric,
-    work: &Work<'_>,
-) -> Result<(), ExactError> {
-    let cosine = metric == Metric::Cosine;
-    let inverse_norms: Vec<f32> = if cosine {
+/// Shows every row of a chunk, which starts with row `first`, to every scan. An interrupt leaves
+/// them incomplete.
+fn scan_chunk(scans: &mut [Scan], (rows, first): (&Rows, usize), metric: Metric, work: &Work<'_>) {
+    let inverse_norms: Vec<f32> = if metric == Metric::Cosine {
         (0..rows.len()).into_par_iter().map(|i| inverse_norm(rows.row(i))).collect()
     } else {
         Vec::new()
     };
-    if let Some(zero) = rows.first_zero().filter(|_| cosine) {
-        return Err(ExactError::ZeroVector { of: "base", row: first + zero });
-    }
     let tile = (TILE_BYTES / (rows.dim() * rows.element().size())).max(1);
     scans.par_chunks_mut(QUERIES_A_TASK).for_each(|scans| {
-        if work.job.interrupted() {
-            return;
-        }
         let mut start = 0;
-        while start < rows.len() {
+        while start < rows.len() && !work.job.interrupted() {
             let end = rows.len().min(start + tile);
             for scan in scans.iter_mut() {
                 for i in start..end {
@@ -173,7 +173,6 @@ fn scan_chunk(
         let done = work.done.fetch_add(count, Ordering::Relaxed) + count;
         work.job.tell("computing distances", done, work.total);
     });
-    Ok(())
 }
 
 /// One query and the nearest rows it has met.

@@ -94,6 +94,17 @@ impl KeyTable {
         at.map(|id| id as u32)
     }
 
+    /// The smallest key that stands for two rows, which no build lets happen. Sorts a copy.
+    pub(crate) fn first_twice(&self) -> Option<u64> {
+        let rows = match &self.stored {
+            Stored::Narrow { above, .. } => above.len(),
+            Stored::Wide(keys) => keys.len(),
+        };
+        let mut keys: Vec<u64> = (0..rows as u32).map(|id| self.key(id)).collect();
+        keys.sort_unstable();
+        keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+    }
+
     /// Bytes of memory the keys take.
     pub fn resident_bytes(&self) -> u64 {
         match &self.stored {

@@ -16,6 +16,8 @@ use crate::stats::Job;
 /// Bytes of rows read, or encoded, at once.
 pub(super) const CHUNK_BYTES: usize = 4 << 20;
 
+const TOO_LONG: &str = "is too long: its squared norm passes the range of f32";
+
 /// 8-bit codes in the order of insertion.
 pub(super) struct BuildCodes {
     /// `[n x stride]`.
@@ -62,17 +64,21 @@ impl<'a> RowPass<'a> {
         let mut records = Vec::new();
         let (base, cosine) = (self.base, self.metric == Metric::Cosine);
         let mut all = RowFacts::default();
+        let refuse = |row: usize, what| BuildError::Row { path: base.path().into(), row, what };
+        // A row that is too long takes the mean along, and every residual with it: the row itself
+        // is the one to name.
+        let mut beyond = None;
         self.each_chunk("encoding", &mut |first, chunk| {
-            let refuse = |row: usize, what| {
-                Err(BuildError::Row { path: base.path().into(), row: first + row, what })
-            };
             if let Some(row) = chunk.first_zero().filter(|_| cosine) {
-                return refuse(row, "is all zeros, which has no cosine");
+                return Err(refuse(first + row, "is all zeros, which has no cosine"));
             }
             let facts = encode_rows(quantizer, chunk, &mut records);
             for (i, (fact, record)) in facts.iter().zip(records.chunks_exact(stride)).enumerate() {
-                if fact.square > MAX_SQUARE || !fact.residual_square.is_finite() {
-                    return refuse(i, "is too long: its squared norm passes the range of f32");
+                if fact.square > MAX_SQUARE {
+                    return Err(refuse(first + i, TOO_LONG));
+                }
+                if !fact.residual_square.is_finite() {
+                    beyond = beyond.or(Some(first + i));
                 }
                 let place = places[first + i] as usize;
                 codes[place * stride..][..stride].copy_from_slice(record);
@@ -83,6 +89,9 @@ impl<'a> RowPass<'a> {
             all = facts.into_iter().fold(all, RowFacts::and);
             Ok(())
         })?;
+        if let Some(row) = beyond {
+            return Err(refuse(row, TOO_LONG));
+        }
         self.facts = all;
         lifts.iter_mut().for_each(|lift| *lift = (all.square - *lift).max(0.0).sqrt());
         Ok(BuildCodes { codes, lifts })

@@ -32,7 +32,7 @@ for name in "${sets[@]}"; do
     line() { printf '{"dataset":"%s",%s\n' "$name" "${1#\{}" >>"$out"; }
     line "$("$foveal" build --base "$data/$name.base.$ext" --metric $metric --out "$index" \
         --threads 2 --format json)"
-    for list_size in 16 24 32 40 48 64 96 128 192 256 512 1024; do
+    for list_size in 24 32 40 48 64 96 128 256 512 1024; do
         for in_flight in 1 4; do
             line "$("$foveal" search --index "$index" --queries "$data/$name.query.$ext" --k 10 \
                 --truth "$data/$name.gt.ibin" --threads 1 --list-size $list_size \

@@ -19,8 +19,8 @@ use crate::payload::Payload;
 use crate::preview::{Preview, PreviewSlot};
 use crate::stats::{QueryStats, Stop, Stopped};
 
-/// Hops between two looks at the deadline.
-const HOPS_A_LOOK: u32 = 32;
+/// Half hops between two looks at the deadline.
+const STEPS_A_LOOK: u32 = 64;
 /// The most queries that one thread interleaves.
 const MAX_IN_FLIGHT: usize = 64;
 
@@ -291,10 +291,10 @@ impl Searcher {
         let Searcher { index, slots, fullview } = self;
         let slot = &mut slots[0];
         slot.begin(&index.shared.preview, (0, query), params);
-        let mut hops = 0;
-        while index.shared.preview.hop(&mut slot.preview) {
-            hops += 1;
-            if hops % HOPS_A_LOOK == 0
+        let mut steps = 0;
+        while index.shared.preview.step(&mut slot.preview) {
+            steps += 1;
+            if steps % STEPS_A_LOOK == 0
                 && let Some(why) = stop.now()
             {
                 return Err(SearchError::Stopped(why));
@@ -336,14 +336,14 @@ impl Searcher {
         let mut turns = 0;
         while slots.iter().any(|slot| slot.busy) {
             turns += 1;
-            if turns % HOPS_A_LOOK == 0
+            if turns % STEPS_A_LOOK == 0
                 && let Some(why) = batch.stop.now()
             {
                 slots.iter_mut().for_each(|slot| slot.busy = false);
                 return Err(SearchError::Stopped(why));
             }
             for slot in slots.iter_mut().filter(|slot| slot.busy) {
-                if preview.hop(&mut slot.preview) {
+                if preview.step(&mut slot.preview) {
                     continue;
                 }
                 slot.busy = false;

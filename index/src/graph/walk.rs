@@ -119,9 +119,7 @@ impl Walk {
         };
         self.pool[self.cursor] |= 1;
         self.cursor += 1;
-        if let Some(next) = self.pool.get(self.cursor).filter(|next| **next & 1 == 0) {
-            graph.prefetch(id_of(*next));
-        }
+        self.prefetch_next(graph);
         self.fresh.clear();
         for id in graph.places(id_of(nearest)) {
             if *id == NO_NEIGHBOR {
@@ -134,6 +132,14 @@ impl Walk {
         }
         self.hops += 1;
         Some((distance_of_key(nearest), id_of(nearest)))
+    }
+
+    /// Asks the memory for the list that `expand` will look at next.
+    #[inline(always)]
+    pub(crate) fn prefetch_next(&self, graph: &Adjacency) {
+        if let Some(next) = self.pool.get(self.cursor).filter(|next| **next & 1 == 0) {
+            graph.prefetch(id_of(*next));
+        }
     }
 
     /// Computes the distances of what `expand` found and lets the pool take them.

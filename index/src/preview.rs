@@ -59,9 +59,9 @@ impl Preview {
         slot.scored = false;
     }
 
-    /// Half a hop, between two waits for memory: scores what was found, or expands the nearest node;
-    /// false when the walk is over. What the next step reads is asked for at the end of this one, so
-    /// that walks which take turns step by step do not wait.
+    /// Half a hop, between two waits for memory: scores what was found, or expands the nearest
+    /// node; false when the walk is over. What the next step reads is asked for at the end of this
+    /// one, so that walks which take turns step by step do not wait.
     #[inline(always)]
     pub(crate) fn step(&self, slot: &mut PreviewSlot) -> bool {
         let distance = self.quantizer.distance(&self.codes, &slot.query);

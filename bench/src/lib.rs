@@ -1,5 +1,9 @@
-//! Claims with numbers.
+//! Claims with numbers: what `foveal-bench` measures, and the lines it writes.
 //!
-//! `curves.sh` builds an index of each data set and measures recall against speed over list sizes
-//! with the program `foveal` itself; `records/` keeps what it printed, named by date and machine.
-//! The figures in README come from there.
+//! Every verb of the program reads a data set ([`data`]) and writes lines ([`line`]); `report` turns
+//! lines, ours and those of other systems, into one page. `records/` keeps lines, named by date and
+//! machine; the figures in README come from there.
+
+pub mod data;
+pub mod line;
+pub mod machine;

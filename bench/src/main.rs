@@ -1,0 +1,36 @@
+//! The program `foveal-bench`: one verb a file.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod build;
+mod progress;
+
+/// Claims with numbers: recall curves, builds, load, other systems, one page that shows them.
+#[derive(Parser)]
+#[command(name = "foveal-bench", version, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Build(build::BuildArgs),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Build(args) => build::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to be told when stderr is closed as well.
+            let _ = writeln!(std::io::stderr(), "foveal-bench: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -25,20 +25,11 @@ pub struct DataArgs {
     #[arg(long, value_name = "DIR/NAME")]
     pub data: PathBuf,
     /// What near means.
-    #[arg(long, value_parser = metric, value_name = "l2|ip|cosine")]
+    #[arg(long, value_name = "l2|ip|cosine")]
     pub metric: Metric,
     /// Ask only the first N queries.
     #[arg(long, value_name = "N")]
     pub queries: Option<usize>,
-}
-
-fn metric(text: &str) -> Result<Metric, String> {
-    match text {
-        "l2" => Ok(Metric::L2),
-        "ip" => Ok(Metric::InnerProduct),
-        "cosine" => Ok(Metric::Cosine),
-        _ => Err("wanted l2, ip or cosine".into()),
-    }
 }
 
 /// Rows, queries, truth.

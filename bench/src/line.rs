@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use foveal_datasets::Metric;
+pub use foveal_index::measure::Latency;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
@@ -132,19 +133,6 @@ pub struct RecallAt {
     /// Of the 100 nearest.
     #[serde(rename = "100", skip_serializing_if = "Option::is_none")]
     pub hundred: Option<f64>,
-}
-
-/// Latencies, in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Latency {
-    /// The mean.
-    pub mean: f64,
-    /// Half took no longer.
-    pub p50: f64,
-    /// 95 of 100 took no longer.
-    pub p95: f64,
-    /// 99 of 100 took no longer.
-    pub p99: f64,
 }
 
 /// What the mean query cost.

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod build;
 mod progress;
+mod recall;
 
 /// Claims with numbers: recall curves, builds, load, other systems, one page that shows them.
 #[derive(Parser)]
@@ -19,11 +20,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Build(build::BuildArgs),
+    Recall(recall::RecallArgs),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Build(args) => build::run(&args),
+        Verb::Recall(args) => recall::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,5 @@
-//! Recall: the share of the true neighbours that were found. The only definition of it.
+//! Recall: the share of the true neighbours that were found. The only definition of it, and beside
+//! it the one of ann-benchmarks, so that figures can be compared with theirs.
 
 use std::collections::HashSet;
 
@@ -52,12 +53,7 @@ pub fn recall(
     k: usize,
     metric: Metric,
 ) -> Result<f64, RecallError> {
-    if truth.k() < k {
-        return Err(RecallError::K { found: truth.k(), wanted: k });
-    }
-    if truth.queries() < found.len() {
-        return Err(RecallError::Queries { found: truth.queries(), wanted: found.len() });
-    }
+    check(truth, found, k)?;
     let (mut hits, mut wanted) = (0, 0);
     for (query, answer) in found.iter().enumerate() {
         let true_keys: HashSet<u64> =
@@ -79,6 +75,52 @@ pub fn recall(
         return Err(RecallError::Nothing { queries: found.len(), k });
     }
     Ok(hits as f64 / wanted as f64)
+}
+
+/// Recall@k as ann-benchmarks counts it (its `knn` metric with epsilon 1e-3), from 0 to 1.
+///
+/// Of the first `k` entries of each answer those count whose distance is at most that of the true
+/// `k`-th neighbour plus 1e-3, whatever their keys, out of `k` for each query. Distances under L2
+/// are compared as plain Euclidean ones there, so their roots are taken here. `found` is laid out
+/// as for [`recall`]; `None` if `truth` holds no distances, or fewer than `k` for some query.
+///
+/// # Errors
+/// As [`recall`].
+pub fn recall_ann_benchmarks(
+    truth: &Truth,
+    found: &[Vec<(u64, f32)>],
+    k: usize,
+    metric: Metric,
+) -> Result<Option<f64>, RecallError> {
+    check(truth, found, k)?;
+    let plain = |distance: f32| {
+        let distance = f64::from(distance);
+        if metric == Metric::L2 { distance.sqrt() } else { distance }
+    };
+    let mut hits = 0;
+    for (query, answer) in found.iter().enumerate() {
+        let Some(distances) = truth.distances(query) else { return Ok(None) };
+        if truth.keys(query)[k - 1] < 0 {
+            return Ok(None);
+        }
+        let limit = plain(distances[k - 1]) + 1e-3;
+        hits += answer.iter().take(k).filter(|(_, distance)| plain(*distance) <= limit).count();
+    }
+    Ok(Some(hits as f64 / (k * found.len()) as f64))
+}
+
+/// Whether `truth` can answer for `found` at `k`.
+fn check(truth: &Truth, found: &[Vec<(u64, f32)>], k: usize) -> Result<(), RecallError> {
+    if k == 0 || found.is_empty() {
+        return Err(RecallError::Nothing { queries: found.len(), k });
+    }
+    if truth.k() < k {
+        return Err(RecallError::K { found: truth.k(), wanted: k });
+    }
+    if truth.queries() < found.len() {
+        return Err(RecallError::Queries { found: truth.queries(), wanted: found.len() });
+    }
+    Ok(())
 }
 
 /// The largest distance that counts whatever its key; `None` if only keys count.
@@ -169,6 +211,29 @@ mod tests {
         let truth = Truth::new(1, 2, vec![10, 11], None).unwrap();
         assert_eq!(of(&truth, &[(10, 5.0), (99, 0.0)], 2), 0.5);
         assert_eq!(of(&truth, &[(99, f32::NEG_INFINITY), (98, 0.0)], 2), 0.0);
+    }
+
+    #[test]
+    fn ann_benchmarks_counts_plain_distances_within_a_thousandth() {
+        let of = |truth: &Truth, found: &[(u64, f32)], k, metric| {
+            recall_ann_benchmarks(truth, &[found.to_vec()], k, metric).unwrap()
+        };
+        // Squared distances 1, 2, 4, 4: the second true neighbour is sqrt(2) = 1.41421 away.
+        let t = truth();
+        assert_eq!(of(&t, &[(10, 1.0), (11, 2.0)], 2, Metric::L2), Some(1.0));
+        // 1.41521^2 = 2.00282: inside and outside of the slack.
+        assert_eq!(of(&t, &[(10, 1.0), (99, 2.0027)], 2, Metric::L2), Some(1.0));
+        assert_eq!(of(&t, &[(10, 1.0), (99, 2.0029)], 2, Metric::L2), Some(0.5));
+        assert_eq!(of(&t, &[(10, 1.0), (99, 2.0009)], 2, Metric::Cosine), Some(1.0));
+        assert_eq!(of(&t, &[(10, 1.0), (99, 2.0011)], 2, Metric::Cosine), Some(0.5));
+        // A true key at a distance that is too large does not count here; fewer answers miss.
+        assert_eq!(of(&t, &[(11, 9.0)], 2, Metric::L2), Some(0.0));
+        assert_eq!(of(&t, &[(10, 1.0)], 4, Metric::L2), Some(0.25));
+        assert_eq!(of(&t, &[(10, 1.0), (10, 1.0)], 2, Metric::L2), Some(1.0));
+        let keys_only = Truth::new(1, 2, vec![1, 2], None).unwrap();
+        assert_eq!(of(&keys_only, &[(1, 0.0)], 2, Metric::L2), None);
+        let short = Truth::new(1, 2, vec![1, -1], Some(vec![0.0, 0.0])).unwrap();
+        assert_eq!(of(&short, &[(1, 0.0)], 2, Metric::L2), None);
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod fullview;
 mod graph;
 mod kernel;
 pub mod key_table;
+pub mod measure;
 pub mod neighbor;
 mod open;
 pub mod params;

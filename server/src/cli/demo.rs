@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use foveal_datasets::recall::recall;
 use foveal_datasets::{Metric, Rows, VectorFile};
+use foveal_index::measure::Latency;
 use foveal_index::{
     BuildInput, BuildParams, BuildReport, ExactAsk, Index, Job, Keys, Neighbor, SearchParams,
     Searcher, exact,
@@ -14,7 +15,6 @@ use foveal_index::{
 use super::build::build_with_progress;
 use super::exit_code::{Outcome, must_not_exist};
 use super::interrupt::Interrupt;
-use super::latency::Latency;
 use super::neighbor_lists::{pairs_of, truth_of};
 use super::output::Output;
 use super::payload_line::PayloadLine;

@@ -8,6 +8,7 @@ use foveal_datasets::recall::RecallError;
 use foveal_datasets::truth_file::TruthError;
 use foveal_datasets::{ErrorKind, FileError, RowsError};
 use foveal_index::exact::ExactError;
+use foveal_index::measure::MeasureError;
 use foveal_index::{BuildError, OpenError, ParamsError, SearchError};
 use foveal_server::service::ServeError;
 
@@ -100,6 +101,7 @@ fn kind_of(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
         error.downcast_ref().map(OpenError::kind),
         error.downcast_ref().map(SearchError::kind),
         error.downcast_ref().map(ExactError::kind),
+        error.downcast_ref().map(MeasureError::kind),
         error.downcast_ref().map(ServeError::kind),
         error.downcast_ref().map(|_: &ParamsError| ErrorKind::Usage),
         error.downcast_ref().map(|_: &RecallError| ErrorKind::BadData),

@@ -7,7 +7,7 @@
 //! | `exit_code` | which number a failure ends with |
 //! | `output` `table` `terminal` | how results reach a reader or a script |
 //! | `progress` `interrupt` | how a long job is watched and ended |
-//! | `timed_passes` `latency` `memory_reading` `search_report` | how a search is measured |
+//! | `search_report` | how a measured search is told |
 //! | `choices` `size` `row_range` | what the text of an argument means |
 //! | `query_file` `key_file` `payload_line` `neighbor_lists` `sample` | what files hold |
 //! | `shell_words` | how a command is shown so that it can be pasted |
@@ -22,9 +22,7 @@ mod exit_code;
 mod inspect;
 mod interrupt;
 mod key_file;
-mod latency;
 mod man;
-mod memory_reading;
 mod neighbor_lists;
 mod output;
 mod payload_line;
@@ -39,7 +37,6 @@ mod shell_words;
 mod size;
 mod table;
 mod terminal;
-mod timed_passes;
 mod truth;
 
 use std::io::{IsTerminal, Write};

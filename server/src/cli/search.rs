@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use foveal_datasets::Truth;
 use foveal_datasets::recall::recall;
+use foveal_index::measure::{self, MeasureError, Plan};
 use foveal_index::{Index, Io, Job, Neighbor, OpenOptions, SearchParams};
 
 use super::exit_code::{Failure, Outcome, must_not_exist};
@@ -17,8 +18,7 @@ use super::progress::Bars;
 use super::search_report::SearchReport;
 use super::table::distance;
 use super::terminal::{Terminal, columns, padded, shown};
-use super::timed_passes::{self, Plan};
-use super::{choices, memory_reading, query_file, size};
+use super::{choices, query_file, size};
 
 /// Search an index and measure recall, speed, reads and memory.
 #[derive(Args)]
@@ -100,7 +100,7 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
         Some(path) => Some(truth_for(path, queries.len(), args.k)?),
         None => None,
     };
-    let anonymous_before = memory_reading::anonymous_bytes()?;
+    let anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
     let options = OpenOptions { io: args.io, memory: args.memory, cold: args.cold };
     let index = Index::open_with(&args.index, &options)?;
     query_file::check(&args.queries, &queries, index.dim(), index.manifest().metric)?;
@@ -116,7 +116,7 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
         in_flight: args.in_flight,
         job: Job { progress: Some(&show), interrupt: Some(interrupt.flag()) },
     };
-    let measured = timed_passes::run(&plan)?;
+    let measured = measure::run(&plan)?;
     bars.finish();
 
     let mut report = SearchReport::of(&plan, &measured, args.cold, anonymous_before)?;

@@ -2,12 +2,11 @@
 
 use foveal_datasets::Metric;
 use foveal_index::OpenError;
+use foveal_index::measure::{Latency, Measurement, Plan};
 use serde::Serialize;
 
-use super::latency::Latency;
 use super::table::{Table, bytes, counted, grouped, micros, seconds, three_digits};
 use super::terminal::Terminal;
-use super::timed_passes::{Measurement, Plan};
 
 /// What `search --format json` prints: a contract, fields in this order.
 #[derive(Clone, Debug, Serialize)]

@@ -1,23 +1,23 @@
 //! Latencies of queries: mean and quantiles, in microseconds.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Latencies of queries, in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Latency {
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
     /// The mean.
-    pub(crate) mean: f64,
+    pub mean: f64,
     /// Half of the queries took no longer.
-    pub(crate) p50: f64,
+    pub p50: f64,
     /// 95 of 100 queries took no longer.
-    pub(crate) p95: f64,
+    pub p95: f64,
     /// 99 of 100 queries took no longer.
-    pub(crate) p99: f64,
+    pub p99: f64,
 }
 
 impl Latency {
     /// Of nanoseconds in any order; sorts them. All 0 if there are none.
-    pub(crate) fn of_nanos(nanos: &mut [u64]) -> Latency {
+    pub fn of_nanos(nanos: &mut [u64]) -> Latency {
         nanos.sort_unstable();
         let sum: u128 = nanos.iter().map(|n| u128::from(*n)).sum();
         Latency {
@@ -41,7 +41,7 @@ fn quantile(sorted: &[u64], percent: usize) -> u64 {
 }
 
 /// The middle value; the mean of both where there are two. 0 if there are none. Sorts `values`.
-pub(crate) fn median(values: &mut [f64]) -> f64 {
+pub fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let half = values.len() / 2;
     match values.len() {

@@ -3,24 +3,20 @@
 use std::io;
 use std::path::Path;
 
-use anyhow::Context;
-
-use super::exit_code::Failure;
-
 /// Bytes of anonymous memory that are resident now: what the process allocated and touched, which
 /// nothing but swapping can take away. Mapped files (the full store, the program) are not in it.
 ///
 /// # Errors
 /// The kernel tells neither in `smaps_rollup` nor in `status`.
-pub(crate) fn anonymous_bytes() -> anyhow::Result<u64> {
+pub fn anonymous_bytes() -> io::Result<u64> {
     // The rollup walks the page tables and is exact; the counters of `status` lag behind a little.
     let rollup = field(Path::new("/proc/self/smaps_rollup"), "Anonymous:");
     if let Ok(Some(bytes)) = rollup {
         return Ok(bytes);
     }
     let status = Path::new("/proc/self/status");
-    let found = field(status, "RssAnon:").context("/proc/self/status")?;
-    Ok(found.ok_or_else(|| Failure::bad_data("/proc/self/status: has no line RssAnon"))?)
+    field(status, "RssAnon:")?
+        .ok_or_else(|| io::Error::other("/proc/self/status has no line RssAnon"))
 }
 
 fn field(path: &Path, name: &str) -> io::Result<Option<u64>> {

@@ -3,80 +3,109 @@
 //! What is timed reaches from the query in memory to the final answer in memory. One untimed pass
 //! warms caches and branch predictors; then passes follow until they took a second in all (passes
 //! so short that waking the threads takes longer: until two have gone by) and are at least three.
+//! The only definition of it: the command line and the benchmarks call it.
+
+mod latency;
+mod memory_reading;
+
+pub use latency::{Latency, median};
+pub use memory_reading::anonymous_bytes;
 
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use foveal_datasets::Rows;
-use foveal_index::{
-    Answer, Batch, Index, Job, Neighbor, SearchError, SearchParams, Searcher, Stop,
-};
+use foveal_datasets::{ErrorKind, Rows};
 use rustix::thread::CpuSet;
 
-use super::latency::{Latency, median};
-use super::memory_reading;
+use crate::neighbor::Neighbor;
+use crate::params::SearchParams;
+use crate::search::{Answer, Batch, Index, SearchError, Searcher};
+use crate::stats::{Job, Stop};
 
 const MIN_PASSES: usize = 3;
 const MIN_SECONDS: f64 = 1.0;
 /// By then the passes are many, however little they took in all.
 const MAX_ELAPSED: Duration = Duration::from_secs(2);
 
+/// Why an index could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum MeasureError {
+    /// A query failed, or the job was interrupted.
+    #[error(transparent)]
+    Search(#[from] SearchError),
+    /// The kernel does not tell how much memory the process holds.
+    #[error("memory of this process: {0}")]
+    Memory(#[source] std::io::Error),
+}
+
+impl MeasureError {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            MeasureError::Search(error) => error.kind(),
+            MeasureError::Memory(_) => ErrorKind::Io,
+        }
+    }
+}
+
 /// What to measure.
-pub(crate) struct Plan<'a> {
+pub struct Plan<'a> {
     /// Asked by every thread.
-    pub(crate) index: &'a Index,
+    pub index: &'a Index,
     /// All queries, `[n x dim]`; split evenly among the threads.
-    pub(crate) queries: &'a Rows,
+    pub queries: &'a Rows,
     /// How each is answered.
-    pub(crate) params: SearchParams,
+    pub params: SearchParams,
     /// Threads, each with a searcher of its own; at least 1.
-    pub(crate) threads: usize,
+    pub threads: usize,
     /// Queries interleaved on a thread; at least 1.
-    pub(crate) in_flight: usize,
+    pub in_flight: usize,
     /// Told after each pass; its interrupt ends the measurement.
-    pub(crate) job: Job<'a>,
+    pub job: Job<'a>,
 }
 
 /// What was measured.
-pub(crate) struct Measurement {
+pub struct Measurement {
     /// Timed passes.
-    pub(crate) passes: usize,
+    pub passes: usize,
     /// What they took in all.
-    pub(crate) seconds: f64,
+    pub seconds: f64,
     /// Queries a second in the median pass.
-    pub(crate) qps: f64,
+    pub qps: f64,
+    /// Queries a second in the slowest and the fastest pass.
+    pub qps_spread: [f64; 2],
     /// From start to finish of each query, over all timed passes.
-    pub(crate) latency: Latency,
+    pub latency: Latency,
     /// What the queries of all timed passes cost.
-    pub(crate) totals: Totals,
+    pub totals: Totals,
     /// The answers of the last pass, in query order.
-    pub(crate) found: Vec<Vec<Neighbor>>,
+    pub found: Vec<Vec<Neighbor>>,
     /// Anonymous memory after the last query, less what this measurement holds of answers.
-    pub(crate) anonymous_bytes: u64,
+    pub anonymous_bytes: u64,
 }
 
 /// Sums over queries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
+pub struct Totals {
     /// Queries answered.
-    pub(crate) queries: u64,
+    pub queries: u64,
     /// Neighbors returned.
-    pub(crate) results: u64,
+    pub results: u64,
     /// Of those, the ones proven to be right.
-    pub(crate) certified: u64,
+    pub certified: u64,
     /// Answers cut short by the limit on reads.
-    pub(crate) partial: u64,
+    pub partial: u64,
     /// Preview distances.
-    pub(crate) distances: u64,
+    pub distances: u64,
     /// Nodes expanded.
-    pub(crate) hops: u64,
+    pub hops: u64,
     /// Blocks that fullview asked for.
-    pub(crate) reads: u64,
+    pub reads: u64,
     /// Of those, the ones asked of the operating system.
-    pub(crate) device_reads: u64,
+    pub device_reads: u64,
     /// Bytes asked of the operating system.
-    pub(crate) read_bytes: u64,
+    pub read_bytes: u64,
 }
 
 impl Totals {
@@ -162,7 +191,7 @@ struct Worker {
 ///
 /// # Panics
 /// If a searcher panicked.
-pub(crate) fn run(plan: &Plan<'_>) -> anyhow::Result<Measurement> {
+pub fn run(plan: &Plan<'_>) -> Result<Measurement, MeasureError> {
     let cpus = cpus_for(plan.threads);
     std::thread::scope(|scope| {
         let workers: Vec<Worker> = (0..plan.threads)
@@ -187,7 +216,7 @@ pub(crate) fn run(plan: &Plan<'_>) -> anyhow::Result<Measurement> {
     })
 }
 
-fn measure(plan: &Plan<'_>, workers: &[Worker]) -> anyhow::Result<Measurement> {
+fn measure(plan: &Plan<'_>, workers: &[Worker]) -> Result<Measurement, MeasureError> {
     let n = plan.queries.len();
     let threads = workers.len();
     let mut shares: Vec<Share> =
@@ -216,12 +245,13 @@ fn measure(plan: &Plan<'_>, workers: &[Worker]) -> anyhow::Result<Measurement> {
     }
     // Read while the searchers still hold their scratch memory: it is part of what search takes.
     let held: usize = shares.iter().map(Share::held_bytes).sum();
-    let anonymous_bytes = memory_reading::anonymous_bytes()?.saturating_sub(held as u64);
+    let anonymous_bytes =
+        anonymous_bytes().map_err(MeasureError::Memory)?.saturating_sub(held as u64);
     Ok(Measurement { anonymous_bytes, ..summary(shares, times) })
 }
 
 /// One pass of all threads over their shares.
-fn pass(workers: &[Worker], shares: Vec<Share>) -> anyhow::Result<Vec<Share>> {
+fn pass(workers: &[Worker], shares: Vec<Share>) -> Result<Vec<Share>, MeasureError> {
     for (worker, share) in workers.iter().zip(shares) {
         worker.give.send(share).expect(ALIVE);
     }
@@ -258,6 +288,7 @@ fn summary(shares: Vec<Share>, times: Vec<f64>) -> Measurement {
         passes: times.len(),
         seconds: times.iter().sum(),
         qps: median(&mut rates),
+        qps_spread: [rates.first(), rates.last()].map(|rate| rate.copied().unwrap_or(0.0)),
         latency: Latency::of_nanos(&mut nanos),
         totals,
         found,
@@ -279,9 +310,7 @@ fn pin_to(cpu: usize) {
     let mut only = CpuSet::new();
     only.set(cpu);
     // An unpinned thread measures as well, with a little more noise.
-    if let Err(error) = rustix::thread::sched_setaffinity(None, &only) {
-        tracing::debug!(cpu, %error, "thread is not pinned");
-    }
+    let _ = rustix::thread::sched_setaffinity(None, &only);
 }
 
 #[cfg(test)]
@@ -314,6 +343,7 @@ mod tests {
         let measurement = summary(shares, vec![0.5, 0.001, 0.25]);
         assert_eq!((measurement.passes, measurement.seconds), (3, 0.751));
         assert_eq!(measurement.qps, 8.0);
+        assert_eq!(measurement.qps_spread, [4.0, 2000.0]);
         assert_eq!(measurement.latency.mean, 2.0);
         let keys: Vec<u64> = measurement.found.iter().map(|list| list[0].key).collect();
         assert_eq!(keys, [0, 1]);

@@ -1,5 +1,7 @@
 //! The program on the sample: what a sweep finds there is the same on every machine.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

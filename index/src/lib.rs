@@ -22,7 +22,8 @@ pub mod exact;
 pub mod full_store;
 mod fullview;
 mod graph;
-mod kernel;
+#[doc(hidden)]
+pub mod kernel;
 pub mod key_table;
 pub mod measure;
 pub mod neighbor;

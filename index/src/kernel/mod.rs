@@ -7,6 +7,7 @@
 //! | `byte_l2` | exact squared L2 between byte rows |
 //! | `ordered` | insertion into a sorted array of keys |
 //! | `float` | Hadamard butterflies, sums, f16 rows |
+//! | `bench` | the same for a benchmark to call |
 //!
 //! Every kernel takes a whole batch, so that the call through a function pointer costs nothing, and
 //! has a portable twin with the same integer sums; the floating-point steps around them are written
@@ -14,6 +15,7 @@
 
 use std::sync::LazyLock;
 
+pub mod bench;
 pub(crate) mod byte_l2;
 pub(crate) mod float;
 pub(crate) mod nibble;

@@ -269,8 +269,8 @@ async fn arguments_that_make_no_sense_are_named() {
     };
     let mut not_finite = row.to_vec();
     not_finite[3] = f32::NAN;
-    let given =
-        |k, list_size, rerank_size| pb::SearchParams { k, list_size, rerank_size, max_reads: None };
+    let unset = pb::SearchParams::default();
+    let given = |k, list_size, rerank_size| pb::SearchParams { k, list_size, rerank_size, ..unset };
     let bytes_of = |dtype: pb::DType, len: usize| {
         let raw = pb::Raw { dtype: dtype.into(), values: vec![0; len].into() };
         let vector = Some(pb::Vector { data: Some(pb::vector::Data::Raw(raw)) });

@@ -57,7 +57,7 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<()> {
     let scratch = tempfile::Builder::new().prefix("foveal-bench-").tempdir()?;
     let out = args.keep.clone().unwrap_or_else(|| scratch.path().join("index"));
     let bars = Bars::start();
-    let input = BuildInput { base: &data.base, keys: Keys::From(0), payload: None };
+    let input = BuildInput { base: &data.base, keys: Keys::From(0), payload: None, learn: None };
     let built = build(&input, &out, &params, bars.job())?;
     bars.finish();
     let threads = if args.threads == 0 { machine::cores() } else { args.threads as u32 };

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::calibrate::Frontier;
 use crate::disk::{ArrayKind, Manifest, OpenError, blob_file, read_array, read_meta};
 use crate::graph::adjacency::{Adjacency, NO_NEIGHBOR};
 use crate::graph::entry_points_of;
@@ -15,11 +16,13 @@ pub(crate) struct Meta {
     /// Entry points are the ids below this.
     pub(crate) entry_points: u32,
     pub(crate) quantizer: QuantizerSpec,
+    pub(crate) frontier: Frontier,
 }
 
 /// The resident part of an index.
 pub(crate) struct Opened {
     pub(crate) manifest: Manifest,
+    pub(crate) frontier: Frontier,
     pub(crate) preview: Preview,
     pub(crate) keys: KeyTable,
 }
@@ -28,8 +31,7 @@ pub(crate) struct Opened {
 pub(crate) fn open(dir: &Path) -> Result<Opened, OpenError> {
     let manifest = Manifest::read(dir)?;
     let meta = read_checked_meta(dir, &manifest)?;
-    let Meta { entry_points, quantizer } = meta;
-    let quantizer = Quantizer::from_spec(manifest.metric, manifest.element, quantizer);
+    let quantizer = Quantizer::from_spec(manifest.metric, manifest.element, meta.quantizer);
     let (_, codes) = read_shaped(dir, &manifest, ArrayKind::Codes, quantizer.stride())?;
     let degree = manifest.max_degree as usize;
     let (path, lists) = read_shaped::<u32>(dir, &manifest, ArrayKind::Graph, degree * 4)?;
@@ -41,8 +43,8 @@ pub(crate) fn open(dir: &Path) -> Result<Opened, OpenError> {
     }
     let keys = KeyTable::load(dir, &manifest)?;
     let graph = Adjacency::from_lists(lists, degree);
-    let preview = Preview { quantizer, codes, graph, entry_points };
-    Ok(Opened { manifest, preview, keys })
+    let preview = Preview { quantizer, codes, graph, entry_points: meta.entry_points };
+    Ok(Opened { manifest, frontier: meta.frontier, preview, keys })
 }
 
 /// Reads an array whose rows must be as many as the manifest says, of `stride` bytes each.
@@ -83,6 +85,9 @@ fn read_checked_meta(dir: &Path, manifest: &Manifest) -> Result<Meta, OpenError>
     let factors = [spec.largest_square, spec.scale_unit, spec.add_unit, spec.missed];
     if !spec.mean.iter().chain(&factors).all(|x| x.is_finite()) {
         return Err(damaged("a number that is not finite".into()));
+    }
+    if !meta.frontier.is_sound() {
+        return Err(damaged("a frontier of shares and sizes that cannot be".into()));
     }
     Ok(meta)
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use foveal_datasets::{ErrorKind, Metric, Row, Rows};
 
+use crate::calibrate::Frontier;
 use crate::disk::{Manifest, OpenError};
 use crate::distance::{ExactQuery, is_too_long};
 use crate::full_store::{FullStore, Io, OpenOptions};
@@ -33,6 +34,7 @@ pub struct Index {
 struct Shared {
     path: PathBuf,
     manifest: Manifest,
+    frontier: Frontier,
     preview: Preview,
     keys: KeyTable,
     /// None where the codes hold the rows.
@@ -142,7 +144,7 @@ impl Index {
     /// As [`Index::open`], and options that contradict each other.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Index, OpenError> {
         let path = path.as_ref();
-        let Opened { manifest, preview, keys } = open::open(path)?;
+        let Opened { manifest, frontier, preview, keys } = open::open(path)?;
         let store = if preview.quantizer.is_exact() {
             None
         } else {
@@ -150,7 +152,8 @@ impl Index {
             Some(FullStore::open(path, &manifest, &less(options, resident)?)?)
         };
         let payload = manifest.payload.then(|| Payload::open(path, &manifest)).transpose()?;
-        let shared = Shared { path: path.into(), manifest, preview, keys, store, payload };
+        let path = path.into();
+        let shared = Shared { path, manifest, frontier, preview, keys, store, payload };
         Ok(Index { shared: Arc::new(shared) })
     }
 
@@ -168,6 +171,11 @@ impl Index {
     /// What it was built from and how.
     pub fn manifest(&self) -> &Manifest {
         &self.shared.manifest
+    }
+
+    /// Which list size reaches which recall, as measured when it was built.
+    pub fn frontier(&self) -> &Frontier {
+        &self.shared.frontier
     }
 
     /// Where it was opened.

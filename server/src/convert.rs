@@ -5,7 +5,7 @@
 mod status;
 
 use foveal_datasets::{Element, Metric, Row, Rows, Values};
-use foveal_index::{Index, Neighbor, SearchParams};
+use foveal_index::{Frontier, Index, Neighbor, ParamsError, SearchParams};
 use foveal_proto::v1 as pb;
 use half::f16;
 use tonic::Status;
@@ -20,17 +20,43 @@ pub use status::{
 /// Results of a query that does not say how many it wants.
 pub const DEFAULT_K: u32 = 10;
 
-/// The parameters of a request, with every default filled in, within the server's limits.
+/// What a request asks of a search.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Asked {
+    /// Every default filled in.
+    pub params: SearchParams,
+    /// The recall wanted and the recall to expect, where a recall was asked for.
+    pub recall: Option<(f64, f64)>,
+}
+
+/// The parameters of a request, with every default filled in, within the server's limits;
+/// `frontier` is that of the index asked.
 ///
 /// # Errors
 /// INVALID_ARGUMENT naming the field of the first value out of range.
 pub fn search_params(
     given: Option<&pb::SearchParams>,
     limits: &Limits,
-) -> Result<SearchParams, Status> {
+    frontier: &Frontier,
+) -> Result<Asked, Status> {
     let given = given.copied().unwrap_or_default();
     let k = given.k.unwrap_or(DEFAULT_K);
     at_most("params.k", k, limits.max_k)?;
+    let refused = |error: ParamsError| {
+        let what = format!("is {}; wanted {}", error.found, error.wanted);
+        invalid(&format!("params.{}", error.name), &what)
+    };
+    if let Some(target) = given.target_recall {
+        if given.list_size.is_some() || given.rerank_size.is_some() {
+            let what = format!("is {target} beside a size; wanted one or the other");
+            return Err(invalid("params.target_recall", &what));
+        }
+        let (chosen, expected) = frontier.choose(k, target).map_err(refused)?;
+        at_most("params.list_size", chosen.list_size, limits.max_list_size)?;
+        let params = SearchParams { max_reads: given.max_reads, ..chosen };
+        params.check().map_err(refused)?;
+        return Ok(Asked { params, recall: Some((target, expected)) });
+    }
     let default_list_size = SearchParams::new(k)
         .list_size
         .max(given.rerank_size.unwrap_or(0))
@@ -44,11 +70,8 @@ pub fn search_params(
         rerank_size: given.rerank_size.unwrap_or(list_size),
         max_reads: given.max_reads,
     };
-    params.check().map_err(|error| {
-        let what = format!("is {}; wanted {}", error.found, error.wanted);
-        invalid(&format!("params.{}", error.name), &what)
-    })?;
-    Ok(params)
+    params.check().map_err(refused)?;
+    Ok(Asked { params, recall: None })
 }
 
 fn at_most(field: &str, found: u32, limit: u32) -> Result<(), Status> {
@@ -218,11 +241,12 @@ pub fn score(metric: Metric, distance: f32) -> f32 {
 }
 
 /// The response to a search for one query.
-pub fn search_response(done: Done, params: &SearchParams, metric: Metric) -> pb::SearchResponse {
+pub fn search_response(done: Done, asked: &Asked, metric: Metric) -> pb::SearchResponse {
     let usage = usage(&done);
     let mut response =
-        pb::SearchResponse { params: Some(params_message(params)), ..Default::default() };
+        pb::SearchResponse { params: Some(params_message(asked)), ..Default::default() };
     response.usage = Some(usage);
+    response.expected_recall = asked.recall.map(|(_, expected)| expected);
     let Some(Found { answer, payloads }) = done.found.into_iter().next() else {
         return response;
     };
@@ -241,14 +265,15 @@ pub fn search_response(done: Done, params: &SearchParams, metric: Metric) -> pb:
 }
 
 /// The response to a batch. Linear in its hits.
-pub fn batch_response(
-    done: Done,
-    params: &SearchParams,
-    metric: Metric,
-) -> pb::SearchBatchResponse {
+pub fn batch_response(done: Done, asked: &Asked, metric: Metric) -> pb::SearchBatchResponse {
     let usage = usage(&done);
     let results = done.found.into_iter().map(|found| batch_hits(found, metric)).collect();
-    pb::SearchBatchResponse { results, params: Some(params_message(params)), usage: Some(usage) }
+    pb::SearchBatchResponse {
+        results,
+        params: Some(params_message(asked)),
+        usage: Some(usage),
+        expected_recall: asked.recall.map(|(_, expected)| expected),
+    }
 }
 
 fn batch_hits(found: Found, metric: Metric) -> pb::BatchHits {
@@ -268,12 +293,13 @@ fn batch_hits(found: Found, metric: Metric) -> pb::BatchHits {
     }
 }
 
-fn params_message(params: &SearchParams) -> pb::SearchParams {
+fn params_message(Asked { params, recall }: &Asked) -> pb::SearchParams {
     pb::SearchParams {
         k: Some(params.k),
         list_size: Some(params.list_size),
         rerank_size: Some(params.rerank_size),
         max_reads: params.max_reads,
+        target_recall: recall.map(|(target, _)| target),
     }
 }
 

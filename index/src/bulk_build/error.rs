@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use foveal_datasets::{ErrorKind, FileError};
 
 use crate::disk::{MemoryError, OpenError, PublishError, WriteError};
+use crate::exact::ExactError;
 use crate::graph::grow::GrowError;
 use crate::params::ParamsError;
 use crate::payload::PayloadError;
@@ -66,6 +67,9 @@ pub enum BuildError {
     /// What was written does not pass as an index.
     #[error("the index just written is refused: {0}")]
     Sealed(#[from] OpenError),
+    /// What list sizes reach could not be measured.
+    #[error("calibrating: {0}")]
+    Calibrate(#[source] ExactError),
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -85,7 +89,17 @@ impl BuildError {
             BuildError::Write(error) => error.kind(),
             BuildError::Publish(error) => error.kind(),
             BuildError::Sealed(error) => error.kind(),
+            BuildError::Calibrate(error) => error.kind(),
             BuildError::Interrupted => ErrorKind::Interrupted,
+        }
+    }
+}
+
+impl From<ExactError> for BuildError {
+    fn from(error: ExactError) -> BuildError {
+        match error {
+            ExactError::Interrupted => BuildError::Interrupted,
+            error => BuildError::Calibrate(error),
         }
     }
 }

@@ -20,6 +20,8 @@ const LEAST_WINDOW: u64 = 64 << 20;
 pub(super) struct BuildMemory {
     /// Codes, the growing graph and the finished one.
     growing: u64,
+    /// Codes to grow over, codes to serve, and the graph.
+    calibrating: u64,
     /// Two graphs and the new order.
     ordering: u64,
     /// What stays while rows are written, a window aside.
@@ -39,6 +41,7 @@ impl BuildMemory {
         let exact = matches!(base.element(), Element::U8 | Element::I8);
         let record = if exact && params.metric == Metric::L2 { dim } else { dim + 8 };
         let codes = n * record.next_multiple_of(LINE) as u64;
+        let serving = n * serving_bytes(dim, params.bits, record) as u64;
         let growing_list = grow_params(params).growing_stride() as u64 * 4;
         let list = u64::from(params.max_degree) * 4;
         let lift = if params.metric == Metric::InnerProduct { 4 } else { 0 };
@@ -49,7 +52,8 @@ impl BuildMemory {
         let fixed = PROCESS_BYTES + threads as u64 * THREAD_BYTES + 3 * CHUNK_BYTES as u64;
         let memory = BuildMemory {
             growing: fixed + codes + n * (growing_list + list + lift + 4),
-            ordering: fixed + n * (2 * list + 16),
+            calibrating: fixed + codes + serving + n * (list + lift + 8),
+            ordering: fixed + serving + n * (2 * list + 16),
             writing: fixed + n * 8,
             rows: n * (dim * base.element().size()) as u64,
         };
@@ -63,7 +67,11 @@ impl BuildMemory {
 
     /// The most bytes at any time.
     pub(super) fn peak(&self) -> u64 {
-        self.growing.max(self.ordering).max(self.writing + self.window_bytes())
+        self.before_writing().max(self.writing + self.window_bytes())
+    }
+
+    fn before_writing(&self) -> u64 {
+        self.growing.max(self.calibrating).max(self.ordering)
     }
 
     /// How many rows are written at a time: as many as fit into what growing needed before.
@@ -73,9 +81,15 @@ impl BuildMemory {
     }
 
     fn window_bytes(&self) -> u64 {
-        let left = self.growing.max(self.ordering).saturating_sub(self.writing);
+        let left = self.before_writing().saturating_sub(self.writing);
         self.rows.min(left.max(LEAST_WINDOW))
     }
+}
+
+/// Bytes of a code of `bits` a dimension; `eight` is what one of 8 bits takes.
+fn serving_bytes(dim: usize, bits: u8, eight: usize) -> usize {
+    let bytes = if bits == 4 { dim.div_ceil(2) } else { eight };
+    bytes.next_multiple_of(LINE)
 }
 
 /// The most memory this process has used so far, in bytes; 0 where the system does not tell.

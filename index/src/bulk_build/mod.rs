@@ -12,23 +12,25 @@ use std::time::Instant;
 use foveal_datasets::synthetic::Seeded;
 use foveal_datasets::{Rows, VectorFile};
 
+use crate::calibrate::{self, Frontier, Subject};
 use crate::disk::{
     ArrayKind, ArrayShape, ArrayWriter, Disk, FORMAT_VERSION, FileEntry, Manifest, Measured,
-    Publication, Storage, write_meta,
+    Publication, RamArray, Storage, write_meta,
 };
 use crate::graph::adjacency::Adjacency;
-use crate::graph::grow::{GrowParams, grow};
-use crate::graph::order::renumber;
+use crate::graph::grow::{GrowParams, append, grow};
+use crate::graph::order::{Ordered, renumber};
 use crate::graph::prune::PruneRule;
 use crate::graph::{entry_points_of, reach};
 use crate::key_table::KeyTable;
 use crate::open::Meta;
 use crate::params::{BuildParams, MAX_ROWS, out_of_range};
 use crate::payload::PayloadSource;
+use crate::preview::Preview;
 use crate::quantizer::{CodeSpace, Quantizer};
 use crate::stats::Job;
 use memory::BuildMemory;
-use row_pass::{BuildCodes, RowPass};
+use row_pass::{BuildCodes, CHUNK_BYTES, RowPass};
 
 /// Rows that train the quantizer.
 const SAMPLE_ROWS: usize = 20_000;
@@ -44,6 +46,8 @@ pub struct BuildInput<'a> {
     pub keys: Keys<'a>,
     /// JSON lines, an object a row in the order of the base file.
     pub payload: Option<&'a Path>,
+    /// Sample queries, `[any x dim]`, to calibrate with; without them rows of the base serve.
+    pub learn: Option<&'a VectorFile>,
 }
 
 /// The caller's names for the rows of the base file.
@@ -98,22 +102,22 @@ pub fn build(
     };
     let sample = sample(input.base, params)?;
     let mut pass = RowPass::new(input.base, params.metric, job);
-    let grown = pool.install(|| grow_over(&mut pass, &sample, params, job))?;
-    let quantizer = grown.quantizer.serving(params.bits, &pass.facts(), &sample);
+    let grown = pool.install(|| grow_over(&mut pass, input, &sample, (params, job)))?;
     drop(sample);
     let mut files = Files { storage: &Disk, dir: publication.dir(), entries: Vec::new() };
     files.write_graph(&grown.graph)?;
     let entry_points = entry_points_of(grown.graph.len() as u32);
     drop(grown.graph);
+    files.write_codes(&grown.codes, &grown.old, grown.quantizer.stride())?;
+    drop(grown.codes);
     let window = memory.window_rows(input.base);
-    files.entries.extend(pool.install(|| {
-        pass.write_rows(files.storage, files.dir, &quantizer, (&grown.rows, window))
-    })?);
+    files.entries.extend(pass.write_rows(files.storage, files.dir, (&grown.rows, window))?);
     files.write_keys(input.keys, &grown.rows)?;
     if let Some(payload) = &payload {
         files.entries.extend(payload.write(files.storage, files.dir, &grown.rows)?);
     }
-    files.write_meta(&Meta { entry_points, quantizer: quantizer.spec().clone() })?;
+    let quantizer = grown.quantizer.spec().clone();
+    files.write_meta(&Meta { entry_points, quantizer, frontier: grown.frontier })?;
     if job.interrupted() {
         return Err(BuildError::Interrupted);
     }
@@ -146,16 +150,20 @@ struct Grown {
     graph: Adjacency,
     /// `[n]`: the row of the base file that each id stands for.
     rows: Vec<u32>,
-    /// 8-bit, as the graph was grown over it.
+    /// As the index serves them, in the order of insertion.
     quantizer: Quantizer,
+    codes: RamArray<u8>,
+    /// `[n]`: the place in the order of insertion that each id has.
+    old: Vec<u32>,
+    frontier: Frontier,
     repaired: u64,
 }
 
 fn grow_over(
     pass: &mut RowPass<'_>,
+    input: &BuildInput<'_>,
     sample: &Rows,
-    params: &BuildParams,
-    job: Job<'_>,
+    (params, job): (&BuildParams, Job<'_>),
 ) -> Result<Grown, BuildError> {
     let quantizer = Quantizer::train(params.metric, sample, params.seed);
     // Rows are inserted in a random order: what comes first is spread over the data and is where
@@ -165,15 +173,34 @@ fn grow_over(
     let BuildCodes { codes, lifts } = pass.encode(&quantizer, &rows)?;
     let space = CodeSpace::new(&quantizer, &codes, &lifts);
     let grow_params = grow_params(params);
-    let mut graph = grow(&space, &grow_params, job)?;
+    let held_out = calibrate::held_out(rows.len(), input.base.dim());
+    let count = (rows.len() - held_out) as u32;
+    let graph = grow(&space, &grow_params, count, job)?;
     let entry_points = entry_points_of(rows.len() as u32);
+    let serving = quantizer.serving(params.bits, &pass.facts(), sample);
+    let serving_codes = pass.encode(&serving, &rows)?.codes;
+    let preview = Preview { quantizer: serving, codes: serving_codes, graph, entry_points };
+    let subject = Subject {
+        preview: &preview,
+        rows: &rows,
+        held_out,
+        base: input.base,
+        learn: input.learn,
+        metric: params.metric,
+        seed: params.seed,
+        threads: params.threads,
+    };
+    let frontier = calibrate::calibrate(&subject, job)?;
+    let Preview { quantizer: serving, codes: serving_codes, mut graph, .. } = preview;
     job.tell("connecting", 0, 1);
+    append(&space, &grow_params, &mut graph, count);
     let repaired = reach::repair(&space, &mut graph, entry_points) as u64;
     drop(codes);
-    let ordered = renumber(&graph, entry_points)?;
+    let Ordered { graph, old } = renumber(&graph, entry_points)?;
     job.tell("connecting", 1, 1);
-    let rows = ordered.old.iter().map(|old| rows[*old as usize]).collect();
-    Ok(Grown { graph: ordered.graph, rows, quantizer, repaired })
+    let rows = old.iter().map(|old| rows[*old as usize]).collect();
+    let (quantizer, codes) = (serving, serving_codes);
+    Ok(Grown { graph, rows, quantizer, codes, old, frontier, repaired })
 }
 
 /// What the parameters of a build say about growing.
@@ -230,6 +257,22 @@ impl Files<'_> {
         let shape = ArrayShape::packed(graph.len() as u64, graph.stride() as u32 * 4);
         let mut writer = ArrayWriter::create(self.storage, self.dir, ArrayKind::Graph, shape)?;
         writer.append(bytemuck::cast_slice(graph.lists()))?;
+        self.entries.extend(writer.finish()?);
+        Ok(())
+    }
+
+    /// Writes the code at place `old[id]` for each id in order.
+    fn write_codes(&mut self, codes: &[u8], old: &[u32], stride: usize) -> Result<(), BuildError> {
+        let shape = ArrayShape::packed(old.len() as u64, stride as u32);
+        let mut writer = ArrayWriter::create(self.storage, self.dir, ArrayKind::Codes, shape)?;
+        let mut records = Vec::with_capacity(CHUNK_BYTES + stride);
+        for some in old.chunks((CHUNK_BYTES / stride).max(1)) {
+            records.clear();
+            for place in some {
+                records.extend_from_slice(&codes[*place as usize * stride..][..stride]);
+            }
+            writer.append(&records)?;
+        }
         self.entries.extend(writer.finish()?);
         Ok(())
     }

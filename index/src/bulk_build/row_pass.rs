@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::BuildError;
-use crate::disk::{ArrayKind, ArrayShape, ArrayWriter, FileEntry, RamArray, Storage};
+use crate::disk::{FileEntry, RamArray, Storage};
 use crate::distance::MAX_SQUARE;
 use crate::full_store::FullStoreWriter;
 use crate::quantizer::{Encoder, Quantizer, RowFacts};
@@ -97,23 +97,18 @@ impl<'a> RowPass<'a> {
         Ok(BuildCodes { codes, lifts })
     }
 
-    /// Writes the full store and the codes, row `rows[id]` for each id in order, `window` rows at a
-    /// time: one pass over the base file a window.
+    /// Writes the full store, row `rows[id]` for each id in order, `window` rows at a time: one pass
+    /// over the base file a window.
     pub(super) fn write_rows(
         &mut self,
         storage: &dyn Storage,
         dir: &Path,
-        quantizer: &Quantizer,
         (rows, window): (&[u32], usize),
-    ) -> Result<Vec<FileEntry>, BuildError> {
+    ) -> Result<[FileEntry; 2], BuildError> {
         let (n, dim, element) = (self.len(), self.base.dim(), self.base.element());
         let ids = inverse(rows);
-        let stride = quantizer.stride();
         let mut store = FullStoreWriter::create(storage, dir, n as u32, dim, element)?;
-        let shape = ArrayShape::packed(n as u64, stride as u32);
-        let mut codes = ArrayWriter::create(storage, dir, ArrayKind::Codes, shape)?;
         let row_bytes = dim * element.size();
-        let mut records = Vec::new();
         for start in (0..n).step_by(window) {
             let end = n.min(start + window);
             let mut values = Values::zeroed(element, (end - start) * dim);
@@ -130,15 +125,8 @@ impl<'a> RowPass<'a> {
             })?;
             let gathered = Rows::new(dim, values).expect("whole rows of the base's dimension");
             store.append(&gathered)?;
-            let step = (CHUNK_BYTES / stride).max(1);
-            for from in (0..gathered.len()).step_by(step) {
-                let some = from..gathered.len().min(from + step);
-                encode_range(quantizer, (&gathered, some), &mut records);
-                codes.append(&records)?;
-            }
         }
-        let ([store, store_crc], [codes, codes_crc]) = (store.finish()?, codes.finish()?);
-        Ok(vec![store, store_crc, codes, codes_crc])
+        Ok(store.finish()?)
     }
 
     /// Hands every row to `meet(first row, rows)`, in order.
@@ -168,17 +156,10 @@ impl<'a> RowPass<'a> {
 
 /// Encodes all of `rows` into `records`, in parallel.
 fn encode_rows(quantizer: &Quantizer, rows: &Rows, records: &mut Vec<u8>) -> Vec<RowFacts> {
-    encode_range(quantizer, (rows, 0..rows.len()), records)
-}
-
-fn encode_range(
-    quantizer: &Quantizer,
-    (rows, range): (&Rows, std::ops::Range<usize>),
-    records: &mut Vec<u8>,
-) -> Vec<RowFacts> {
     let stride = quantizer.stride();
-    records.resize(range.len() * stride, 0);
-    let places = records.par_chunks_mut(stride * 64).zip(range.into_par_iter().step_by(64));
+    records.resize(rows.len() * stride, 0);
+    let places =
+        records.par_chunks_mut(stride * 64).zip((0..rows.len()).into_par_iter().step_by(64));
     let encode = |encoder: &mut Encoder<'_>, (block, first): (&mut [u8], usize)| {
         let places = block.chunks_exact_mut(stride).enumerate();
         let facts = places.map(|(i, record)| encoder.encode(rows.row(first + i), record));

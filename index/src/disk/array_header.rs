@@ -248,7 +248,7 @@ mod tests {
         };
         assert_eq!(judge(&|_| ()).unwrap(), header);
         let text = judge(&|b| b[VERSION_AT] = 9).unwrap_err().to_string();
-        assert_eq!(text, "codes.bin: format version 9; wanted 1");
+        assert_eq!(text, format!("codes.bin: format version 9; wanted {FORMAT_VERSION}"));
         let text = judge(&|b| b[DATA_BYTES_AT + 7] = 0xff).unwrap_err().to_string();
         assert!(text.contains("the file holds 15"), "{text}");
         let text = judge(&|b| b[ROWS_AT] = 4).unwrap_err().to_string();

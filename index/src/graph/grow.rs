@@ -52,22 +52,25 @@ pub(crate) enum GrowError {
     Interrupted,
 }
 
-/// Grows the graph of every row of `space` on the current rayon pool. Lists have `max_degree`
-/// places.
+/// Grows the graph of the first `count` rows of `space` on the current rayon pool. Every row has a
+/// list of `max_degree` places; the others' are empty. Panics unless the entry points of all rows
+/// are among the first.
 pub(crate) fn grow<S: Space>(
     space: &S,
     params: &GrowParams,
+    count: u32,
     job: Job<'_>,
 ) -> Result<Adjacency, GrowError> {
     let n = space.len();
     let mut graph = Adjacency::empty(n as usize, params.growing_stride())?;
     let first = entry_points_of(n);
+    assert!(first <= count && count <= n, "entry points come first");
     introduce(space, params, &mut graph, first);
     let inserted = AtomicU64::new(u64::from(first));
     let mut start = first;
-    while start < n {
+    while start < count {
         let largest = (n as usize / LARGEST_BATCH).max(first as usize);
-        let end = n.min(start + (start as usize).min(largest) as u32);
+        let end = count.min(start + (start as usize).min(largest) as u32);
         let lists = insert_batch(space, params, &graph, start..end, &|rows| {
             let done = inserted.fetch_add(rows, Ordering::Relaxed) + rows;
             job.tell("growing the graph", done, u64::from(n));
@@ -86,6 +89,32 @@ pub(crate) fn grow<S: Space>(
         start = end;
     }
     finish(space, params, graph, job)
+}
+
+/// Inserts the rows from `start` on into a graph that was grown without them.
+pub(crate) fn append<S: Space>(space: &S, params: &GrowParams, graph: &mut Adjacency, start: u32) {
+    let rows = start..space.len();
+    let lists = insert_batch(space, params, graph, rows.clone(), &|_| false);
+    let mut edges = Vec::with_capacity(lists.iter().map(Vec::len).sum());
+    for (id, kept) in rows.clone().zip(&lists) {
+        graph.places_mut(id)[..kept.len()].copy_from_slice(kept);
+        edges.extend(kept.iter().map(|target| (*target, id)));
+    }
+    edges.par_sort_unstable();
+    let mut worker = Worker::<S>::new();
+    for group in edges.chunk_by(|x, y| x.0 == y.0) {
+        let target = group[0].0;
+        let sources = group.iter().map(|(_, source)| *source);
+        let ids: Vec<u32> = graph.neighbors(target).iter().copied().chain(sources).collect();
+        worker.gather(space, target, &ids);
+        worker.choose(space, params);
+        worker.pruner.fill(&params.rule, &mut worker.kept);
+        write_list(graph.places_mut(target), &worker.kept);
+    }
+    for id in rows {
+        worker.complete(space, params, graph, id);
+        write_list(graph.places_mut(id), &worker.kept);
+    }
 }
 
 /// The lists of the first rows, each pruned from all the others.

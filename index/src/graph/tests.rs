@@ -261,7 +261,7 @@ fn repair_connects_orphans_and_loses_nobody() {
 
 fn grown(points: &Points, max_degree: usize, list_size: usize) -> Adjacency {
     let rule = PruneRule { max_degree, alpha: 1.2, shift: 0.0 };
-    grow(points, &GrowParams { rule, list_size }, Job::default()).unwrap()
+    grow(points, &GrowParams { rule, list_size }, points.len(), Job::default()).unwrap()
 }
 
 #[test]

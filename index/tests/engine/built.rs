@@ -56,7 +56,7 @@ impl Built {
         }
         let path = dir.path().join("index");
         let payload = texts.map(|_| payload.as_path());
-        let input = BuildInput { base: &base, keys, payload };
+        let input = BuildInput { base: &base, keys, payload, learn: None };
         let report = build(&input, &path, params, Job::default()).unwrap();
         Built { _dir: dir, base, path, report }
     }

@@ -42,6 +42,9 @@ pub(crate) struct BuildArgs {
     /// Prune shift, in units of distance.
     #[arg(long, value_name = "S", default_value_t = defaults().shift)]
     shift: f32,
+    /// Sample queries, to measure which effort reaches which recall; for queries unlike the rows.
+    #[arg(long, value_name = "FILE")]
+    learn: Option<PathBuf>,
     /// Keys of the rows, in order: a one-dimensional .npy of u64 or i64.
     #[arg(long, value_name = "FILE.npy", conflicts_with = "first_key")]
     keys: Option<PathBuf>,
@@ -121,7 +124,9 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
         Some(list) => Keys::List(list),
         None => Keys::From(args.first_key),
     };
-    let input = BuildInput { base: &base, keys, payload: args.payload.as_deref() };
+    let learn = args.learn.as_ref().map(VectorFile::open).transpose()?;
+    let payload = args.payload.as_deref();
+    let input = BuildInput { base: &base, keys, payload, learn: learn.as_ref() };
     let report = build_with_progress(&input, &args.out, &params, &Interrupt::catch()?)?;
     let mut output = Output::stdout();
     match args.format {

@@ -36,6 +36,10 @@ pub(crate) struct SearchArgs {
     /// Effort: candidates kept while searching [default: 2 k, at least 64]
     #[arg(long, value_name = "L")]
     list_size: Option<u32>,
+    /// Effort by its result: the recall wanted, below 1; the index knows what reaches it.
+    #[arg(long, value_name = "X", value_parser = share)]
+    #[arg(conflicts_with_all = ["list_size", "rerank_size"])]
+    target_recall: Option<f64>,
     /// The most candidates whose full vectors are read [default: the list size]
     #[arg(long, value_name = "N")]
     rerank_size: Option<u32>,
@@ -91,8 +95,7 @@ share of the neighbors proven to be right, `partial` that of the answers cut by 
 /// Parameters out of range; files that cannot be read, make no sense or do not go together; an
 /// output that exists or cannot be written; ctrl-c.
 pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outcome> {
-    let params = params_of(args);
-    params.check()?;
+    params_of(args).check()?;
     check_combination(args)?;
     // Loaded before the first reading of memory, so that they are not counted as the index.
     let queries = query_file::read(&args.queries)?;
@@ -104,6 +107,7 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
     let options = OpenOptions { io: args.io, memory: args.memory, cold: args.cold };
     let index = Index::open_with(&args.index, &options)?;
     query_file::check(&args.queries, &queries, index.dim(), index.manifest().metric)?;
+    let (params, expected) = chosen(args, &index)?;
 
     let interrupt = Interrupt::catch()?;
     let bars = Bars::start();
@@ -120,6 +124,7 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
     bars.finish();
 
     let mut report = SearchReport::of(&plan, &measured, args.cold, anonymous_before)?;
+    (report.target_recall, report.expected_recall) = (args.target_recall, expected);
     if let Some(truth) = &truth {
         let found: Vec<_> = measured.found.iter().map(|list| pairs_of(list)).collect();
         report.recall = Some(recall(truth, &found, args.k as usize, index.manifest().metric)?);
@@ -143,6 +148,22 @@ fn params_of(args: &SearchArgs) -> SearchParams {
     let list_size = args.list_size.unwrap_or(defaults.list_size);
     let rerank_size = args.rerank_size.unwrap_or(list_size);
     SearchParams { k: args.k, list_size, rerank_size, max_reads: args.max_reads }
+}
+
+/// The parameters to search with, and the recall to expect where one was asked for.
+fn chosen(args: &SearchArgs, index: &Index) -> anyhow::Result<(SearchParams, Option<f64>)> {
+    let Some(target) = args.target_recall else {
+        return Ok((params_of(args), None));
+    };
+    let (params, expected) = index.frontier().choose(args.k, target)?;
+    if expected < target {
+        let _ = writeln!(
+            io::stderr(),
+            "foveal: no list size tried reaches {target}; the best one is expected to reach \
+             {expected:.4}"
+        );
+    }
+    Ok((SearchParams { max_reads: args.max_reads, ..params }, Some(expected)))
 }
 
 fn check_combination(args: &SearchArgs) -> anyhow::Result<()> {

@@ -19,8 +19,8 @@ pub(crate) struct SearchReport {
     k: u32,
     list_size: u32,
     rerank_size: u32,
-    target_recall: Option<f64>,
-    expected_recall: Option<f64>,
+    pub(crate) target_recall: Option<f64>,
+    pub(crate) expected_recall: Option<f64>,
     threads: usize,
     in_flight: usize,
     io: String,
@@ -107,6 +107,9 @@ impl SearchReport {
         table.gap();
         if let Some(recall) = self.recall {
             table.line(&format!("recall@{k}"), format!("{recall:.4}"));
+        }
+        if let (Some(target), Some(expected)) = (self.target_recall, self.expected_recall) {
+            table.line("target recall", format!("{target}, expected {expected:.4}"));
         }
         let (passes, taken) = (self.passes, seconds(self.seconds));
         let rate = three_digits(self.qps);

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use foveal_index::{Answer, QueryStats, SearchError, Stopped};
+use foveal_index::{Answer, FrontierPoint, QueryStats, SearchError, Stopped};
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -47,11 +47,54 @@ fn assert_invalid<T: std::fmt::Debug>(result: Result<T, Status>, field: &str) {
     assert_eq!((info.reason.as_str(), info.domain.as_str()), ("INVALID_REQUEST", "foveal"));
 }
 
+/// An index that reaches 0.9 and 0.99 of 10 with lists of 20 and 50.
+fn frontier() -> Frontier {
+    let point = |list_size, recall| {
+        let lower = recall - 0.01;
+        FrontierPoint { k: 10, list_size, recall, lower, distances: 100.0 }
+    };
+    Frontier { queries: 1000, learned: false, points: vec![point(20, 0.9), point(50, 0.99)] }
+}
+
+#[test]
+fn a_target_recall_takes_the_place_of_sizes() {
+    let limits = Limits::default();
+    let with = |target| pb::SearchParams { target_recall: Some(target), ..params(10) };
+    let chosen = |target| search_params(Some(&with(target)), &limits, &frontier()).unwrap();
+    let wanted = |list_size, recall| Asked {
+        params: SearchParams::with_list_size(10, list_size),
+        recall: Some(recall),
+    };
+    assert_eq!(chosen(0.89), wanted(20, (0.89, 0.9)));
+    assert_eq!(chosen(0.895), wanted(50, (0.895, 0.99)), "0.9 is not sure to be above it");
+    assert_eq!(chosen(0.995), wanted(50, (0.995, 0.99)), "the best there is, and it says so");
+    let response = batch_response(done(&[1.0], vec![None]), &chosen(0.89), Metric::L2);
+    assert_eq!(response.expected_recall, Some(0.9));
+    let said = response.params.unwrap();
+    assert_eq!((said.list_size, said.target_recall), (Some(20), Some(0.89)));
+
+    let check = |given, field| {
+        assert_invalid(search_params(Some(&given), &limits, &frontier()), field);
+    };
+    check(with(1.0), "params.target_recall");
+    check(with(-0.1), "params.target_recall");
+    check(with(f64::NAN), "params.target_recall");
+    check(pb::SearchParams { list_size: Some(50), ..with(0.9) }, "params.target_recall");
+    check(pb::SearchParams { rerank_size: Some(50), ..with(0.9) }, "params.target_recall");
+    check(pb::SearchParams { k: Some(101), ..with(0.9) }, "params.k");
+    let small = Limits { max_list_size: 30, ..Limits::default() };
+    assert_invalid(search_params(Some(&with(0.95)), &small, &frontier()), "params.list_size");
+}
+
 #[test]
 fn unset_parameters_take_defaults_that_fit_the_set_ones() {
     let limits = Limits::default();
-    let chosen = |given: &pb::SearchParams| search_params(Some(given), &limits).unwrap();
-    assert_eq!(search_params(None, &limits).unwrap(), SearchParams::new(DEFAULT_K));
+    let chosen =
+        |given: &pb::SearchParams| search_params(Some(given), &limits, &frontier()).unwrap().params;
+    assert_eq!(
+        search_params(None, &limits, &frontier()).unwrap().params,
+        SearchParams::new(DEFAULT_K)
+    );
     assert_eq!(chosen(&params(100)), SearchParams::new(100));
     assert_eq!(chosen(&params(16_384)).list_size, 32_768);
 
@@ -63,14 +106,14 @@ fn unset_parameters_take_defaults_that_fit_the_set_ones() {
 
     // A default never exceeds what the server allows.
     let small = Limits { max_list_size: 70, ..Limits::default() };
-    assert_eq!(search_params(Some(&params(60)), &small).unwrap().list_size, 70);
+    assert_eq!(search_params(Some(&params(60)), &small, &frontier()).unwrap().params.list_size, 70);
 }
 
 #[test]
 fn parameters_out_of_range_name_their_field() {
     let limits = Limits::default();
     let check = |given: pb::SearchParams, field| {
-        assert_invalid(search_params(Some(&given), &limits), field);
+        assert_invalid(search_params(Some(&given), &limits, &frontier()), field);
     };
     check(params(0), "params.k");
     check(params(16_385), "params.k");
@@ -82,9 +125,9 @@ fn parameters_out_of_range_name_their_field() {
     check(pb::SearchParams { rerank_size: Some(u32::MAX), ..params(10) }, "params.rerank_size");
     check(pb::SearchParams { max_reads: Some(0), ..params(10) }, "params.max_reads");
     let small = Limits { max_k: 20, max_list_size: 50, ..Limits::default() };
-    assert_invalid(search_params(Some(&params(21)), &small), "params.k");
+    assert_invalid(search_params(Some(&params(21)), &small, &frontier()), "params.k");
     let listed = pb::SearchParams { list_size: Some(51), ..params(10) };
-    assert_invalid(search_params(Some(&listed), &small), "params.list_size");
+    assert_invalid(search_params(Some(&listed), &small, &frontier()), "params.list_size");
 }
 
 #[test]
@@ -190,24 +233,25 @@ fn scores_grow_as_distances_shrink() {
 #[test]
 fn payloads_stay_beside_their_hits() {
     let payloads = || vec![None, Some("{\"a\":1}".to_string())];
-    let params = SearchParams::new(3);
-    let response = search_response(done(&[1.0, 2.0], payloads()), &params, Metric::L2);
+    let asked = Asked { params: SearchParams::new(3), recall: None };
+    let response = search_response(done(&[1.0, 2.0], payloads()), &asked, Metric::L2);
     assert_eq!(response.hits[0].payload, None);
     assert_eq!(response.hits[1].payload.as_deref(), Some("{\"a\":1}"));
     assert_eq!((response.hits[1].key, response.hits[1].score), (2, -2.0));
     assert!(response.exhausted && !response.partial && response.certified == 1);
 
-    let batch = batch_response(done(&[1.0, 2.0], payloads()), &params, Metric::L2);
+    let batch = batch_response(done(&[1.0, 2.0], payloads()), &asked, Metric::L2);
     assert_eq!(batch.results[0].payloads, ["", "{\"a\":1}"]);
-    let batch = batch_response(done(&[1.0, 2.0], vec![None, None]), &params, Metric::L2);
+    let batch = batch_response(done(&[1.0, 2.0], vec![None, None]), &asked, Metric::L2);
     assert!(batch.results[0].payloads.is_empty());
 }
 
 #[test]
 fn usage_of_a_batch_is_the_sum_of_its_queries() {
+    let asked = Asked { params: SearchParams::new(1), recall: None };
     let mut both = done(&[1.0], Vec::new());
     both.found.extend(done(&[2.0], Vec::new()).found);
-    let usage = batch_response(both, &SearchParams::new(1), Metric::L2).usage.unwrap();
+    let usage = batch_response(both, &asked, Metric::L2).usage.unwrap();
     // 2 x 1.6 microseconds: summed before they are cut.
     assert_eq!((usage.distances, usage.preview_micros, usage.queue_micros), (10, 3, 42));
 }

@@ -11,7 +11,7 @@ use tracing::error;
 use super::call::deadline_of;
 use super::search_job::SearchJob;
 use super::{Collection, Shared};
-use crate::convert::{self, Expected};
+use crate::convert::{self, Asked, Expected};
 use crate::search_pool::{Done, PartError, PoolError};
 
 /// `SearchService` over the open collections.
@@ -26,13 +26,14 @@ impl SearchService for Search {
         let deadline = deadline_of(&request);
         let request = request.into_inner();
         let collection = Arc::clone(self.0.catalog.get("collection", &request.collection)?);
-        let params = convert::search_params(request.params.as_ref(), &self.0.limits)?;
+        let asked = self.asked(request.params.as_ref(), &collection)?;
+        let params = asked.params;
         let expected = Expected::by(&collection.index);
         let queries = convert::query(request.vector, &expected)?;
 
         let payload_limit = self.payload_limit(request.with_payload);
         let done = self.submit(SearchJob { collection, queries, params, payload_limit }, deadline);
-        Ok(Response::new(convert::search_response(done.await?, &params, expected.metric)))
+        Ok(Response::new(convert::search_response(done.await?, &asked, expected.metric)))
     }
 
     async fn search_batch(
@@ -42,7 +43,8 @@ impl SearchService for Search {
         let deadline = deadline_of(&request);
         let request = request.into_inner();
         let collection = Arc::clone(self.0.catalog.get("collection", &request.collection)?);
-        let params = convert::search_params(request.params.as_ref(), &self.0.limits)?;
+        let asked = self.asked(request.params.as_ref(), &collection)?;
+        let params = asked.params;
         let expected = Expected::by(&collection.index);
         // Up to 16 MiB are looked through: too long for a thread that others' calls wait for.
         let limits = self.0.limits.clone();
@@ -56,11 +58,19 @@ impl SearchService for Search {
 
         let payload_limit = self.payload_limit(request.with_payload);
         let done = self.submit(SearchJob { collection, queries, params, payload_limit }, deadline);
-        Ok(Response::new(convert::batch_response(done.await?, &params, expected.metric)))
+        Ok(Response::new(convert::batch_response(done.await?, &asked, expected.metric)))
     }
 }
 
 impl Search {
+    fn asked(
+        &self,
+        given: Option<&pb::SearchParams>,
+        collection: &Collection,
+    ) -> Result<Asked, Status> {
+        convert::search_params(given, &self.0.limits, collection.index.frontier())
+    }
+
     fn payload_limit(&self, with_payload: bool) -> Option<u64> {
         with_payload.then_some(self.0.limits.max_payload_bytes)
     }

@@ -56,7 +56,7 @@ fn build(dir: &Path, name: &str, metric: Metric, payload: bool) -> std::path::Pa
 
     let base = VectorFile::open(&base).unwrap();
     let payload = payload.then_some(payloads.as_path());
-    let input = BuildInput { base: &base, keys: Keys::From(FIRST_KEY), payload };
+    let input = BuildInput { base: &base, keys: Keys::From(FIRST_KEY), payload, learn: None };
     let out = dir.join(name);
     foveal_index::build(&input, &out, &BuildParams::new(metric), Job::default()).unwrap();
     out

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use foveal_bench::load;
 
 mod build;
 mod progress;
@@ -19,11 +20,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Build(build::BuildArgs),
+    Load(load::LoadArgs),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Build(args) => build::run(&args),
+        Verb::Load(args) => load::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

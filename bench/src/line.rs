@@ -216,7 +216,8 @@ pub struct Load {
     pub latency_us: Latency,
     /// The worst latency.
     pub max_us: f64,
-    /// Median latency of the calls meant for each tenth of the time: what grows is overload.
+    /// Median latency of the calls meant for each tenth of the time: what grows is overload. Where
+    /// calls were given up it falls again, for the last of them waited least.
     pub p50_over_time_us: Vec<f64>,
 }
 

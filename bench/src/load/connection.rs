@@ -145,10 +145,13 @@ impl Driver {
     /// Asks outside of any measurement.
     ///
     /// # Errors
-    /// Those of the server, as it tells them.
-    pub fn ask(&self, request: Request) -> anyhow::Result<Answer> {
+    /// Those of the server, as it tells them; no answer within `patience`.
+    pub fn ask(&self, request: Request, patience: Duration) -> anyhow::Result<Answer> {
         let mut client = self.clients[0].clone();
-        let answer = self.runtime.block_on(client.ask(request));
+        // A timer belongs to the runtime it is made in.
+        let asked = async { tokio::time::timeout(patience, client.ask(request)).await };
+        let answer = self.runtime.block_on(asked);
+        let answer = answer.map_err(|_| anyhow!("the server does not answer in {patience:?}"))?;
         answer.map_err(|status| anyhow!("the server refuses: {}", told(&status)))
     }
 }

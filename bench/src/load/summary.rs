@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::drive::{Driven, Pace, Plan};
+use super::tally::UNANSWERED;
 use crate::line::{Call, Load};
 use crate::machine;
 
@@ -39,7 +40,7 @@ fn write(text: &mut String, load: &Load, driven: &Driven, plan: &Plan) -> std::f
         }
     };
     let Load { connections, in_flight, .. } = load;
-    writeln!(text, "{call}, {pace}, {connections} connections, {in_flight} calls in flight")?;
+    writeln!(text, "{call}, {pace}, connections {connections}, in flight {in_flight}")?;
     let recall = load.recall.map_or("unknown".into(), |recall| format!("{recall:.4}"));
     writeln!(text, "  answered   {} queries/s, recall {recall}", count(load.qps))?;
     let latency = load.latency_us;
@@ -68,16 +69,21 @@ fn write(text: &mut String, load: &Load, driven: &Driven, plan: &Plan) -> std::f
 fn overload(load: &Load, answered: f64) -> Option<String> {
     let intended = load.intended_calls_per_second?;
     let (first, last) = (*load.p50_over_time_us.first()?, *load.p50_over_time_us.last()?);
-    let piles_up = last - first > PILING_UP * load.seconds * 1e6;
-    let fails = !load.failed.is_empty() && answered < KEEPING_UP * intended;
+    let falls_behind = !load.failed.is_empty() && answered < KEEPING_UP * intended;
+    let what = match load.failed.get(UNANSWERED) {
+        // The last calls were given up soonest: their waits do not grow, and are no latencies.
+        Some(given_up) if falls_behind => {
+            let (waited, given_up) = (time(load.max_us), count(*given_up as f64));
+            format!("calls waited up to {waited} and longer, {given_up} of them for no answer")
+        }
+        _ if last - first > PILING_UP * load.seconds * 1e6 => {
+            format!("median latency grew from {} to {}", time(first), time(last))
+        }
+        _ if falls_behind => "the rest failed".into(),
+        _ => return None,
+    };
     let (arrived, answered) = (count(intended), count(answered));
-    let begin = format!("OVERLOADED: arrivals {arrived} calls/s, answered {answered}/s");
-    if piles_up {
-        let (first, last) = (time(first), time(last));
-        Some(format!("{begin}: median latency grew from {first} to {last}"))
-    } else {
-        fails.then(|| format!("{begin}: the rest failed"))
-    }
+    Some(format!("OVERLOADED: arrivals {arrived} calls/s, answered {answered}/s: {what}"))
 }
 
 /// A rounded number, thousands set apart.
@@ -143,6 +149,10 @@ mod tests {
         let refused = load(Some(1_000.0), [900.0, 900.0], &[("RESOURCE_EXHAUSTED", 9)]);
         let said = overload(&refused, 700.0).unwrap();
         assert!(said.ends_with("answered 700/s: the rest failed"), "{said}");
+        // The last tenths were given up soonest.
+        let given_up = load(Some(1_000.0), [9e6, 5e6], &[(UNANSWERED, 4_000)]);
+        let said = overload(&given_up, 700.0).unwrap();
+        assert!(said.ends_with("up to 1 us and longer, 4,000 of them for no answer"), "{said}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Claims with numbers: what `foveal-bench` measures, and the lines it writes.
 //!
-//! Every verb of the program reads a data set ([`data`]) and writes lines ([`line`]); `report` turns
-//! lines, ours and those of other systems, into one page. `records/` keeps lines, named by date and
-//! machine; the figures in README come from there.
+//! Every verb of the program reads a data set ([`data`]) and writes lines ([`line`]); `report`
+//! turns lines, ours and those of other systems, into one page. `records/` keeps lines, named by
+//! date and machine; the figures in README come from there.
 
 pub mod data;
 pub mod line;

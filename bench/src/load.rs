@@ -127,10 +127,11 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<()> {
     let requests = Arc::new(Requests::new(&data.queries, &ask)?);
 
     let drivers = connect(&args.addr, args.connections, machine::cores())?;
-    let (version, collection) = drivers[0].collection(&args.collection)?;
+    let addr = || args.addr.clone();
+    let (version, collection) = drivers[0].collection(&args.collection).with_context(addr)?;
     is_of(&collection, &data)?;
     // What the server refuses it refuses now.
-    let list_size = drivers[0].ask(requests.of(0), PATIENCE)?.list_size();
+    let list_size = drivers[0].ask(requests.of(0), PATIENCE).with_context(addr)?.list_size();
 
     let mut driven = drive(&drivers, &requests, &plan)?;
     let tally = &mut driven.tally;

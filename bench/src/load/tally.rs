@@ -168,8 +168,8 @@ impl Tally {
         summary(&self.late)
     }
 
-    /// The median latency of each tenth, in microseconds. A tenth in which no call was meant to
-    /// start has that of the one before it.
+    /// The median latency of each tenth, in microseconds. A tenth without a call that has one, be
+    /// it that none was meant to start or that all were refused, has that of the tenth before it.
     pub fn p50_over_time_us(&self) -> Vec<f64> {
         let full = |part: &&Histogram<u64>| !part.is_empty();
         let median = |part: &Histogram<u64>| micros(part.value_at_quantile(0.5));

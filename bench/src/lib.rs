@@ -6,4 +6,5 @@
 
 pub mod data;
 pub mod line;
+pub mod load;
 pub mod machine;

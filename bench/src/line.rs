@@ -189,20 +189,23 @@ pub struct Load {
     pub intended_calls_per_second: Option<f64>,
     /// Seconds of load that were measured.
     pub seconds: f64,
-    /// Calls answered in them.
+    /// Calls meant to start in them that were answered, sooner or later.
     pub calls: u64,
-    /// Calls that failed, by gRPC code.
+    /// Calls meant to start in them that failed, by gRPC code; `UNANSWERED`: given up after the
+    /// drain.
     pub failed: std::collections::BTreeMap<String, u64>,
-    /// Queries answered a second.
+    /// Queries whose answers arrived in them, a second.
     pub qps: f64,
     /// Share of the true nearest found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recall: Option<f64>,
-    /// Latency of a call, from the moment it was meant to start.
+    /// Latency of a call, from the moment it was meant to start. Refused calls have none; those
+    /// that were given up count with the time they had waited, a lower bound.
     pub latency_us: Latency,
     /// The worst latency.
     pub max_us: f64,
-    /// Median latency of the calls meant for each tenth of the time: what grows is overload.
+    /// Median latency of the calls meant for each tenth of the time: what grows is overload. Where
+    /// calls were given up it falls again, for the last of them waited least.
     pub p50_over_time_us: Vec<f64>,
 }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use foveal_bench::load;
 
 mod build;
 mod progress;
@@ -21,12 +22,14 @@ struct Cli {
 enum Verb {
     Build(build::BuildArgs),
     Recall(recall::RecallArgs),
+    Load(load::LoadArgs),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Build(args) => build::run(&args),
         Verb::Recall(args) => recall::run(&args),
+        Verb::Load(args) => load::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

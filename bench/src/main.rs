@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod build;
 mod progress;
+mod report;
 
 /// Claims with numbers: recall curves, builds, load, other systems, one page that shows them.
 #[derive(Parser)]
@@ -19,11 +20,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Build(build::BuildArgs),
+    Report(report::ReportArgs),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Build(args) => build::run(&args),
+        Verb::Report(args) => report::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

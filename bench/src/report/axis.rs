@@ -32,9 +32,13 @@ struct Nice {
 }
 
 impl Axis {
-    /// The axis over `values`, its ticks at least `gap` of its length apart; `None` without
-    /// values that it can show.
-    pub fn over(scale: Scale, values: impl Iterator<Item = f64>, gap: f64) -> Option<Axis> {
+    /// The axis over `values`; a tick takes the share `room` of its length. `None` without values
+    /// that it can show.
+    pub fn over(
+        scale: Scale,
+        values: impl Iterator<Item = f64>,
+        room: impl Fn(f64) -> f64,
+    ) -> Option<Axis> {
         let values: Vec<f64> = values.filter(|value| shows(scale, *value)).collect();
         let min = values.iter().copied().reduce(f64::min)?;
         let max = values.iter().copied().reduce(f64::max)?;
@@ -46,14 +50,15 @@ impl Axis {
             Scale::Nines => missing(one, max >= 1.0),
         };
         let place = |value| placed(scale, one, value);
-        let first = nice.iter().rposition(|nice| nice.place <= place(min) + 1e-9).unwrap_or(0);
+        let least = if scale == Scale::Linear { 0.0 } else { min };
+        let first = nice.iter().rposition(|nice| nice.place <= place(least) + 1e-9).unwrap_or(0);
         let last = nice.iter().position(|nice| nice.place >= place(max) - 1e-9);
         let last = last.unwrap_or(nice.len() - 1);
         // One value alone still gets an axis of some length.
         let first = if first == last { first.saturating_sub(1) } else { first };
         let last = if first == last { nice.len() - 1 } else { last };
         let (low, high) = (nice[first].place, nice[last].place);
-        let ticks = apart(&nice[first..=last], gap * (high - low));
+        let ticks = apart(&nice[first..=last], |nice| room(nice.value) * (high - low));
         Some(Axis { scale, low, high, one, ticks })
     }
 
@@ -88,7 +93,8 @@ fn nines(value: f64) -> f64 {
 
 /// Round values from 0 to `max` and the next one.
 fn even(max: f64) -> Vec<Nice> {
-    let raw = (max / 5.0).max(1e-9);
+    let max = if max > 0.0 { max } else { 1.0 };
+    let raw = max / 5.0;
     let power = 10f64.powf(raw.log10().floor());
     let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|f| f * power >= raw * 0.999);
     let step = factor.unwrap_or(10.0) * power;
@@ -97,12 +103,15 @@ fn even(max: f64) -> Vec<Nice> {
     (0..=count).map(at).collect()
 }
 
-/// 1, 2 and 5 of each power of 10 from below `min` to above `max`.
+/// Leading digits that people write, and how round they are.
+const DIGITS: [(f64, u8); 6] = [(1.0, 0), (1.5, 3), (2.0, 1), (3.0, 2), (5.0, 1), (7.0, 2)];
+
+/// Values between the powers of 10, 1, 2 and 5 the roundest, from below `min` to above `max`.
 fn decades(min: f64, max: f64) -> Vec<Nice> {
     let (from, to) = (min.log10().floor() as i32, max.log10().floor() as i32 + 1);
     let mut nice = Vec::new();
     for power in from..=to {
-        for (digit, rank) in [(1.0, 0), (2.0, 1), (5.0, 1)] {
+        for (digit, rank) in DIGITS {
             let value = digit * 10f64.powi(power);
             nice.push(Nice { value, place: value.log10(), rank });
         }
@@ -110,11 +119,11 @@ fn decades(min: f64, max: f64) -> Vec<Nice> {
     nice
 }
 
-/// Values that miss 1, 0.5 and 0.2 of a power of ten to 1; and 1 itself if `whole`.
+/// Values that miss 1, 0.5, 0.3 or 0.2 of a power of ten to 1; and 1 itself if `whole`.
 fn missing(one: f64, whole: bool) -> Vec<Nice> {
     let mut nice = Vec::new();
     for power in 0..15 {
-        for (digit, rank) in [(1.0, 0), (0.5, 1), (0.2, 2)] {
+        for (digit, rank) in [(1.0, 0), (0.5, 1), (0.3, 3), (0.2, 2)] {
             let miss = digit * 10f64.powi(-power);
             let place = -miss.log10();
             if !whole || place < one {
@@ -128,15 +137,16 @@ fn missing(one: f64, whole: bool) -> Vec<Nice> {
     nice
 }
 
-/// The values of `nice` that fit `gap` apart: the high end first, then the roundest.
-fn apart(nice: &[Nice], gap: f64) -> Vec<f64> {
+/// The values of `nice` that have their `room`, the roundest first.
+fn apart(nice: &[Nice], room: impl Fn(&Nice) -> f64) -> Vec<f64> {
     let mut order: Vec<Nice> = nice.to_vec();
     order.sort_by_key(|nice| nice.rank);
-    order.splice(0..0, nice.last().copied());
     let mut kept: Vec<Nice> = Vec::new();
-    for candidate in order {
-        if kept.iter().all(|kept| (kept.place - candidate.place).abs() >= gap) {
-            kept.push(candidate);
+    for new in order {
+        let free = |old: &Nice| (old.place - new.place).abs() >= (room(old) + room(&new)) / 2.0;
+        // The least round are written only where there is little else.
+        if kept.iter().all(free) && (new.rank < 3 || kept.len() < 3) {
+            kept.push(new);
         }
     }
     kept.sort_by(|a, b| a.place.total_cmp(&b.place));
@@ -148,7 +158,7 @@ mod tests {
     use super::*;
 
     fn axis(scale: Scale, values: &[f64]) -> Axis {
-        Axis::over(scale, values.iter().copied(), 0.08).unwrap()
+        Axis::over(scale, values.iter().copied(), |_| 0.08).unwrap()
     }
 
     #[track_caller]
@@ -160,7 +170,7 @@ mod tests {
     #[test]
     fn each_nine_takes_the_same_room() {
         let axis = axis(Scale::Nines, &[0.9, 0.9995, 0.999]);
-        near(&axis.ticks, &[0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9995]);
+        near(&axis.ticks, &[0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995]);
         let width = axis.place(0.99) - axis.place(0.9);
         assert!((axis.place(0.999) - axis.place(0.99) - width).abs() < 1e-9);
         assert!(axis.place(0.9).abs() < 1e-9 && (axis.place(0.9995) - 1.0).abs() < 1e-9);
@@ -195,7 +205,9 @@ mod tests {
     #[test]
     fn logarithms_are_rounded_outwards_to_one_two_five() {
         let narrow = axis(Scale::Log, &[1_300.0, 9_000.0]);
-        near(&narrow.ticks, &[1_000.0, 2_000.0, 5_000.0, 10_000.0]);
+        near(&narrow.ticks, &[1e3, 2e3, 3e3, 5e3, 7e3, 10e3]);
+        let wide = axis(Scale::Log, &[1_300.0, 90_000.0]);
+        near(&wide.ticks, &[1e3, 2e3, 3e3, 5e3, 1e4, 2e4, 3e4, 5e4, 1e5]);
         let axis = axis(Scale::Log, &[100.0, 100_000.0]);
         assert!((axis.place(1_000.0) - 1.0 / 3.0).abs() < 1e-9);
     }
@@ -207,7 +219,7 @@ mod tests {
 
     #[test]
     fn ticks_keep_their_distance() {
-        let axis = Axis::over(Scale::Nines, [0.5, 0.999_999].into_iter(), 0.12).unwrap();
+        let axis = Axis::over(Scale::Nines, [0.5, 0.999_999].into_iter(), |_| 0.12).unwrap();
         for pair in axis.ticks.windows(2) {
             assert!(axis.place(pair[1]) - axis.place(pair[0]) > 0.119, "{:?}", axis.ticks);
         }
@@ -215,8 +227,8 @@ mod tests {
 
     #[test]
     fn what_no_axis_shows_is_left_out() {
-        assert!(Axis::over(Scale::Log, [0.0, -1.0, f64::NAN].into_iter(), 0.1).is_none());
-        assert!(Axis::over(Scale::Nines, [1.1, -0.1].into_iter(), 0.1).is_none());
-        assert!(Axis::over(Scale::Linear, [f64::INFINITY].into_iter(), 0.1).is_none());
+        assert!(Axis::over(Scale::Log, [0.0, -1.0, f64::NAN].into_iter(), |_| 0.1).is_none());
+        assert!(Axis::over(Scale::Nines, [1.1, -0.1].into_iter(), |_| 0.1).is_none());
+        assert!(Axis::over(Scale::Linear, [f64::INFINITY].into_iter(), |_| 0.1).is_none());
     }
 }

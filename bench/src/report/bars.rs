@@ -46,10 +46,10 @@ impl Bars {
             (share * (WIDTH - LEFT - FIGURE)).max(1.0)
         };
         let (head, bottom) = self.head.draw();
-        let top = bottom + 28.0;
+        let top = bottom + 36.0;
         let content = html! {
             (head)
-            text class="pi" x="8" y=(bottom + 14.0) font-size="13" { (self.name) }
+            text class="pi" x="8" y=(bottom + 18.0) font-size="13" { (self.name) }
             @for (i, bar) in self.bars.iter().enumerate() {
                 @let y = top + i as f64 * STEP;
                 @let long = long(bar.value);

@@ -95,7 +95,11 @@ pub fn bundles<'a, T>(
             None => bundles.push(Bundle { setup, of: vec![(entry, figures)] }),
         }
     }
-    bundles.sort_by_key(|bundle| !bundle.setup.system.starts_with("foveal"));
+    let first = |system: &str| of.iter().position(|(entry, _)| entry.line.system == system);
+    bundles.sort_by_cached_key(|bundle| {
+        let system = &bundle.setup.system;
+        (!system.starts_with("foveal"), first(system))
+    });
     bundles
 }
 

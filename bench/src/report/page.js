@@ -20,6 +20,15 @@ function show(event) {
 document.addEventListener("pointermove", show);
 document.addEventListener("pointerdown", show);
 document.addEventListener("scroll", () => { told.hidden = true; }, true);
+// Names hide their curve.
+document.addEventListener("click", (event) => {
+  const name = event.target.closest("[data-name]");
+  if (!name) return;
+  const hidden = name.classList.toggle("off");
+  for (const part of name.closest("svg").querySelectorAll("[data-curve]")) {
+    if (part.dataset.curve === name.dataset.name) part.style.display = hidden ? "none" : "";
+  }
+});
 // Headings sort their table.
 document.addEventListener("click", (event) => {
   const heading = event.target.closest("th");

@@ -64,6 +64,7 @@ fn header(shelf: &Shelf) -> Markup {
                 (count(entries().count() as u64, "line")) " of " (systems.join(", ")) ", "
                 (days) ", " (count(shelf.machines.len() as u64, "machine"))
             }
+            (legend())
             nav aria-label="Data sets" {
                 ul {
                     @for (i, section) in shelf.sections.iter().enumerate() {
@@ -72,6 +73,19 @@ fn header(shelf: &Shelf) -> Markup {
                     li { a href="#machines" { "Machines" } }
                 }
             }
+        }
+    }
+}
+
+/// How to read the drawings.
+fn legend() -> Markup {
+    html! {
+        p.faint {
+            "Lines join the points that no other point of their curve beats in both figures; "
+            "points that are beaten are faint. Thin bars reach from the slowest to the fastest "
+            "pass. Recall is spread by its nines: 0.9, 0.99 and 0.999 lie equally far apart. "
+            "Queries a second per GB count the memory that answers, cached full vectors "
+            "included, in 10⁹ bytes. Touch a point for its figures, a name to hide its curve."
         }
     }
 }

@@ -11,7 +11,7 @@ use super::words::{broken, fitted, width};
 pub const WIDTH: f64 = 480.0;
 
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = WIDTH - 20.0;
+const RIGHT: f64 = WIDTH - 26.0;
 const TALL: f64 = 270.0;
 const SMALL: f64 = 13.0;
 
@@ -71,17 +71,20 @@ impl Plot {
     pub fn draw(&self, style: Option<&str>) -> Option<Markup> {
         let all = || self.series.iter().flat_map(|series| &series.points);
         let spread = all().flat_map(|point| point.spread.into_iter().flatten());
-        let x = Axis::over(self.x.scale, all().map(|point| point.x), 0.105)?;
-        let y = Axis::over(self.y.scale, all().map(|point| point.y).chain(spread), 0.07)?;
+        let long = |value| (width(&(self.x.written)(value), SMALL) + 6.0) / (RIGHT - LEFT);
+        let x = Axis::over(self.x.scale, all().map(|point| point.x), long)?;
+        let y = Axis::over(self.y.scale, all().map(|point| point.y).chain(spread), |_| 0.07)?;
         let (head, bottom) = self.head.draw();
         let canvas = Canvas { x, y, top: bottom + 34.0 };
         let (legend, height) = self.legend(canvas.top + TALL + 62.0);
         let content = html! {
             (head)
             (self.axes(&canvas))
-            @for series in &self.series { (rest(series, &canvas)) }
-            @for series in &self.series { (line(series, &canvas)) }
-            @for series in &self.series { (markers(series, &canvas)) }
+            @for draw in [rest, line, markers] {
+                @for (i, series) in self.series.iter().enumerate() {
+                    g data-curve=(i) { (draw(series, &canvas)) }
+                }
+            }
             (legend)
         };
         Some(framed(&self.head, height, style, &content))
@@ -122,12 +125,14 @@ impl Plot {
             @for (i, series) in self.series.iter().enumerate() {
                 @let (x, y) = place(i);
                 @let look = series.look;
-                path class={ "pl" (look::colour(look)) } fill="none" stroke-width="2.4"
-                    stroke-dasharray=(look::dashes(look)) d=(format!("M{x} {y}h26")) {}
-                path class={ "pm pc" (look::colour(look)) } d=(look::marker(look))
-                    transform=(format!("translate({} {y})", x + 13.0)) {}
-                text class="pi" x=(x + 34.0) y=(y + 4.5) font-size=(SMALL) {
-                    (fitted(&series.label, SMALL, room))
+                g data-name=(i) {
+                    path class={ "pl" (look::colour(look)) } fill="none" stroke-width="2.4"
+                        stroke-dasharray=(look::dashes(look)) d=(format!("M{x} {y}h26")) {}
+                    path class={ "pm pc" (look::colour(look)) } d=(look::marker(look))
+                        transform=(format!("translate({} {y})", x + 13.0)) {}
+                    text class="pi" x=(x + 34.0) y=(y + 4.5) font-size=(SMALL) {
+                        (fitted(&series.label, SMALL, room))
+                    }
                 }
             }
         };

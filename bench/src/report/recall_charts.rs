@@ -49,7 +49,7 @@ const MEASURES: [Measure; 4] = [
     },
     Measure {
         slug: "p99",
-        title: "Slowest of 100 queries",
+        title: "p99 latency",
         name: "p99 latency",
         better: Better::Lower,
         written: micros,
@@ -59,8 +59,8 @@ const MEASURES: [Measure; 4] = [
     },
     Measure {
         slug: "qps-per-gb",
-        title: "Queries a second for a GB of RAM",
-        name: "queries a second per GB",
+        title: "Queries a second per GB",
+        name: "queries a second per GB of RAM",
         better: Better::Higher,
         written: short,
         value: qps_per_gb,
@@ -94,11 +94,7 @@ pub fn groups(section: &Section, looks: &mut Looks) -> Vec<Group> {
         let plots = MEASURES.iter().map(|measure| plot(section, &of, measure, looks));
         groups.push(Group {
             heading: format!("Recall@{k}"),
-            hints: vec![
-                "Lines join the points that no other point of the same curve beats in both \
-                 figures; the others are faint. Recall is spread by its nines."
-                    .into(),
-            ],
+            hints: Vec::new(),
             warnings: warnings(of.iter().map(|(entry, _)| *entry)),
             charts: plots.filter(|plot| !plot.series.is_empty()).map(Chart::Plot).collect(),
             table: table(&section.data, &of),
@@ -166,16 +162,20 @@ fn join_machines(bundles: &mut Vec<Bundle<'_, Recall>>) {
     *bundles = joined;
 }
 
-/// How queries were asked and vectors read, in words.
+/// How queries were asked and vectors read, in words; nothing where it is the plain way.
 fn how(recall: &Recall) -> Vec<String> {
-    let reading = match (&recall.io, recall.cold) {
-        (None, false) => "in memory".to_owned(),
-        (None, true) => "cold".to_owned(),
-        (Some(io), false) => io.clone(),
-        (Some(io), true) => format!("cold {io}"),
+    let in_flight = match recall.in_flight {
+        1 => String::new(),
+        more => format!("{} in flight", number(f64::from(more))),
     };
-    let in_flight = format!("{} in flight", number(f64::from(recall.in_flight)));
-    vec![count(u64::from(recall.threads), "thread"), in_flight, reading]
+    vec![count(u64::from(recall.threads), "thread"), in_flight, reading(recall)]
+}
+
+/// The way full vectors were read; nothing if all are in memory.
+fn reading(recall: &Recall) -> String {
+    let cold = if recall.cold { "cold" } else { "" };
+    let parts = [cold, recall.io.as_deref().unwrap_or("")];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 fn points(data: &Dataset, of: &[(&Entry, &Recall)], measure: &Measure) -> Vec<Point> {
@@ -196,7 +196,7 @@ fn points(data: &Dataset, of: &[(&Entry, &Recall)], measure: &Measure) -> Vec<Po
 fn told(data: &Dataset, entry: &Entry, recall: &Recall) -> String {
     let mut lines = vec![
         format!("{}, {}", entry.line.system, entry.line.params),
-        how(recall).join(", "),
+        how(recall).into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", "),
         format!("recall@{} {:.4}", recall.k, recall.recall),
         format!("{} queries a second", number(recall.qps)),
     ];
@@ -248,7 +248,7 @@ fn table(data: &Dataset, of: &[(&Entry, &Recall)]) -> Table {
             Cell::text(&entry.line.params),
             Cell::figure(Some(f64::from(recall.threads)), number),
             Cell::figure(Some(f64::from(recall.in_flight)), number),
-            Cell::text(&how(recall)[2]),
+            Cell::text(reading(recall)),
             Cell::figure(Some(recall.recall), four),
             Cell::figure(Some(recall.qps), number),
             Cell::figure(slowest, number),
@@ -292,6 +292,6 @@ mod tests {
     fn ways_of_asking_are_told() {
         let mut recall = sample::recall(0.9, 1.0);
         (recall.cold, recall.threads) = (true, 2);
-        assert_eq!(how(&recall), ["2 threads", "1 in flight", "cold uring"]);
+        assert_eq!(how(&recall), ["2 threads", "", "cold uring"]);
     }
 }

@@ -34,6 +34,7 @@ impl Table {
     /// The table as HTML. Its headings sort it where scripts run.
     pub fn draw(&self) -> Markup {
         let filled = |column: &usize| self.rows.iter().any(|row| !row[*column].text.is_empty());
+        let figures = |column: usize| self.rows.iter().any(|row| row[column].value.is_some());
         let columns: Vec<usize> = (0..self.columns.len()).filter(filled).collect();
         html! {
             details open[self.rows.len() <= 40] {
@@ -43,7 +44,7 @@ impl Table {
                         thead {
                             tr {
                                 @for column in &columns {
-                                    th scope="col" { button type="button" {
+                                    th.n[figures(*column)] scope="col" { button type="button" {
                                         (self.columns[*column])
                                     } }
                                 }

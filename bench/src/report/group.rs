@@ -65,7 +65,7 @@ impl Chart {
 pub fn groups(section: &Section, looks: &mut Looks) -> Vec<Group> {
     let mut groups = recall_charts::groups(section, looks);
     groups.extend(build_charts::group(section, looks));
-    groups.extend(load_charts::group(section, looks));
+    groups.extend(load_charts::group(section));
     groups
 }
 

@@ -11,7 +11,7 @@ use super::table::{Cell, Table};
 use super::words::{count, micros, number, short, slug};
 
 /// The load lines of a data set; `None` if there are none.
-pub fn group(section: &Section, looks: &mut Looks) -> Option<Group> {
+pub fn group(section: &Section) -> Option<Group> {
     let of = holding(section, |figures| match figures {
         Figures::Load(load) => Some(&**load),
         _ => None,
@@ -19,10 +19,11 @@ pub fn group(section: &Section, looks: &mut Looks) -> Option<Group> {
     if of.is_empty() {
         return None;
     }
+    // Rates are no setups that readers know by their looks: each drawing starts anew.
     let plots = [
-        over_rate(section, &of, ("p50", |load| load.latency_us.p50), looks),
-        over_rate(section, &of, ("p99", |load| load.latency_us.p99), looks),
-        over_time(section, &of, looks),
+        over_rate(section, &of, ("p50", |load| load.latency_us.p50)),
+        over_rate(section, &of, ("p99", |load| load.latency_us.p99)),
+        over_time(section, &of),
     ];
     let shown = plots.into_iter().filter(|plot| !plot.series.is_empty());
     Some(Group {
@@ -80,7 +81,6 @@ fn told(entry: &Entry, load: &Load) -> String {
 /// The curves of `bundles`, their points from `points`; those without points are left out.
 fn series(
     bundles: &[Bundle<'_, Load>],
-    looks: &mut Looks,
     points: impl Fn(&[(&Entry, &Load)]) -> Vec<Point>,
 ) -> (Vec<Series>, Vec<String>) {
     let mut shown: Vec<(Setup, Vec<Point>)> =
@@ -88,7 +88,7 @@ fn series(
     shown.retain(|(_, points)| !points.is_empty());
     let setups: Vec<Setup> = shown.iter().map(|(setup, _)| setup.clone()).collect();
     let (labels, shared) = names(&setups);
-    let looks = looks_of(setups.iter(), looks);
+    let looks = looks_of(setups.iter(), &mut Looks::default());
     let series = shown.into_iter().zip(labels).zip(looks);
     let series = series.map(|(((_, mut points), label), look)| {
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
@@ -101,7 +101,6 @@ fn over_rate(
     section: &Section,
     of: &[(&Entry, &Load)],
     (name, latency): (&str, fn(&Load) -> f64),
-    looks: &mut Looks,
 ) -> Plot {
     let point = |(entry, load): &(&Entry, &Load)| {
         let (x, y) = (rate(load), latency(load));
@@ -109,7 +108,7 @@ fn over_rate(
         sound.then(|| Point { x, y, spread: None, told: told(entry, load) })
     };
     let bundles = bundles(of, |_, load| how(load));
-    let (series, shared) = series(&bundles, looks, |of| of.iter().filter_map(point).collect());
+    let (series, shared) = series(&bundles, |of| of.iter().filter_map(point).collect());
     let mut parts = described(&section.data);
     parts.extend(shared);
     Plot {
@@ -134,7 +133,7 @@ fn over_rate(
     }
 }
 
-fn over_time<'a>(section: &Section, of: &[(&'a Entry, &'a Load)], looks: &mut Looks) -> Plot {
+fn over_time<'a>(section: &Section, of: &[(&'a Entry, &'a Load)]) -> Plot {
     let facets = |load: &Load| {
         let mut facets = how(load);
         let flying = count(u64::from(load.in_flight), "call");
@@ -160,7 +159,7 @@ fn over_time<'a>(section: &Section, of: &[(&'a Entry, &'a Load)], looks: &mut Lo
         }
         points
     };
-    let (series, shared) = series(&bundles, looks, points);
+    let (series, shared) = series(&bundles, points);
     let mut parts = described(&section.data);
     parts.extend(shared);
     Plot {

@@ -56,6 +56,9 @@ pub struct ReportArgs {
 pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let mut lines: Vec<Line> = Vec::new();
     for path in &args.lines {
+        if args.out.exists() && path.canonicalize().ok() == args.out.canonicalize().ok() {
+            bail!("{}: --out would replace what is read", args.out.display());
+        }
         lines.append(&mut line::read(path)?);
     }
     if lines.is_empty() {
@@ -311,6 +314,9 @@ mod tests {
         args.lines.pop();
         args.out = dir.path().join("nowhere/report.html");
         assert!(failed(&args).contains("nowhere/report.html"));
+        args.out = args.lines[0].clone();
+        assert!(failed(&args).contains("would replace"));
+        args.out = dir.path().join("nowhere/report.html");
         args.svg = None;
         assert!(failed(&args).contains("nowhere/report.html"));
         let left = fs::read_dir(dir.path()).unwrap();

@@ -8,7 +8,7 @@ use super::look;
 use super::words::{broken, fitted, width};
 
 /// Pixels of every drawing from left to right; a phone shows most of them.
-pub const WIDTH: f64 = 480.0;
+pub const WIDTH: f64 = 450.0;
 
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = WIDTH - 26.0;

@@ -76,7 +76,7 @@ pub fn printable(text: &str) -> String {
 
 /// Pixels that `text` takes at most, whatever sans-serif font draws it.
 pub fn width(text: &str, size: f64) -> f64 {
-    text.chars().map(|c| if c.is_ascii() { 0.58 } else { 1.0 }).sum::<f64>() * size
+    text.chars().map(|c| if c < '\u{2000}' { 0.58 } else { 1.0 }).sum::<f64>() * size
 }
 
 /// `text` cut to `room` pixels, with an ellipsis where something is missing.
@@ -100,7 +100,7 @@ pub fn broken(parts: &[String], size: f64, room: f64) -> Vec<String> {
     for part in parts.iter().filter(|part| !part.is_empty()) {
         let part = fitted(part, size, room);
         match lines.last_mut() {
-            Some(line) if width(line, size) + width(&part, size) + 2.0 * size <= room => {
+            Some(line) if width(line, size) + width(" · ", size) + width(&part, size) <= room => {
                 line.push_str(" · ");
                 line.push_str(&part);
             }
@@ -149,7 +149,7 @@ mod tests {
         let cut = fitted(&"abcdefghij".repeat(9), 10.0, 100.0);
         assert!(cut.ends_with('…') && width(&cut, 10.0) <= 100.0, "{cut}");
         let parts: Vec<String> = ["one", "two", "three"].map(String::from).into();
-        assert_eq!(broken(&parts, 10.0, 90.0), ["one · two", "three"]);
+        assert_eq!(broken(&parts, 10.0, 60.0), ["one · two", "three"]);
     }
 
     #[test]

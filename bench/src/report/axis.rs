@@ -123,7 +123,7 @@ fn decades(min: f64, max: f64) -> Vec<Nice> {
 fn missing(one: f64, whole: bool) -> Vec<Nice> {
     let mut nice = Vec::new();
     for power in 0..15 {
-        for (digit, rank) in [(1.0, 0), (0.5, 1), (0.3, 3), (0.2, 2)] {
+        for (digit, rank) in [(1.0, 1), (0.5, 2), (0.3, 3), (0.2, 2)] {
             let miss = digit * 10f64.powi(-power);
             let place = -miss.log10();
             if !whole || place < one {
@@ -132,6 +132,7 @@ fn missing(one: f64, whole: bool) -> Vec<Nice> {
         }
     }
     if whole {
+        // Its label comes first: a point at the end must not be taken for one at 0.999.
         nice.push(Nice { value: 1.0, place: one, rank: 0 });
     }
     nice
@@ -178,6 +179,9 @@ mod tests {
 
     #[test]
     fn full_recall_has_a_place_at_the_end() {
+        let close = [0.9, 0.9985, 1.0].into_iter();
+        let close = Axis::over(Scale::Nines, close, |_| 0.3).unwrap();
+        assert_eq!(close.ticks, [0.9, 0.99, 1.0]);
         let axis = axis(Scale::Nines, &[0.9, 0.99, 1.0]);
         assert_eq!(axis.ticks.last(), Some(&1.0));
         assert_eq!(axis.place(1.0), 1.0);

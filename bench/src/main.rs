@@ -9,6 +9,7 @@ use foveal_bench::load;
 mod build;
 mod progress;
 mod recall;
+mod report;
 
 /// Claims with numbers: recall curves, builds, load, other systems, one page that shows them.
 #[derive(Parser)]
@@ -23,6 +24,7 @@ enum Verb {
     Build(build::BuildArgs),
     Recall(recall::RecallArgs),
     Load(load::LoadArgs),
+    Report(report::ReportArgs),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::run(&args),
         Verb::Recall(args) => recall::run(&args),
         Verb::Load(args) => load::run(&args),
+        Verb::Report(args) => report::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

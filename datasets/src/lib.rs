@@ -8,6 +8,7 @@ compile_error!("rows are read as little-endian bytes and counted in 64 bits");
 pub mod catalog;
 pub mod error;
 mod format;
+mod hdf5;
 mod input_file;
 pub mod metric;
 mod npy;

@@ -8,6 +8,9 @@
 //! distance    an attribute of the file: what near means
 //! ```
 //! `a.hdf5` stands for the rows in a file, `a.hdf5/test` for the dataset `test` in it.
+//!
+//! Damage that the HDF5 library notices is an error; it does not notice all, and may hang on a file
+//! that was made to harm. Read files of known origin.
 
 #[cfg(not(feature = "hdf5"))]
 mod absent;

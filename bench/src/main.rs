@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod build;
+mod fetch;
 mod progress;
 
 /// Claims with numbers: recall curves, builds, load, other systems, one page that shows them.
@@ -19,11 +20,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Build(build::BuildArgs),
+    Fetch(fetch::FetchArgs),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Build(args) => build::run(&args),
+        Verb::Fetch(args) => fetch::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,8 @@
 compile_error!("rows are read as little-endian bytes and counted in 64 bits");
 
 pub mod catalog;
+#[cfg(feature = "download")]
+pub mod download;
 pub mod error;
 mod format;
 mod hdf5;

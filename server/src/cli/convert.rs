@@ -51,7 +51,9 @@ Floats become f16 by rounding to the nearest; a number that the type cannot hold
 /// output that exists or cannot be written; ctrl-c. Nothing stays behind then.
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<Outcome> {
     must_not_exist(&args.out)?;
-    let done = if [&args.input, &args.out].into_iter().all(|path| holds_truth(path)) {
+    // An hdf5 file holds vectors and truth: what is to be written says which of them is meant.
+    let from_truth = holds_truth(&args.input) || matches!(extension(&args.input), "hdf5" | "h5");
+    let done = if from_truth && holds_truth(&args.out) {
         convert_truth(args)?
     } else {
         convert_vectors(args)?

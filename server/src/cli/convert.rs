@@ -22,7 +22,8 @@ const CHUNK_BYTES: usize = 8 << 20;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ConvertArgs {
-    /// What to read: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .npy, or truth as .ibin .ivecs.
+    /// What to read: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .npy, or truth as .ibin .ivecs;
+    /// .hdf5, which holds both, if compiled in.
     #[arg(long = "in", value_name = "FILE")]
     input: PathBuf,
     /// What to write: the extension names the format.

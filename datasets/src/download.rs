@@ -89,9 +89,7 @@ pub enum DownloadError {
         wanted: String,
     },
     /// The connection broke. What came so far is kept.
-    #[error(
-        "{url}: the connection ended after {found} bytes; wanted {wanted}; fetch again to go on"
-    )]
+    #[error("{url}: the connection ended after {found} bytes; wanted {wanted}; fetch again")]
     Short {
         /// The file.
         url: String,
@@ -119,9 +117,9 @@ pub enum DownloadError {
 /// how many if the server says so. Two fetches of one name do not meet.
 ///
 /// # Errors
-/// The server cannot be reached, refuses, or breaks off; the checksum differs; `to` exists or cannot
-/// be written, as on a full disk; another process fetches it. A part that can be gone on with
-/// stays, and nothing else does.
+/// The server cannot be reached, refuses, or breaks off; the checksum differs; `to` exists or
+/// cannot be written, as on a full disk; another process fetches it. A part that can be gone on
+/// with stays, and nothing else does.
 pub fn fetch(
     wanted: &Wanted<'_>,
     to: &Path,

@@ -5,8 +5,8 @@
 //! file holds (than it can hold, where numbers are compressed).
 //!
 //! hdf5 is read if the crate has the feature `hdf5`: `a.hdf5` is the dataset `train` of a file in
-//! the layout of ann-benchmarks, `a.hdf5/test` the dataset `test`. Numbers that are neither f32, f16
-//! nor bytes become f32 if all of them do so exactly.
+//! the layout of ann-benchmarks, `a.hdf5/test` the dataset `test`. Numbers that are neither f32,
+//! f16 nor bytes become f32 if all of them do so exactly.
 
 use std::collections::BTreeSet;
 use std::ops::Range;

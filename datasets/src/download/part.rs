@@ -85,8 +85,10 @@ impl Part {
 
     /// Forgets the bytes: what comes now is a part of `of`.
     pub(super) fn restart(&mut self, of: &Of) -> Result<(), FileError> {
-        self.file.set_len(0).map_err(|source| self.cannot_write(source))?;
-        self.len = 0;
+        if self.len > 0 {
+            self.file.set_len(0).map_err(|source| self.cannot_write(source))?;
+            self.len = 0;
+        }
         self.describe(of)
     }
 

@@ -18,7 +18,8 @@ mod absent;
 mod convention;
 #[cfg(feature = "hdf5")]
 mod table;
-#[cfg(all(test, feature = "hdf5"))]
+#[cfg(test)]
+#[cfg(feature = "hdf5")]
 mod tests;
 #[cfg(feature = "hdf5")]
 mod truth;

@@ -57,12 +57,12 @@ pub struct Fetched {
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     /// The server cannot be asked, or does not answer.
-    #[error("{url}: cannot be fetched: {source}")]
+    #[error("{url}: cannot be fetched: {reason}")]
     Unreachable {
         /// The file.
         url: String,
         /// What went wrong.
-        source: Box<ureq::Error>,
+        reason: Box<ureq::Error>,
     },
     /// The address is of a kind that is not fetched here.
     #[error("{url}: found an address of another kind; wanted http or https")]
@@ -133,7 +133,11 @@ pub fn fetch(
     }
     let mut part = Part::open(to)?;
     if !part.is_whole() {
-        receive(wanted, &mut part, tell)?;
+        let received = receive(wanted, &mut part, tell);
+        if received.is_err() && part.len() == 0 {
+            part.remove()?;
+        }
+        received?;
     }
     if let Some(first) = wanted.first {
         let written = part.file().write_all_at(&first.rows.to_le_bytes(), 0);

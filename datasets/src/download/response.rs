@@ -83,7 +83,7 @@ fn ask(
     }
     request
         .call()
-        .map_err(|source| DownloadError::Unreachable { url: url.into(), source: Box::new(source) })
+        .map_err(|reason| DownloadError::Unreachable { url: url.into(), reason: Box::new(reason) })
 }
 
 /// An answer with the file from its first byte on.

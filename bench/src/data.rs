@@ -21,12 +21,13 @@ const CHECK_SLACK: f64 = 1e-3;
 /// Which data.
 #[derive(Args, Clone, Debug)]
 pub struct DataArgs {
-    /// Data set: DIR/NAME, where DIR holds NAME.base.EXT, NAME.query.EXT and NAME.gt.ibin
+    /// Data set: DIR/NAME, where DIR holds NAME.base.EXT, NAME.query.EXT and NAME.gt.ibin; or one
+    /// file in the layout of ann-benchmarks, FILE.hdf5
     #[arg(long, value_name = "DIR/NAME")]
     pub data: PathBuf,
-    /// What near means.
+    /// What near means [default: what FILE.hdf5 says]
     #[arg(long, value_name = "l2|ip|cosine")]
-    pub metric: Metric,
+    pub metric: Option<Metric>,
     /// Ask only the first N queries.
     #[arg(long, value_name = "N")]
     pub queries: Option<usize>,
@@ -51,11 +52,13 @@ impl Data {
     /// Opens the files and checks that they belong together.
     ///
     /// # Errors
-    /// A file is missing or damaged; dimensions, numbers of queries or keys do not fit; the truth
-    /// is not that of these rows and queries.
+    /// A file is missing or damaged; dimensions, numbers of queries or keys do not fit; the metric
+    /// is named nowhere, or not the one that the file names; the truth is not that of these rows
+    /// and queries.
     pub fn open(args: &DataArgs) -> anyhow::Result<Data> {
-        let base = VectorFile::open(find(&args.data, "base")?)?;
-        let query_path = find(&args.data, "query")?;
+        let [base_path, query_path, truth_path] = paths(&args.data)?;
+        let base = VectorFile::open(base_path)?;
+        let metric = agreed(args, base.metric()?)?;
         let query_file = VectorFile::open(&query_path)?;
         if query_file.dim() != base.dim() {
             let (found, wanted) = (query_file.dim(), base.dim());
@@ -63,15 +66,14 @@ impl Data {
         }
         let asked = args.queries.unwrap_or(usize::MAX).min(query_file.len());
         let queries = query_file.read(0..asked)?;
-        let truth_path = with_suffix(&args.data, ".gt.ibin");
         let truth = Truth::read(&truth_path)?;
         if truth.queries() != query_file.len() {
             let (found, wanted) = (truth.queries(), query_file.len());
             bail!("{}: truth of {found} queries; there are {wanted}", truth_path.display());
         }
-        let name = args.data.file_name().context("--data has no name")?;
+        let name = if is_hdf5(&args.data) { args.data.file_stem() } else { args.data.file_name() };
+        let name = name.context("--data has no name")?.to_string_lossy().into_owned();
         let digest = digest(base.path())?;
-        let (name, metric) = (name.to_string_lossy().into_owned(), args.metric);
         let data = Data { name, metric, base, queries, truth, digest };
         data.check_truth().with_context(|| truth_path.display().to_string())?;
         Ok(data)
@@ -145,6 +147,30 @@ fn distance(metric: Metric, q: Row<'_>, x: Row<'_>) -> f64 {
     }
 }
 
+fn is_hdf5(data: &Path) -> bool {
+    data.extension().is_some_and(|extension| ["hdf5", "h5"].iter().any(|known| extension == *known))
+}
+
+/// Where rows, queries and truth are.
+fn paths(data: &Path) -> anyhow::Result<[PathBuf; 3]> {
+    if is_hdf5(data) {
+        return Ok([data.to_path_buf(), data.join("test"), data.to_path_buf()]);
+    }
+    Ok([find(data, "base")?, find(data, "query")?, with_suffix(data, ".gt.ibin")])
+}
+
+/// The metric that was asked for or that the file names; both, if they agree.
+fn agreed(args: &DataArgs, of_file: Option<Metric>) -> anyhow::Result<Metric> {
+    let shown = args.data.display();
+    match (args.metric, of_file) {
+        (Some(asked), Some(said)) if asked != said => {
+            bail!("--metric is {asked}; {shown} says {said}")
+        }
+        (None, None) => bail!("--metric is missing: {shown} does not say what near means"),
+        (asked, said) => Ok(asked.or(said).expect("one of them is there")),
+    }
+}
+
 /// `DIR/NAME.PART.EXT`, whichever extension there is.
 fn find(data: &Path, part: &str) -> anyhow::Result<PathBuf> {
     let mut paths = EXTENSIONS.iter().map(|ext| with_suffix(data, &format!(".{part}.{ext}")));
@@ -172,4 +198,59 @@ fn digest(path: &Path) -> anyhow::Result<String> {
         }
     }
     Ok(format!("{:032x}", hash.digest128()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use foveal_datasets::{Element, Values, VectorWriter};
+
+    fn refused(args: &DataArgs) -> String {
+        format!("{:#}", Data::open(args).err().expect("refused"))
+    }
+
+    #[test]
+    fn files_beside_each_other_need_a_metric() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("two");
+        for part in ["base", "query"] {
+            let path = with_suffix(&data, &format!(".{part}.fbin"));
+            let mut writer = VectorWriter::create(path, Element::F32, 2).unwrap();
+            writer.append(&Rows::new(2, Values::F32(vec![0.0, 1.0, 2.0, 2.0])).unwrap()).unwrap();
+            writer.finish().unwrap();
+        }
+        let truth = Truth::new(2, 2, vec![0, 1, 1, 0], Some(vec![0.0, 5.0, 0.0, 5.0])).unwrap();
+        truth.write(with_suffix(&data, ".gt.ibin")).unwrap();
+        let mut args = DataArgs { data, metric: None, queries: None };
+        assert!(refused(&args).starts_with("--metric is missing: "), "{}", refused(&args));
+        args.metric = Some(Metric::InnerProduct);
+        assert!(refused(&args).contains("under ip it is"), "{}", refused(&args));
+        args.metric = Some(Metric::L2);
+        assert_eq!(Data::open(&args).unwrap().name, "two");
+    }
+
+    fn of_sample(metric: Option<Metric>) -> DataArgs {
+        let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../datasets/samples");
+        DataArgs { data: samples.join("lattice-6-euclidean.hdf5"), metric, queries: None }
+    }
+
+    #[cfg(feature = "hdf5")]
+    #[test]
+    fn one_hdf5_file_holds_everything() {
+        for metric in [None, Some(Metric::L2)] {
+            let data = Data::open(&of_sample(metric)).unwrap();
+            assert_eq!((data.name.as_str(), data.metric), ("lattice-6-euclidean", Metric::L2));
+            assert_eq!((data.base.len(), data.base.dim(), data.queries.len()), (100, 6, 10));
+            assert_eq!((data.truth.queries(), data.truth.k()), (10, 20));
+        }
+        let said = refused(&of_sample(Some(Metric::Cosine)));
+        assert!(said.starts_with("--metric is cosine; ") && said.ends_with("says l2"), "{said}");
+    }
+
+    #[cfg(not(feature = "hdf5"))]
+    #[test]
+    fn hdf5_names_the_feature_that_is_missing() {
+        let said = refused(&of_sample(None));
+        assert!(said.ends_with("wanted a program built with --features hdf5"), "{said}");
+    }
 }

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use foveal_bench::load;
 
 mod build;
+mod fetch;
 mod progress;
 mod recall;
 mod report;
@@ -25,6 +26,7 @@ enum Verb {
     Recall(recall::RecallArgs),
     Load(load::LoadArgs),
     Report(report::ReportArgs),
+    Fetch(fetch::FetchArgs),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Verb::Recall(args) => recall::run(&args),
         Verb::Load(args) => load::run(&args),
         Verb::Report(args) => report::run(&args),
+        Verb::Fetch(args) => fetch::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

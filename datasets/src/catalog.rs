@@ -65,6 +65,55 @@ pub struct Beside {
     pub truth: &'static str,
 }
 
+/// One file of a dataset, and what to call it so that the parts of a dataset are found together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SetFile {
+    /// `NAME.hdf5`, `NAME.tar.gz`, `NAME.base.u8bin`, `NAME.query.u8bin` or `NAME.gt.ibin`.
+    pub name: String,
+    /// Where it is published.
+    pub url: &'static str,
+    /// SHA-256 of it, where known for sure.
+    pub sha256: Option<&'static str>,
+    /// The rows to take and the bytes of them and their header, where the published file has more.
+    pub first: Option<(u32, u64)>,
+}
+
+impl PublicSet {
+    /// The files to fetch: one with everything in it, or rows, queries and ground truth.
+    pub fn files(&self) -> Vec<SetFile> {
+        let file = |part: &str, url: &'static str| SetFile {
+            name: format!("{}.{part}", self.name),
+            url,
+            sha256: None,
+            first: None,
+        };
+        let extension = match extension(self.url) {
+            "gz" => "tar.gz",
+            other => other,
+        };
+        let Some(beside) = self.beside else {
+            return vec![SetFile { sha256: self.sha256, ..file(extension, self.url) }];
+        };
+        let bytes = 8 + self.rows * u64::from(self.dim) * self.element.size() as u64;
+        // The checksum is one of the file as it is published.
+        let first = (self.rows < PUBLISHED_ROWS).then_some((self.rows as u32, bytes));
+        let sha256 = self.sha256.filter(|_| first.is_none());
+        vec![
+            SetFile { sha256, first, ..file(&format!("base.{extension}"), self.url) },
+            file(&format!("query.{extension}"), beside.queries),
+            file("gt.ibin", beside.truth),
+        ]
+    }
+}
+
+/// Rows in each published big-ann file.
+const PUBLISHED_ROWS: u64 = 1_000_000_000;
+
+/// What comes after the last dot.
+fn extension(url: &str) -> &str {
+    url.rsplit('.').next().unwrap_or_default()
+}
+
 /// The dataset of a name.
 pub fn named(name: &str) -> Option<&'static PublicSet> {
     SETS.iter().find(|set| set.name == name)
@@ -240,6 +289,21 @@ mod tests {
             assert_eq!(in_one, set.beside.is_none(), "{}", set.name);
         }
         assert_eq!(named("sift"), None);
+    }
+
+    #[test]
+    fn a_set_is_fetched_under_the_names_that_its_users_look_for() {
+        let names = |set| named(set).unwrap().files().into_iter().map(|file| file.name);
+        let all = |set| names(set).collect::<Vec<_>>();
+        assert_eq!(all("sift-128-euclidean"), ["sift-128-euclidean.hdf5"]);
+        assert_eq!(all("SIFT1M"), ["SIFT1M.tar.gz"]);
+        let wanted =
+            ["base.u8bin", "query.u8bin", "gt.ibin"].map(|part| format!("bigann-10M.{part}"));
+        assert_eq!(all("bigann-10M"), wanted);
+        let first = |set| named(set).unwrap().files()[0].first;
+        assert_eq!(first("bigann-10M"), Some((10_000_000, 8 + 10_000_000 * 128)));
+        assert_eq!(first("deep-10M"), Some((10_000_000, 8 + 10_000_000 * 96 * 4)));
+        assert_eq!(first("bigann-1B"), None);
     }
 
     #[test]

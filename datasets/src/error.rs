@@ -63,6 +63,26 @@ pub enum FileError {
         /// What it should say.
         wanted: String,
     },
+    /// What a file holds makes no sense, at a place that has no offset.
+    #[error("{path}: found {found}; wanted {wanted}")]
+    Content {
+        /// The file read.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+        /// What it should hold.
+        wanted: String,
+    },
+    /// The format is known, but this program was built without it.
+    #[error("{path}: {what} is not compiled in; wanted a program built with --features {feature}")]
+    NotCompiled {
+        /// The file to be read.
+        path: PathBuf,
+        /// The format.
+        what: &'static str,
+        /// The feature that brings it.
+        feature: &'static str,
+    },
     /// The file holds no rows.
     #[error("{path}: holds no rows; wanted at least 1")]
     Empty {
@@ -181,9 +201,11 @@ impl FileError {
         match self {
             FileError::NotFound { .. } | FileError::NotAFile { .. } => ErrorKind::NoInput,
             FileError::Extension { .. }
+            | FileError::NotCompiled { .. }
             | FileError::NoSuchRows { .. }
             | FileError::Unfit { .. } => ErrorKind::Usage,
             FileError::Field { .. }
+            | FileError::Content { .. }
             | FileError::Empty { .. }
             | FileError::Length { .. }
             | FileError::Overflow { .. }

@@ -6,8 +6,11 @@
 compile_error!("rows are read as little-endian bytes and counted in 64 bits");
 
 pub mod catalog;
+#[cfg(feature = "download")]
+pub mod download;
 pub mod error;
 mod format;
+mod hdf5;
 mod input_file;
 pub mod metric;
 mod npy;

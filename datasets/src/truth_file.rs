@@ -1,4 +1,4 @@
-//! Ground truth: the true nearest neighbours of each query, as ibin or ivecs.
+//! Ground truth: the true nearest neighbours of each query, as ibin, ivecs, or in an hdf5 file.
 //!
 //! ```text
 //! ibin    u32 queries, u32 k, then queries x k keys (i32), then queries x k distances (f32)
@@ -11,6 +11,7 @@ use std::path::Path;
 
 use crate::error::FileError;
 use crate::format;
+use crate::hdf5::{self, Place};
 use crate::input_file::InputFile;
 use crate::output_file::OutputFile;
 
@@ -99,13 +100,18 @@ impl Truth {
         Ok(Truth { k, keys, distances })
     }
 
-    /// Reads an ibin or ivecs file.
+    /// Reads an ibin or ivecs file, or the neighbours and distances of an hdf5 file (feature
+    /// `hdf5`), whose distances become those of `Metric`.
     ///
     /// # Errors
     /// No regular file; unknown extension; header that contradicts the length; what [`Truth::new`]
-    /// refuses; a failed read.
+    /// refuses; neighbours and distances that do not fit the rows and queries beside them; a failed
+    /// read.
     pub fn read(path: impl AsRef<Path>) -> Result<Truth, FileError> {
         let path = path.as_ref();
+        if let Some(place) = Place::of(path) {
+            return hdf5::read_truth(&place);
+        }
         let input = InputFile::open(path)?;
         match format::extension(path) {
             "ibin" => read_ibin(&input),

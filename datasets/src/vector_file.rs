@@ -1,16 +1,22 @@
-//! Rows of a file, read by range: fvecs, bvecs, fbin, u8bin, i8bin, f16bin, npy.
+//! Rows of a file, read by range: fvecs, bvecs, fbin, u8bin, i8bin, f16bin, npy, hdf5.
 //!
 //! The extension names the format and the file is never changed. Everything that a header promises
 //! is compared with the length of the file when it is opened, so a read allocates no more than the
-//! file holds.
+//! file holds (than it can hold, where numbers are compressed).
+//!
+//! hdf5 is read if the crate has the feature `hdf5`: `a.hdf5` is the dataset `train` of a file in
+//! the layout of ann-benchmarks, `a.hdf5/test` the dataset `test`. Numbers that are neither f32,
+//! f16 nor bytes become f32 if all of them do so exactly.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::FileError;
 use crate::format::Format;
+use crate::hdf5::{Place, Shape, Table};
 use crate::input_file::InputFile;
+use crate::metric::Metric;
 use crate::npy;
 use crate::rows::{Element, MAX_DIM, Rows, Values};
 use crate::synthetic::Seeded;
@@ -23,11 +29,19 @@ const BLOCK_BYTES: usize = 1 << 20;
 /// Reads are positional: any number of threads may share one `VectorFile`.
 #[derive(Debug)]
 pub struct VectorFile {
-    input: InputFile,
+    path: PathBuf,
+    input: Input,
     layout: Layout,
 }
 
-/// Where the numbers of a file lie.
+/// What the numbers are read from.
+#[derive(Debug)]
+enum Input {
+    Bytes(InputFile),
+    Hdf5(Table),
+}
+
+/// Where the numbers of a file lie; in hdf5 the library knows.
 #[derive(Debug)]
 struct Layout {
     element: Element,
@@ -44,21 +58,39 @@ impl VectorFile {
     ///
     /// # Errors
     /// No regular file; unknown extension; header that makes no sense or contradicts the length; no
-    /// rows; dimension of 0 or above [`MAX_DIM`].
+    /// rows; dimension of 0 or above [`MAX_DIM`]; hdf5 without the feature, without the dataset, or
+    /// with other numbers in it than Foveal can hold.
     pub fn open(path: impl AsRef<Path>) -> Result<VectorFile, FileError> {
         let path = path.as_ref();
+        if let Some(place) = Place::of(path) {
+            let table = Table::open(&place)?;
+            let Shape { element, len, dim } = table.shape();
+            let layout = Layout { element, len, dim, data_offset: 0, row_prefix: 0 };
+            return Ok(VectorFile { path: path.into(), input: Input::Hdf5(table), layout });
+        }
         let input = InputFile::open(path)?;
         let layout = match Format::of(path)? {
             Format::Vecs(element) => vecs_layout(&input, element)?,
             Format::Bin(element) => bin_layout(&input, element)?,
             Format::Npy => npy_layout(&input)?,
         };
-        Ok(VectorFile { input, layout })
+        Ok(VectorFile { path: path.into(), input: Input::Bytes(input), layout })
     }
 
     /// The path as it was given.
     pub fn path(&self) -> &Path {
-        self.input.path()
+        &self.path
+    }
+
+    /// What near means, if the file says so. Only hdf5 does.
+    ///
+    /// # Errors
+    /// An hdf5 file that does not say so, or names a metric that Foveal does not have.
+    pub fn metric(&self) -> Result<Option<Metric>, FileError> {
+        match &self.input {
+            Input::Bytes(_) => Ok(None),
+            Input::Hdf5(table) => table.metric().map(Some),
+        }
     }
 
     /// How many rows there are; at least 1.
@@ -131,19 +163,23 @@ impl VectorFile {
 
     /// Reads the rows from `first` on into `out`, a whole number of them, without their prefixes.
     fn fill(&self, first: usize, out: &mut [u8]) -> Result<(), FileError> {
+        let input = match &self.input {
+            Input::Bytes(input) => input,
+            Input::Hdf5(table) => return table.fill(first, out),
+        };
         let Layout { data_offset, row_prefix, .. } = self.layout;
         let row_bytes = self.dim() * self.element().size();
         let stride = row_prefix + row_bytes;
         let offset_of = |row: usize| data_offset + row as u64 * stride as u64;
         if row_prefix == 0 {
-            return self.input.read_at(offset_of(first), out);
+            return input.read_at(offset_of(first), out);
         }
         let block_rows = (BLOCK_BYTES / stride).max(1).min(out.len() / row_bytes);
         let mut block = vec![0; block_rows * stride];
         let mut row = first;
         for out in out.chunks_mut((block_rows * row_bytes).max(1)) {
             let block = &mut block[..out.len() / row_bytes * stride];
-            self.input.read_at(offset_of(row), block)?;
+            input.read_at(offset_of(row), block)?;
             for (from, to) in block.chunks_exact(stride).zip(out.chunks_exact_mut(row_bytes)) {
                 let (prefix, numbers) = from.split_at(row_prefix);
                 if prefix != (self.dim() as u32).to_le_bytes() {

@@ -19,7 +19,7 @@ use super::{choices, key_file, shell_words, size};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct BuildArgs {
-    /// Vectors to index: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin or .npy.
+    /// Vectors to index: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin or .npy; .hdf5 if compiled in.
     #[arg(long, value_name = "FILE")]
     base: PathBuf,
     /// What "near" means: squared Euclidean distance, inner product, or angle.

@@ -22,7 +22,8 @@ const CHUNK_BYTES: usize = 8 << 20;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ConvertArgs {
-    /// What to read: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .npy, or truth as .ibin .ivecs.
+    /// What to read: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .npy, or truth as .ibin .ivecs;
+    /// .hdf5, which holds both, if compiled in.
     #[arg(long = "in", value_name = "FILE")]
     input: PathBuf,
     /// What to write: the extension names the format.
@@ -51,7 +52,9 @@ Floats become f16 by rounding to the nearest; a number that the type cannot hold
 /// output that exists or cannot be written; ctrl-c. Nothing stays behind then.
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<Outcome> {
     must_not_exist(&args.out)?;
-    let done = if [&args.input, &args.out].into_iter().all(|path| holds_truth(path)) {
+    // An hdf5 file holds vectors and truth: what is to be written says which of them is meant.
+    let from_truth = holds_truth(&args.input) || matches!(extension(&args.input), "hdf5" | "h5");
+    let done = if from_truth && holds_truth(&args.out) {
         convert_truth(args)?
     } else {
         convert_vectors(args)?

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "faiss")]
+mod baseline;
 mod build;
+mod compare;
+mod import;
 mod progress;
 mod recall;
 
@@ -21,12 +25,16 @@ struct Cli {
 enum Verb {
     Build(build::BuildArgs),
     Recall(recall::RecallArgs),
+    Compare(compare::CompareArgs),
+    Import(import::ImportArgs),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Build(args) => build::run(&args),
         Verb::Recall(args) => recall::run(&args),
+        Verb::Compare(args) => compare::run(&args),
+        Verb::Import(args) => import::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -73,7 +73,7 @@ fn lines_are_narrow() {
 }
 
 #[test]
-fn unsafe_has_three_rooms_and_reasons() {
+fn unsafe_has_its_rooms_and_reasons() {
     let mut broken = Vec::new();
     let mut seen = 0;
     for file in rust() {
@@ -92,7 +92,7 @@ fn unsafe_has_three_rooms_and_reasons() {
         }
     }
     assert!(seen > 10, "only {seen} uses of unsafe were found");
-    hold("unsafe lives in kernel, full_store and disk, and each use says why it is right", broken);
+    hold("unsafe lives in its rooms, and each use says why it is right", broken);
 }
 
 /// Whether the comment above the statement around `line` contains `wanted`.

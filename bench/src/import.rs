@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use foveal_bench::data::{digest, find};
 use foveal_bench::line::{Build, Dataset, Figures, Line, Origin, Recall, Sink};
@@ -111,7 +111,12 @@ fn points(text: &str, dataset: &str) -> anyhow::Result<Vec<Point>> {
 }
 
 fn point(line: &str) -> anyhow::Result<Point> {
-    let point: Point = serde_json::from_str(line)?;
+    let point: Point = serde_json::from_str(line).map_err(|error| {
+        // The parser met one line only: its number means nothing.
+        let (text, column) = (error.to_string(), error.column());
+        let text = text.split(" at line ").next().unwrap_or(&text).to_owned();
+        anyhow!("column {column}: {text}")
+    })?;
     let checks = [
         ("k", point.k > 0, "at least 1"),
         ("recall", (0.0..=1.0).contains(&point.recall), "0 to 1"),
@@ -270,9 +275,9 @@ mod tests {
             let text = [text(&[]).as_str(), "", bad].join("\n");
             format!("{:#}", points(&text, "lattice").unwrap_err())
         };
-        assert!(said("{").starts_with("line 3: EOF"), "{}", said("{"));
+        assert!(said("{").starts_with("line 3: column 1: EOF"), "{}", said("{"));
         assert!(said("[1]").starts_with("line 3: "));
-        assert!(said(&text(&[("\"k\":10,", "")])).starts_with("line 3: missing field `k`"));
+        assert!(said(&text(&[("\"k\":10,", "")])).ends_with(": missing field `k`"));
         assert!(said(&text(&[("0.5", "NaN")])).starts_with("line 3: "));
         assert_eq!(said(&text(&[("0.5", "1.5")])), "line 3: recall: wanted 0 to 1");
         assert_eq!(said(&text(&[("1000", "0")])), "line 3: qps: wanted more than 0");

@@ -9,8 +9,9 @@ const MAX_FUNCTION_LINES: usize = 70;
 const MAX_COLUMNS: usize = 100;
 const MAX_ARGUMENTS: usize = 5;
 
-/// Where `unsafe` may stand.
-const UNSAFE_ROOMS: [&str; 3] = ["index/src/kernel/", "index/src/full_store/", "index/src/disk/"];
+/// Where `unsafe` may stand: three rooms of the engine, and where faiss is called.
+const UNSAFE_ROOMS: [&str; 4] =
+    ["index/src/kernel/", "index/src/full_store/", "index/src/disk/", "bench/src/native.rs"];
 
 fn rust() -> Vec<Source> {
     source::all().into_iter().filter(|file| file.extension() == "rs").collect()
@@ -72,7 +73,7 @@ fn lines_are_narrow() {
 }
 
 #[test]
-fn unsafe_has_three_rooms_and_reasons() {
+fn unsafe_has_its_rooms_and_reasons() {
     let mut broken = Vec::new();
     let mut seen = 0;
     for file in rust() {
@@ -91,7 +92,7 @@ fn unsafe_has_three_rooms_and_reasons() {
         }
     }
     assert!(seen > 10, "only {seen} uses of unsafe were found");
-    hold("unsafe lives in kernel, full_store and disk, and each use says why it is right", broken);
+    hold("unsafe lives in its rooms, and each use says why it is right", broken);
 }
 
 /// Whether the comment above the statement around `line` contains `wanted`.

@@ -131,8 +131,9 @@ impl Data {
     }
 }
 
-/// The plain definition, in double precision.
-fn distance(metric: Metric, q: Row<'_>, x: Row<'_>) -> f64 {
+/// The distance of a query and a row by its plain definition, in double precision: smaller is
+/// closer.
+pub fn distance(metric: Metric, q: Row<'_>, x: Row<'_>) -> f64 {
     let wide = |row: Row<'_>| {
         let mut wide = vec![0.0; row.dim()];
         row.widen_into(&mut wide);
@@ -172,7 +173,10 @@ fn agreed(args: &DataArgs, of_file: Option<Metric>) -> anyhow::Result<Metric> {
 }
 
 /// `DIR/NAME.PART.EXT`, whichever extension there is.
-fn find(data: &Path, part: &str) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// There is no such file.
+pub fn find(data: &Path, part: &str) -> anyhow::Result<PathBuf> {
     let mut paths = EXTENSIONS.iter().map(|ext| with_suffix(data, &format!(".{part}.{ext}")));
     paths.find(|path| path.exists()).with_context(|| {
         let known = EXTENSIONS.join(", ");
@@ -186,8 +190,11 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// xxh3-128 of all bytes of a file.
-fn digest(path: &Path) -> anyhow::Result<String> {
+/// xxh3-128 of all bytes of a file, in hexadecimal.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn digest(path: &Path) -> anyhow::Result<String> {
     let shown = || path.display().to_string();
     let mut file = std::fs::File::open(path).with_context(shown)?;
     let (mut hash, mut buffer) = (Xxh3::new(), vec![0; 1 << 20]);

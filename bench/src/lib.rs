@@ -4,7 +4,10 @@
 //! turns lines, ours and those of other systems, into one page. `records/` keeps lines, named by
 //! date and machine; the figures in README come from there.
 
+pub mod baselines;
 pub mod data;
 pub mod line;
 pub mod load;
 pub mod machine;
+#[cfg(feature = "faiss")]
+pub mod native;

@@ -93,6 +93,12 @@ pub fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
 }
 
+/// Processor time that all threads of this process have taken so far.
+pub fn processor_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
 /// The origin of a line that is measured here and now, by this process.
 pub fn origin(version: String) -> Origin {
     let date = jiff::Timestamp::now().round(jiff::Unit::Second);

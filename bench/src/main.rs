@@ -6,8 +6,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use foveal_bench::load;
 
+#[cfg(feature = "faiss")]
+mod baseline;
 mod build;
 mod fetch;
+mod compare;
+mod import;
 mod progress;
 mod recall;
 mod report;
@@ -27,6 +31,8 @@ enum Verb {
     Load(load::LoadArgs),
     Report(report::ReportArgs),
     Fetch(fetch::FetchArgs),
+    Compare(compare::CompareArgs),
+    Import(import::ImportArgs),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +42,8 @@ fn main() -> ExitCode {
         Verb::Load(args) => load::run(&args),
         Verb::Report(args) => report::run(&args),
         Verb::Fetch(args) => fetch::run(&args),
+        Verb::Compare(args) => compare::run(&args),
+        Verb::Import(args) => import::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

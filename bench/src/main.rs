@@ -9,8 +9,8 @@ use foveal_bench::load;
 #[cfg(feature = "faiss")]
 mod baseline;
 mod build;
-mod fetch;
 mod compare;
+mod fetch;
 mod import;
 mod progress;
 mod recall;

@@ -384,7 +384,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(MANIFEST), r#"{"format_version": 7, "warp": []}"#).unwrap();
         let error = Manifest::read(dir.path()).unwrap_err();
-        assert!(matches!(error, OpenError::Version { found: 7, wanted: FORMAT_VERSION, .. }), "{error}");
+        assert!(
+            matches!(error, OpenError::Version { found: 7, wanted: FORMAT_VERSION, .. }),
+            "{error}"
+        );
     }
 
     #[test]

@@ -14,15 +14,17 @@ const NPROBE: &[u32] = &[1, 2, 4, 8, 16, 32, 64, 128, 256];
 const K_FACTOR: &[u32] = &[4, 10, 30];
 
 /// The baselines for `n` rows of `dim` numbers, as faiss's index factory writes them: a full scan,
-/// graphs over full vectors and over 8-bit codes, and inverted lists of 4-bit product codes whose
-/// candidates are ranked again with full vectors.
+/// graphs over full vectors and over 8-bit codes, and inverted lists of 4-bit product codes, one a
+/// four dimensions and one a two, whose candidates are ranked again with full vectors.
 pub fn standard(n: usize, dim: usize) -> Vec<String> {
     let lists = (4.0 * (n as f64).sqrt()).log2().round().exp2();
     let parts = |most: usize| (1..=most.max(1)).rev().find(|parts| dim.is_multiple_of(*parts));
-    let codes = parts(dim / 4).unwrap_or(1);
-    let inverted = format!("IVF{lists},PQ{codes}x4fs,RFlat");
+    let inverted = [4, 2].map(|dims_a_part| {
+        let codes = parts(dim / dims_a_part).unwrap_or(1);
+        format!("IVF{lists},PQ{codes}x4fs,RFlat")
+    });
     let graphs = ["Flat", "HNSW16", "HNSW32", "HNSW32_SQ8"].map(String::from);
-    graphs.into_iter().chain([inverted]).collect()
+    graphs.into_iter().chain(inverted).collect()
 }
 
 /// Search parameters by faiss's names.
@@ -143,13 +145,14 @@ mod tests {
 
     #[test]
     fn lists_and_codes_go_with_the_data() {
-        let inverted = |n, dim| standard(n, dim).pop().unwrap();
+        let inverted = |n, dim| standard(n, dim).remove(4);
         assert_eq!(inverted(1_000_000, 128), "IVF4096,PQ32x4fs,RFlat");
         assert_eq!(inverted(331_476, 100), "IVF2048,PQ25x4fs,RFlat");
         assert_eq!(inverted(62_666, 384), "IVF1024,PQ96x4fs,RFlat");
         assert_eq!(inverted(1_000, 7), "IVF128,PQ1x4fs,RFlat");
         assert_eq!(inverted(1_000, 2), "IVF128,PQ1x4fs,RFlat");
         assert_eq!(standard(1_000, 8)[..2], ["Flat", "HNSW16"]);
+        assert_eq!(standard(1_000, 8)[5..], ["IVF128,PQ4x4fs,RFlat"]);
     }
 
     #[test]

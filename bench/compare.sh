@@ -45,7 +45,7 @@ trap 'rm -rf "$work"' EXIT
 for name in "${sets[@]}"; do
     about=(--data "$data/$name" --metric "$(metric "$name")" --out "$lines")
     "$bench" build "${about[@]}" --keep "$work/$name"
-    "$bench" recall "${about[@]}" --index "$work/$name" --k 10 --threads 1 \
+    "$bench" recall "${about[@]}" --index "$work/$name" --k 10 --threads 1 --in-flight 1,4 \
         --list-size 16,24,32,48,64,96,128,256,512
     rm -rf "${work:?}/$name"
     "$bench" compare "${about[@]}" --k 10

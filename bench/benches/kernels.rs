@@ -1,6 +1,6 @@
 //! What a distance costs: each code kernel on each level of the CPU, with its codes in the first
-//! level of cache, and with codes that come from memory in 4 KiB and in 2 MiB pages, in order and at
-//! random. Beside them the ceiling: what this machine takes for a line of memory when nothing is
+//! level of cache, and with codes that come from memory in 4 KiB and in 2 MiB pages, in order and
+//! at random. Beside them the ceiling: what this machine takes for a line of memory when nothing is
 //! computed at all.
 //!
 //! ```text

@@ -7,7 +7,7 @@ use faiss::index::autotune::ParameterSpace;
 use faiss::index::{IndexImpl, SearchResult};
 use faiss::{Index, MetricType, index_factory};
 use foveal_bench::baselines::{Passes, Setting, shown, sweep, timed, widened};
-use foveal_bench::data::{Data, distance};
+use foveal_bench::data::{Data, DataArgs, distance};
 use foveal_bench::line::{Build, Figures, Line, Recall, RecallAt, Sink};
 use foveal_bench::{machine, native};
 use foveal_datasets::recall::{recall, recall_ann_benchmarks};
@@ -17,6 +17,8 @@ use foveal_index::measure::anonymous_bytes;
 use crate::compare::CompareArgs;
 use crate::progress::Bars;
 
+/// Queries that an index without search parameters is asked.
+const FLAT_QUERIES: usize = 1000;
 /// Processors that searching on one thread may seem to take.
 const MAX_PROCESSORS: f64 = 1.2;
 
@@ -27,7 +29,7 @@ const MAX_PROCESSORS: f64 = 1.2;
 /// takes more than one processor.
 pub fn measure(args: &CompareArgs, factory: &str) -> anyhow::Result<()> {
     let mut sink = Sink::open(args.out.as_deref())?;
-    let data = Data::open(&args.data)?;
+    let data = Data::open(&asked(args, factory))?;
     data.check_k(args.k)?;
     let rows = data.base.read(0..data.base.len())?;
     let base = widened(&rows, data.metric)?;
@@ -102,6 +104,13 @@ fn set(index: &IndexImpl, setting: &Setting) -> anyhow::Result<()> {
             .with_context(|| format!("{name}={value}"))?;
     }
     Ok(())
+}
+
+/// A scan of everything takes as long for each query: some tell what all would.
+fn asked(args: &CompareArgs, factory: &str) -> DataArgs {
+    let most = if factory == "Flat" { FLAT_QUERIES } else { usize::MAX };
+    let queries = args.data.queries.unwrap_or(usize::MAX).min(most);
+    DataArgs { queries: Some(queries), ..args.data.clone() }
 }
 
 /// Answers to all queries, asked at once: faiss is at its fastest then.

@@ -97,8 +97,8 @@ impl<'a> RowPass<'a> {
         Ok(BuildCodes { codes, lifts })
     }
 
-    /// Writes the full store, row `rows[id]` for each id in order, `window` rows at a time: one pass
-    /// over the base file a window.
+    /// Writes the full store, row `rows[id]` for each id in order, `window` rows at a time: one
+    /// pass over the base file a window.
     pub(super) fn write_rows(
         &mut self,
         storage: &dyn Storage,

@@ -1,71 +1,112 @@
 //! `foveal-bench build`: what an index takes to build and to hold.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use clap::Args;
 use foveal_bench::data::{Data, DataArgs};
 use foveal_bench::line::{Build, Figures, Line, Sink};
 use foveal_bench::machine;
+use foveal_datasets::{Metric, VectorFile};
 use foveal_index::{BuildInput, BuildParams, Keys, build};
 
 use crate::progress::Bars;
 
-/// Build an index and measure time, memory and bytes.
+/// Build an index and measure time, memory and bytes: one line for each combination of values.
 #[derive(Args)]
 pub struct BuildArgs {
     #[command(flatten)]
     data: DataArgs,
-    /// Keep the index in this directory, which must not exist yet [default: keep nothing]
+    /// Keep the index in this directory, which must not exist yet; for one combination only
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// Bits a dimension in the codes that preview walks.
-    #[arg(long, default_value_t = 4)]
-    bits: u8,
-    /// The most neighbors a node may have.
-    #[arg(long, value_name = "R")]
-    max_degree: Option<u32>,
-    /// Candidates kept while the graph grows.
-    #[arg(long, value_name = "L")]
-    list_size: Option<u32>,
-    /// Prune slack.
-    #[arg(long, value_name = "A")]
-    alpha: Option<f32>,
-    /// Threads [default: every core]
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
-    /// Append the line to this file [default: standard output]
+    /// Sample queries that the builds calibrate with.
+    #[arg(long, value_name = "FILE")]
+    learn: Option<PathBuf>,
+    /// Bits a dimension in the codes that preview walks [default: the engine's]
+    #[arg(long, value_name = "B,B,...", value_delimiter = ',')]
+    bits: Vec<u8>,
+    /// The most neighbors a node may have [default: the engine's]
+    #[arg(long, value_name = "R,R,...", value_delimiter = ',')]
+    max_degree: Vec<u32>,
+    /// Candidates kept while the graph grows [default: the engine's, at least R]
+    #[arg(long, value_name = "L,L,...", value_delimiter = ',')]
+    list_size: Vec<u32>,
+    /// Prune slack [default: the engine's]
+    #[arg(long, value_name = "A,A,...", value_delimiter = ',')]
+    alpha: Vec<f32>,
+    /// Threads; 0 is every core.
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_value = "0")]
+    threads: Vec<usize>,
+    /// Append lines to this file [default: standard output]
     #[arg(long, value_name = "FILE.jsonl")]
     out: Option<PathBuf>,
 }
 
-/// Builds once and writes one line.
+/// Builds an index for each combination and writes a line for it.
 ///
 /// # Errors
-/// Data that cannot be used; an index that exists or cannot be written.
+/// Data that cannot be used; parameters out of range, before anything is built; an index that
+/// exists or cannot be written.
 pub fn run(args: &BuildArgs) -> anyhow::Result<()> {
     let mut sink = Sink::open(args.out.as_deref())?;
     let data = Data::open(&args.data)?;
-    let defaults = BuildParams::new(data.metric);
-    let params = BuildParams {
-        bits: args.bits,
-        max_degree: args.max_degree.unwrap_or(defaults.max_degree),
-        list_size: args.list_size.unwrap_or(defaults.list_size),
-        alpha: args.alpha.unwrap_or(defaults.alpha),
-        threads: args.threads,
-        ..defaults
-    };
-    let scratch = tempfile::Builder::new().prefix("foveal-bench-").tempdir()?;
-    let out = args.keep.clone().unwrap_or_else(|| scratch.path().join("index"));
+    let combinations = combinations(args, data.metric)?;
+    if args.keep.is_some() && combinations.len() > 1 {
+        bail!("--keep takes one index; these values make {}", combinations.len());
+    }
+    let learn = args.learn.as_ref().map(VectorFile::open).transpose()?;
+    for params in combinations {
+        let scratch = tempfile::Builder::new().prefix("foveal-bench-").tempdir()?;
+        let out = args.keep.clone().unwrap_or_else(|| scratch.path().join("index"));
+        sink.write(&measure(&data, learn.as_ref(), &out, &params)?)?;
+    }
+    Ok(())
+}
+
+/// Every combination of the values given, each checked.
+fn combinations(args: &BuildArgs, metric: Metric) -> anyhow::Result<Vec<BuildParams>> {
+    let base = BuildParams::new(metric);
+    let mut all = vec![base.clone()];
+    fn each<T: Copy>(all: &mut Vec<BuildParams>, values: &[T], set: impl Fn(&mut BuildParams, T)) {
+        if !values.is_empty() {
+            let with = |params: &BuildParams, value: &T| {
+                let mut params = params.clone();
+                set(&mut params, *value);
+                params
+            };
+            *all = all.iter().flat_map(|p| values.iter().map(move |v| with(p, v))).collect();
+        }
+    }
+    each(&mut all, &args.bits, |params, bits| params.bits = bits);
+    each(&mut all, &args.max_degree, |params, degree| {
+        params.max_degree = degree;
+        params.list_size = params.list_size.max(degree);
+    });
+    each(&mut all, &args.list_size, |params, size| params.list_size = size);
+    each(&mut all, &args.alpha, |params, alpha| params.alpha = alpha);
+    each(&mut all, &args.threads, |params, threads| params.threads = threads);
+    all.iter().try_for_each(BuildParams::check)?;
+    Ok(all)
+}
+
+/// Builds once.
+fn measure(
+    data: &Data,
+    learn: Option<&VectorFile>,
+    out: &Path,
+    params: &BuildParams,
+) -> anyhow::Result<Line> {
     let bars = Bars::start();
-    let input = BuildInput { base: &data.base, keys: Keys::From(0), payload: None, learn: None };
-    let built = build(&input, &out, &params, bars.job())?;
+    let input = BuildInput { base: &data.base, keys: Keys::From(0), payload: None, learn };
+    let built = build(&input, out, params, bars.job())?;
     bars.finish();
-    let threads = if args.threads == 0 { machine::cores() } else { args.threads as u32 };
+    let threads = if params.threads == 0 { machine::cores() } else { params.threads as u32 };
     let n = data.base.len() as f64;
-    sink.write(&Line {
-        system: format!("foveal {}-bit", params.bits),
+    Ok(Line {
+        system: format!("foveal {}-bit R={}", params.bits, params.max_degree),
         dataset: data.dataset(),
-        params: format!("R={} L={} alpha={}", params.max_degree, params.list_size, params.alpha),
+        params: format!("L={} alpha={}", params.list_size, params.alpha),
         figures: Figures::Build(Build {
             threads,
             build_seconds: built.measured.build_seconds,

@@ -32,6 +32,10 @@ pub struct RecallArgs {
     /// The most candidates whose full vectors are read [default: the list size]
     #[arg(long, value_name = "N,N,...", value_delimiter = ',')]
     rerank_size: Vec<u32>,
+    /// Recalls to aim at, instead of list sizes: the index knows what reaches them.
+    #[arg(long, value_name = "X,X,...", value_delimiter = ',')]
+    #[arg(conflicts_with_all = ["list_size", "rerank_size"])]
+    target_recall: Vec<f64>,
     /// How full vectors are read.
     #[arg(long, value_name = "auto|memory|mapped|pread|uring,...", value_delimiter = ',')]
     #[arg(default_value = "auto")]
@@ -68,9 +72,8 @@ pub fn run(args: &RecallArgs) -> anyhow::Result<()> {
     let mut sink = Sink::open(args.out.as_deref())?;
     let data = Data::open(&args.data)?;
     data.check_k(args.k)?;
-    let points = points(args)?;
     let bars = Bars::start();
-    let (total, mut done) = ((points.len() * args.io.len()) as u64, 0);
+    let mut done = 0;
     for io in &args.io {
         // After the data was loaded, so that the growth from here on is the index.
         let anonymous_before = measure::anonymous_bytes()?;
@@ -78,8 +81,9 @@ pub fn run(args: &RecallArgs) -> anyhow::Result<()> {
         let index = Index::open_with(&args.index, &options)?;
         check_same(&index, &data)?;
         let sweep = Sweep { args, data: &data, index: &index, anonymous_before };
+        let points = points(args, &index)?;
         for point in &points {
-            bars.tell("points", done, total);
+            bars.tell("points", done, (points.len() * args.io.len()) as u64);
             sink.write(&sweep.measure(point)?)?;
             done += 1;
         }
@@ -91,35 +95,54 @@ pub fn run(args: &RecallArgs) -> anyhow::Result<()> {
 /// One combination of values.
 struct Point {
     params: SearchParams,
+    /// The recall aimed at and the recall to expect.
+    aim: Option<(f64, f64)>,
     threads: usize,
     in_flight: usize,
 }
 
 /// All combinations that make sense, each checked.
-fn points(args: &RecallArgs) -> anyhow::Result<Vec<Point>> {
+fn points(args: &RecallArgs, index: &Index) -> anyhow::Result<Vec<Point>> {
+    let efforts = efforts(args, index)?;
     let mut points = Vec::new();
-    for threads in &args.threads {
-        for in_flight in &args.in_flight {
-            if !(1..=1024).contains(threads) || !(1..=1024).contains(in_flight) {
+    for &threads in &args.threads {
+        for &in_flight in &args.in_flight {
+            if !(1..=1024).contains(&threads) || !(1..=1024).contains(&in_flight) {
                 bail!("threads {threads}, in flight {in_flight}; wanted 1 to 1024 of each");
             }
-            for list_size in args.list_size.iter().filter(|list| **list >= args.k) {
-                let whole = [*list_size];
-                let sizes =
-                    if args.rerank_size.is_empty() { &whole } else { &args.rerank_size[..] };
-                for rerank_size in sizes.iter().map(|size| (*size).min(*list_size)) {
-                    let params = SearchParams::with_list_size(args.k, *list_size);
-                    let params = SearchParams { rerank_size, ..params };
-                    params.check()?;
-                    points.push(Point { params, threads: *threads, in_flight: *in_flight });
-                }
-            }
+            let point = |&(params, aim)| Point { params, aim, threads, in_flight };
+            points.extend(efforts.iter().map(point));
         }
     }
-    if points.is_empty() {
+    Ok(points)
+}
+
+/// Parameters to search with; where a recall is aimed at, it and the one to expect.
+type Effort = (SearchParams, Option<(f64, f64)>);
+
+fn efforts(args: &RecallArgs, index: &Index) -> anyhow::Result<Vec<Effort>> {
+    let aimed = |target: &f64| {
+        let (params, expected) = index.frontier().choose(args.k, *target)?;
+        Ok((params, Some((*target, expected))))
+    };
+    if !args.target_recall.is_empty() {
+        return args.target_recall.iter().map(aimed).collect();
+    }
+    let mut efforts = Vec::new();
+    for list_size in args.list_size.iter().filter(|list| **list >= args.k) {
+        let whole = [*list_size];
+        let sizes = if args.rerank_size.is_empty() { &whole } else { &args.rerank_size[..] };
+        for rerank_size in sizes.iter().map(|size| (*size).min(*list_size)) {
+            let params = SearchParams::with_list_size(args.k, *list_size);
+            let params = SearchParams { rerank_size, ..params };
+            params.check()?;
+            efforts.push((params, None));
+        }
+    }
+    if efforts.is_empty() {
         bail!("no list size of at least k = {}; wanted one", args.k);
     }
-    Ok(points)
+    Ok(efforts)
 }
 
 /// An index of other data answers as well, only not these questions.
@@ -172,8 +195,13 @@ impl Sweep<'_> {
             same if same == list_size => String::new(),
             other => format!(" rerank={other}"),
         };
-        let system = format!("foveal {}-bit", manifest.bits);
-        Ok(Line { system, dataset, params: format!("L={list_size}{rerank}"), figures, origin })
+        let aim = match point.aim {
+            Some((target, expected)) => format!(" for recall {target}, expected {expected:.4}"),
+            None => String::new(),
+        };
+        let system = format!("foveal {}-bit R={}", manifest.bits, manifest.max_degree);
+        let params = format!("L={list_size}{rerank}{aim}");
+        Ok(Line { system, dataset, params, figures, origin })
     }
 
     fn figures(&self, point: &Point, measured: &Measurement) -> anyhow::Result<Recall> {

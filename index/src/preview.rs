@@ -14,6 +14,8 @@ use crate::neighbor::Candidate;
 use crate::params::SearchParams;
 use crate::quantizer::{PreparedQuery, Quantizer};
 
+static GAMMA: std::sync::LazyLock<Option<f32>> = std::sync::LazyLock::new(|| std::env::var("GAMMA").ok().and_then(|g| g.parse().ok()));
+static OVERLAP: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| std::env::var_os("OVERLAP").is_some());
 /// The first stage: codes and graph of one index.
 pub(crate) struct Preview {
     pub(crate) quantizer: Quantizer,
@@ -53,7 +55,7 @@ impl Preview {
     pub(crate) fn begin(&self, slot: &mut PreviewSlot, query: Row<'_>, params: &SearchParams) {
         slot.query.prepare(&self.quantizer, query);
         let distance = self.quantizer.distance(&self.codes, &slot.query);
-        let stop = None;
+        let stop = GAMMA.map(|g| crate::graph::walk::StopRule { k: params.k as usize, factor: 1.0 + g });
         slot.walk.begin(params.list_size as usize, stop, self.entry_points, &distance);
         slot.walk.expand(&self.graph, &distance);
         slot.scored = false;
@@ -65,6 +67,9 @@ impl Preview {
     #[inline(always)]
     pub(crate) fn step(&self, slot: &mut PreviewSlot) -> bool {
         let distance = self.quantizer.distance(&self.codes, &slot.query);
+        if *OVERLAP {
+            return slot.walk.overlap(&self.graph, &distance);
+        }
         slot.scored = !slot.scored;
         if slot.scored {
             slot.walk.score(&distance);

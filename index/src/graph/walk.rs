@@ -25,6 +25,8 @@ pub(crate) struct Walk {
     cursor: usize,
     seen: Seen,
     fresh: Vec<u32>,
+    /// Found a hop before `fresh`, not scored yet, where hops overlap.
+    pending: Vec<u32>,
     distances: Vec<f32>,
     offer: OfferKernel,
     stop: Option<StopRule>,
@@ -53,6 +55,7 @@ impl Walk {
             cursor: 0,
             seen: Seen::new(),
             fresh: Vec::new(),
+            pending: Vec::new(),
             distances: Vec::new(),
             offer: offer(Level::in_use()),
             stop: None,
@@ -79,6 +82,8 @@ impl Walk {
         self.stop = stop;
         self.all_entered = false;
         self.hops = 0;
+        self.pending.clear();
+        self.fresh.clear();
         self.entry_ids.clear();
         self.entry_ids.extend(0..entry_points);
         self.entry_distances.resize(entry_points as usize, 0.0);
@@ -117,21 +122,56 @@ impl Walk {
                 self.next_waiting()?
             }
         };
+        self.open(nearest, graph, distance);
+        Some((distance_of_key(nearest), id_of(nearest)))
+    }
+
+    /// A hop that overlaps with the one before: expands the nearest node that waits, then scores
+    /// what the hop before found, which had that long to arrive. False when the walk is over.
+    #[inline(always)]
+    pub(crate) fn overlap(&mut self, graph: &Adjacency, distance: &impl QueryDistance) -> bool {
+        std::mem::swap(&mut self.fresh, &mut self.pending);
+        match self.next_waiting() {
+            Some(nearest) => self.open(nearest, graph, distance),
+            None => {
+                self.fresh.clear();
+                if self.pending.is_empty() {
+                    if self.all_entered {
+                        return false;
+                    }
+                    self.enter_everywhere();
+                    return true;
+                }
+            }
+        }
+        std::mem::swap(&mut self.fresh, &mut self.pending);
+        self.score(distance);
+        std::mem::swap(&mut self.fresh, &mut self.pending);
+        self.prefetch_next(graph);
+        true
+    }
+
+    /// Expands a node of the pool.
+    #[inline(always)]
+    fn open(&mut self, node: u64, graph: &Adjacency, distance: &impl QueryDistance) {
         self.pool[self.cursor] |= 1;
         self.cursor += 1;
         self.prefetch_next(graph);
-        self.fresh.clear();
-        for id in graph.places(id_of(nearest)) {
+        let places = graph.places(id_of(node));
+        // Which of them are fresh is anybody's guess, the processor's too: no branch asks it.
+        self.fresh.resize(places.len(), 0);
+        let mut count = 0;
+        for id in places {
             if *id == NO_NEIGHBOR {
                 break;
             }
-            if self.seen.insert(*id) {
-                distance.prefetch(*id);
-                self.fresh.push(*id);
-            }
+            let is_fresh = self.seen.insert(*id);
+            self.fresh[count] = *id;
+            distance.prefetch(if is_fresh { *id } else { self.fresh[0] });
+            count += usize::from(is_fresh);
         }
+        self.fresh.truncate(count);
         self.hops += 1;
-        Some((distance_of_key(nearest), id_of(nearest)))
     }
 
     /// Asks the memory for the list that `expand` will look at next.

@@ -107,46 +107,73 @@ pub(crate) mod x86 {
         let capacity = keys.len();
         let limit = ordered_bits(limit);
         let mut first = capacity;
-        for (id, distance) in ids.iter().zip(distances) {
-            let key = key(*distance, *id);
-            if key >= keys[capacity - 1] || (key >> 32) as u32 > limit {
-                continue;
-            }
-            let place = if capacity <= COUNTED {
-                let wanted = _mm512_set1_epi64(key as i64);
-                let mut below = 0;
-                let mut at = 0;
-                while at + 8 <= capacity {
-                    // SAFETY: `at + 8 <= capacity`.
-                    let some = unsafe { _mm512_loadu_si512(keys.as_ptr().add(at).cast()) };
-                    below += _mm512_cmplt_epu64_mask(some, wanted).count_ones() as usize;
-                    at += 8;
-                }
-                below + keys[at..].iter().filter(|other| **other < key).count()
-            } else {
-                keys.partition_point(|other| *other < key)
+        for start in (0..ids.len()).step_by(16) {
+            // SAFETY: the mask leaves out what lies beyond `ids` and `distances`.
+            let mut near = unsafe {
+                no_farther(
+                    &distances[start..ids.len()],
+                    limit.min((keys[capacity - 1] >> 32) as u32),
+                )
             };
-            if keys[place] | 1 == key | 1 {
-                continue;
-            }
-            let mut end = capacity;
-            // SAFETY: every access lies in `place..capacity`, since `place < capacity` (the last
-            // key is larger); each block is read before anything at or above it is written.
-            unsafe {
-                let keys = keys.as_mut_ptr();
-                while end - place > 8 {
-                    let block = _mm512_loadu_si512(keys.add(end - 9).cast());
-                    _mm512_storeu_si512(keys.add(end - 8).cast(), block);
-                    end -= 8;
+            while near != 0 {
+                let at = start + near.trailing_zeros() as usize;
+                near &= near - 1;
+                let key = key(distances[at], ids[at]);
+                if key >= keys[capacity - 1] {
+                    continue;
                 }
-                let rest = ((1u32 << (end - place - 1)) - 1) as u8;
-                let block = _mm512_maskz_loadu_epi64(rest, keys.add(place).cast());
-                _mm512_mask_storeu_epi64(keys.add(place + 1).cast(), rest, block);
+                let place = if capacity <= COUNTED {
+                    let wanted = _mm512_set1_epi64(key as i64);
+                    let mut below = 0;
+                    let mut at = 0;
+                    while at + 8 <= capacity {
+                        // SAFETY: `at + 8 <= capacity`.
+                        let some = unsafe { _mm512_loadu_si512(keys.as_ptr().add(at).cast()) };
+                        below += _mm512_cmplt_epu64_mask(some, wanted).count_ones() as usize;
+                        at += 8;
+                    }
+                    below + keys[at..].iter().filter(|other| **other < key).count()
+                } else {
+                    keys.partition_point(|other| *other < key)
+                };
+                if keys[place] | 1 == key | 1 {
+                    continue;
+                }
+                let mut end = capacity;
+                // SAFETY: every access lies in `place..capacity`, since `place < capacity` (the last
+                // key is larger); each block is read before anything at or above it is written.
+                unsafe {
+                    let keys = keys.as_mut_ptr();
+                    while end - place > 8 {
+                        let block = _mm512_loadu_si512(keys.add(end - 9).cast());
+                        _mm512_storeu_si512(keys.add(end - 8).cast(), block);
+                        end -= 8;
+                    }
+                    let rest = ((1u32 << (end - place - 1)) - 1) as u8;
+                    let block = _mm512_maskz_loadu_epi64(rest, keys.add(place).cast());
+                    _mm512_mask_storeu_epi64(keys.add(place + 1).cast(), rest, block);
+                }
+                keys[place] = key;
+                first = first.min(place);
             }
-            keys[place] = key;
-            first = first.min(place);
         }
         first
+    }
+
+    /// A mask of the first 16 distances whose ordered bits are at most `limit`.
+    ///
+    /// # Safety
+    /// AVX-512 F and VL are there.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[inline]
+    unsafe fn no_farther(distances: &[f32], limit: u32) -> u32 {
+        let lanes = (1u32 << distances.len().min(16)) - 1;
+        // SAFETY: only the lanes of the mask are read, and `distances` has as many.
+        let bits = unsafe { _mm512_maskz_loadu_epi32(lanes as u16, distances.as_ptr().cast()) };
+        let sign = _mm512_srai_epi32::<31>(bits);
+        let ordered = _mm512_xor_si512(bits, _mm512_or_si512(sign, _mm512_set1_epi32(i32::MIN)));
+        let limit = _mm512_set1_epi32(limit as i32);
+        u32::from(_mm512_mask_cmple_epu32_mask(lanes as u16, ordered, limit))
     }
 }
 

@@ -74,6 +74,7 @@ impl Fullview {
             reader.begin_query();
         }
         self.nearest.clear();
+        self.prefetch(origin, ask.candidates, k);
         let mut rest = ask.candidates;
         let mut cut = false;
         while !rest.is_empty() && !cut {
@@ -95,6 +96,15 @@ impl Fullview {
             self.read(origin, query, k, stats).map_err(RerankError::Read)?;
         }
         Ok((self.nearest.clone(), cut))
+    }
+
+    /// Asks the memory for what ranking the first candidates takes: most of what is read at all.
+    fn prefetch(&mut self, origin: &RowOrigin<'_>, candidates: &[Candidate], k: usize) {
+        let RowSource::Store(reader) = &self.source else { return };
+        self.ids.clear();
+        self.ids.extend(candidates.iter().take(k + 2 * MEMORY_BATCH).map(|candidate| candidate.id));
+        self.ids.iter().for_each(|id| origin.keys.prefetch(*id));
+        reader.prefetch(&self.ids);
     }
 
     fn may_matter(&self, candidate: &Candidate, k: usize) -> bool {

@@ -6,6 +6,7 @@ use crate::disk::{
     ArrayHeader, ArrayKind, ArrayShape, ArrayWriter, FileEntry, Manifest, OpenArray, OpenError,
     RamArray, Storage, WriteError,
 };
+use crate::kernel::prefetch;
 
 /// The keys of all rows, by id, in memory: 4 bytes a row where all keys lie within 2^32 of each
 /// other, else 8.
@@ -69,6 +70,15 @@ impl KeyTable {
             }
         };
         Ok(KeyTable { stored })
+    }
+
+    /// Asks the memory for the key of a row.
+    #[inline]
+    pub(crate) fn prefetch(&self, id: u32) {
+        match &self.stored {
+            Stored::Narrow { above, .. } => prefetch(bytemuck::cast_slice(above), id as usize * 4),
+            Stored::Wide(keys) => prefetch(bytemuck::cast_slice(keys), id as usize * 8),
+        }
     }
 
     /// The key of a row. Panics if the id is not below the number of rows.

@@ -28,23 +28,16 @@ pub(crate) struct PreviewSlot {
     walk: Walk,
     query: PreparedQuery,
     candidates: Vec<Candidate>,
-    /// Whether what the walk expanded last is scored: the next step expands.
-    scored: bool,
 }
 
 impl PreviewSlot {
     pub(crate) fn new() -> PreviewSlot {
-        PreviewSlot {
-            walk: Walk::new(),
-            query: PreparedQuery::default(),
-            candidates: Vec::new(),
-            scored: false,
-        }
+        PreviewSlot { walk: Walk::new(), query: PreparedQuery::default(), candidates: Vec::new() }
     }
 
     /// Distances computed and nodes expanded for the query.
     pub(crate) fn counts(&self) -> (u32, u32) {
-        (self.walk.computed, self.walk.hops)
+        (self.walk.computed, self.walk.expanded().len() as u32)
     }
 }
 
@@ -55,24 +48,14 @@ impl Preview {
         let distance = self.quantizer.distance(&self.codes, &slot.query);
         let stop = None;
         slot.walk.begin(params.list_size as usize, stop, self.entry_points, &distance);
-        slot.walk.expand(&self.graph, &distance);
-        slot.scored = false;
     }
 
-    /// Half a hop, between two waits for memory: scores what was found, or expands the nearest
-    /// node; false when the walk is over. What the next step reads is asked for at the end of this
-    /// one, so that walks which take turns step by step do not wait.
+    /// One hop; false when the walk is over. What the next hop reads is on its way when this one
+    /// ends, so that walks which take turns hop by hop wait less.
     #[inline(always)]
     pub(crate) fn step(&self, slot: &mut PreviewSlot) -> bool {
         let distance = self.quantizer.distance(&self.codes, &slot.query);
-        slot.scored = !slot.scored;
-        if slot.scored {
-            slot.walk.score(&distance);
-            slot.walk.prefetch_next(&self.graph);
-            true
-        } else {
-            slot.walk.expand(&self.graph, &distance).is_some()
-        }
+        slot.walk.hop(&self.graph, &distance)
     }
 
     /// The candidates of a walk that is over, best first, in shown distances: at most `most`.

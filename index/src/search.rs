@@ -20,8 +20,8 @@ use crate::payload::Payload;
 use crate::preview::{Preview, PreviewSlot};
 use crate::stats::{QueryStats, Stop, Stopped};
 
-/// Half hops between two looks at the deadline.
-const STEPS_A_LOOK: u32 = 64;
+/// Hops between two looks at the deadline.
+const STEPS_A_LOOK: u32 = 32;
 /// The most queries that one thread interleaves.
 const MAX_IN_FLIGHT: usize = 64;
 

@@ -1,10 +1,11 @@
 //! Neighbor lists of a fixed stride in one array.
 
 use crate::disk::{MemoryError, RamArray};
+use crate::kernel::fresh::NO_ID;
 use crate::kernel::{LINE, prefetch};
 
 /// Fills the places of a list that hold no neighbor; they come last.
-pub(crate) const NO_NEIGHBOR: u32 = u32::MAX;
+pub(crate) const NO_NEIGHBOR: u32 = NO_ID;
 
 /// `[n x stride]` neighbor ids; a list ends at its stride or at `NO_NEIGHBOR`.
 pub(crate) struct Adjacency {

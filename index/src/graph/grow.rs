@@ -243,12 +243,10 @@ impl<S: Space> Worker<S> {
     /// Candidates: every node that a walk toward the row expanded.
     fn walk(&mut self, space: &S, list_size: usize, graph: &Adjacency, (id, entries): (u32, u32)) {
         let distance = space.distances_from(id, &mut self.scratch);
-        self.candidates.clear();
         self.walk.begin(list_size, None, entries, &distance);
-        while let Some(near) = self.walk.expand(graph, &distance) {
-            self.candidates.push(near);
-            self.walk.score(&distance);
-        }
+        while self.walk.hop(graph, &distance) {}
+        self.candidates.clear();
+        self.candidates.extend_from_slice(self.walk.expanded());
         self.candidates.sort_unstable_by(nearest_first);
         // The lossy table of seen ids may let a dropped node in, and be expanded, again.
         self.candidates.dedup();

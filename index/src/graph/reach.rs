@@ -75,9 +75,7 @@ pub(crate) fn repair<S: Space>(space: &S, graph: &mut Adjacency, entry_points: u
         }
         let distance = space.distances_from(id, &mut scratch);
         walk.begin(LIST_SIZE, None, entry_points, &distance);
-        while walk.expand(graph, &distance).is_some() {
-            walk.score(&distance);
-        }
+        while walk.hop(graph, &distance) {}
         let near = walk.found().map(|(_, other)| other).filter(|other| *other != id);
         let near: Vec<u32> = near.collect();
         let host = near.into_iter().find(|host| attach(graph, &mut forest, *host, id));

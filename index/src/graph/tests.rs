@@ -147,9 +147,7 @@ fn walk(
 ) -> Vec<Near> {
     let (mut walk, distance) = (Walk::new(), points.from(query));
     walk.begin(list_size, None, entry_points, &distance);
-    while walk.expand(graph, &distance).is_some() {
-        walk.score(&distance);
-    }
+    while walk.hop(graph, &distance) {}
     walk.found().collect()
 }
 
@@ -202,10 +200,8 @@ fn a_walk_that_may_stop_early_does_less_and_finds_as_much() {
         let run = |stop| {
             let mut walk = Walk::new();
             walk.begin(100, stop, 1, &distance);
-            while walk.expand(&graph, &distance).is_some() {
-                walk.score(&distance);
-            }
-            (walk.found().take(4).collect::<Vec<Near>>(), walk.computed, walk.hops)
+            while walk.hop(&graph, &distance) {}
+            (walk.found().take(4).collect::<Vec<Near>>(), walk.computed, walk.expanded().len())
         };
         let whole = run(None);
         let short = run(Some(StopRule { k: 4, factor: 2.0 }));

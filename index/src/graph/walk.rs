@@ -2,20 +2,25 @@
 //!
 //! ```text
 //! pool = the nearest entry point                       capacity L, sorted
-//! loop v = nearest entry of the pool not expanded yet; none: done
-//!      fresh = neighbors of v not seen yet          each one's code is prefetched as it is found
-//!      distances of all of fresh in one call        the next list was prefetched a hop before
-//!      pool takes them
+//! loop v = nearest entry of the pool not expanded yet
+//!      fresh = neighbors of v not seen yet             the list was prefetched a hop before
+//!      distances of what the hop before found          the codes of fresh are prefetched meanwhile
+//!      pool takes them; none left to expand or score: done
 //! at the end, once: pool takes all entry points, and the loop goes on if that changed it
 //! ```
 //!
-//! A hop is two steps, `expand` and `score`, so that one thread can take turns between walks and
-//! let one walk's memory arrive while it computes for another.
+//! Two hops overlap, so that the memory of one arrives while the other computes; a node may be
+//! expanded before its nearer rival, found by the hop before, is known, which costs a few hops more.
+//! Threads may take turns between walks as well, hop by hop.
 
-use super::adjacency::{Adjacency, NO_NEIGHBOR};
+use super::adjacency::Adjacency;
 use crate::distance::QueryDistance;
 use crate::kernel::Level;
+use crate::kernel::fresh::{FreshKernel, GROUP, HIGH_BITS, SLOT_BITS, Slots, kernel as fresh};
 use crate::kernel::ordered::{EMPTY, OfferKernel, distance_of_bits, key, offer};
+
+/// Codes scored between two requests for as many more.
+const SPREAD: usize = 8;
 
 /// The state of one walk; reused from query to query without allocating.
 pub(crate) struct Walk {
@@ -25,6 +30,10 @@ pub(crate) struct Walk {
     cursor: usize,
     seen: Seen,
     fresh: Vec<u32>,
+    /// Found a hop before `fresh`; not scored yet.
+    pending: Vec<u32>,
+    /// The nodes expanded, in order, with their distances.
+    expanded: Vec<(f32, u32)>,
     distances: Vec<f32>,
     offer: OfferKernel,
     stop: Option<StopRule>,
@@ -34,8 +43,6 @@ pub(crate) struct Walk {
     all_entered: bool,
     /// Distances computed in this walk.
     pub(crate) computed: u32,
-    /// Nodes expanded in this walk.
-    pub(crate) hops: u32,
 }
 
 /// Stop, and take no candidate, beyond `factor` times the distance of the k-th best so far
@@ -53,6 +60,8 @@ impl Walk {
             cursor: 0,
             seen: Seen::new(),
             fresh: Vec::new(),
+            pending: Vec::new(),
+            expanded: Vec::new(),
             distances: Vec::new(),
             offer: offer(Level::in_use()),
             stop: None,
@@ -60,7 +69,6 @@ impl Walk {
             entry_distances: Vec::new(),
             all_entered: false,
             computed: 0,
-            hops: 0,
         }
     }
 
@@ -78,7 +86,9 @@ impl Walk {
         self.seen.begin();
         self.stop = stop;
         self.all_entered = false;
-        self.hops = 0;
+        self.pending.clear();
+        self.expanded.clear();
+        self.fresh.clear();
         self.entry_ids.clear();
         self.entry_ids.extend(0..entry_points);
         self.entry_distances.resize(entry_points as usize, 0.0);
@@ -86,7 +96,8 @@ impl Walk {
         self.computed = entry_points;
         let entries = self.entry_ids.iter().zip(&self.entry_distances);
         if let Some(nearest) = entries.map(|(id, distance)| key(*distance, *id)).min() {
-            self.seen.insert(id_of(nearest));
+            let mut out = [0; 1 + GROUP];
+            self.seen.fresh(&[id_of(nearest)], &mut out);
             self.pool[0] = nearest;
         }
     }
@@ -101,60 +112,70 @@ impl Walk {
         self.cursor = self.cursor.min(first);
     }
 
-    /// Takes the nearest node that waits, and asks the memory for what its unseen neighbors need.
-    /// Returns the node with its distance; `None` when the walk is over.
+    /// One hop; false when the walk is over. Expands the nearest node that waits, then scores what
+    /// the hop before found: that had so long to arrive. Meanwhile it asks the memory for what the
+    /// next hop will score, a few at a time, since a processor waits when it is asked for too much
+    /// at once.
     #[inline(always)]
-    pub(crate) fn expand(
-        &mut self,
-        graph: &Adjacency,
-        distance: &impl QueryDistance,
-    ) -> Option<(f32, u32)> {
-        let nearest = match self.next_waiting() {
-            Some(nearest) => nearest,
-            None if self.all_entered => return None,
-            None => {
-                self.enter_everywhere();
-                self.next_waiting()?
-            }
-        };
+    pub(crate) fn hop(&mut self, graph: &Adjacency, distance: &impl QueryDistance) -> bool {
+        std::mem::swap(&mut self.fresh, &mut self.pending);
+        match self.next_waiting() {
+            Some(nearest) => self.expand(nearest, graph),
+            None => self.fresh.clear(),
+        }
+        if !self.fresh.is_empty() || !self.pending.is_empty() {
+            self.score_pending(distance);
+            self.prefetch_next(graph);
+            return true;
+        }
+        if self.next_waiting().is_some() {
+            return true;
+        }
+        if !self.all_entered {
+            self.enter_everywhere();
+            return true;
+        }
+        false
+    }
+
+    /// Expands a node of the pool: its neighbors that were not seen yet are `fresh`.
+    #[inline(always)]
+    fn expand(&mut self, node: u64, graph: &Adjacency) {
         self.pool[self.cursor] |= 1;
         self.cursor += 1;
         self.prefetch_next(graph);
-        self.fresh.clear();
-        for id in graph.places(id_of(nearest)) {
-            if *id == NO_NEIGHBOR {
-                break;
-            }
-            if self.seen.insert(*id) {
-                distance.prefetch(*id);
-                self.fresh.push(*id);
-            }
-        }
-        self.hops += 1;
-        Some((distance_of_key(nearest), id_of(nearest)))
+        self.expanded.push((distance_of_key(node), id_of(node)));
+        let places = graph.places(id_of(node));
+        self.fresh.resize(places.len() + GROUP, 0);
+        let count = self.seen.fresh(places, &mut self.fresh);
+        self.fresh.truncate(count);
     }
 
     /// Asks the memory for the list that `expand` will look at next.
     #[inline(always)]
-    pub(crate) fn prefetch_next(&self, graph: &Adjacency) {
+    fn prefetch_next(&self, graph: &Adjacency) {
         if let Some(next) = self.pool.get(self.cursor).filter(|next| **next & 1 == 0) {
             graph.prefetch(id_of(*next));
         }
     }
 
-    /// Computes the distances of what `expand` found and lets the pool take them.
+    /// Computes the distances of `pending` and lets the pool take them; asks the memory for what
+    /// `fresh` needs.
     #[inline(always)]
-    pub(crate) fn score(&mut self, distance: &impl QueryDistance) {
-        if self.fresh.is_empty() {
-            return;
+    fn score_pending(&mut self, distance: &impl QueryDistance) {
+        let Walk { pending, fresh, distances, .. } = self;
+        if distances.len() < pending.len() {
+            distances.resize(pending.len(), 0.0);
         }
-        if self.distances.len() < self.fresh.len() {
-            self.distances.resize(self.fresh.len(), 0.0);
+        let mut ahead = fresh.chunks(SPREAD);
+        for (ids, out) in pending.chunks(SPREAD).zip(distances.chunks_mut(SPREAD)) {
+            ahead.next().into_iter().flatten().for_each(|id| distance.prefetch(*id));
+            distance.distances(ids, out);
         }
-        distance.distances(&self.fresh, &mut self.distances);
-        self.computed += self.fresh.len() as u32;
+        ahead.flatten().for_each(|id| distance.prefetch(*id));
+        self.computed += self.pending.len() as u32;
         let limit = self.limit();
-        let first = (self.offer)(&mut self.pool, limit, &self.fresh, &self.distances);
+        let first = (self.offer)(&mut self.pool, limit, &self.pending, &self.distances);
         self.cursor = self.cursor.min(first);
     }
 
@@ -162,6 +183,11 @@ impl Walk {
     pub(crate) fn found(&self) -> impl Iterator<Item = (f32, u32)> {
         let keys = self.pool.iter().take_while(|key| **key != EMPTY);
         keys.map(|key| (distance_of_key(*key), id_of(*key)))
+    }
+
+    /// The nodes expanded so far, in order, with their distances.
+    pub(crate) fn expanded(&self) -> &[(f32, u32)] {
+        &self.expanded
     }
 
     fn next_waiting(&mut self) -> Option<u64> {
@@ -196,37 +222,31 @@ fn distance_of_key(key: u64) -> f32 {
     distance_of_bits((key >> 32) as u32)
 }
 
-/// Which ids a walk has seen, approximately: an id may be forgotten when another one takes its
-/// slot, which costs a distance computed twice; an id not seen is never taken for one that was.
+/// Which ids a walk has seen, approximately: see [`crate::kernel::fresh`].
 struct Seen {
-    /// Low id bits pick the slot; it holds the high id bits and the number of the walk.
-    slots: Box<[u32]>,
+    slots: Box<Slots>,
     walk: u32,
+    fresh: FreshKernel,
 }
 
 impl Seen {
-    const SLOT_BITS: u32 = 14;
-    /// Ids are below 2^31, so their high bits take 17 and the number of the walk 15.
-    const HIGH_BITS: u32 = 31 - Seen::SLOT_BITS;
-
     fn new() -> Seen {
-        Seen { slots: vec![0; 1 << Seen::SLOT_BITS].into_boxed_slice(), walk: 0 }
+        let slots = vec![0; 1 << SLOT_BITS].try_into().expect("as many as there are slots");
+        Seen { slots, walk: 0, fresh: fresh(Level::in_use()) }
     }
 
     fn begin(&mut self) {
         self.walk += 1;
-        if self.walk >> (32 - Seen::HIGH_BITS) != 0 {
+        if self.walk >> (32 - HIGH_BITS) != 0 {
             self.slots.fill(0);
             self.walk = 1;
         }
     }
 
-    /// Whether the id was not there; it is now.
+    /// The ids of `list` that were not there, at the front of `out`; they are now.
     #[inline(always)]
-    fn insert(&mut self, id: u32) -> bool {
-        let slot = &mut self.slots[(id & ((1 << Seen::SLOT_BITS) - 1)) as usize];
-        let mark = self.walk << Seen::HIGH_BITS | id >> Seen::SLOT_BITS;
-        std::mem::replace(slot, mark) != mark
+    fn fresh(&mut self, list: &[u32], out: &mut [u32]) -> usize {
+        (self.fresh)(&mut self.slots, self.walk, list, out)
     }
 }
 
@@ -235,14 +255,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seen_is_never_wrong_about_the_unseen() {
+    fn numbers_of_walks_wrap_around() {
         let mut seen = Seen::new();
+        let mut out = [0; 2 + GROUP];
         for walk in 0..70_000u32 {
             seen.begin();
             let id = walk.wrapping_mul(2_654_435_761) >> 1;
-            assert!(seen.insert(id), "walk {walk}");
-            assert!(!seen.insert(id));
-            assert!(seen.insert(id ^ 1 << 30), "another id of the same slot");
+            assert_eq!(seen.fresh(&[id], &mut out), 1, "walk {walk}");
+            assert_eq!(seen.fresh(&[id], &mut out), 0);
         }
     }
 }

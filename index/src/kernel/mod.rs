@@ -5,6 +5,7 @@
 //! | `nibble` | distances of 4-bit codes to a signed 8-bit query |
 //! | `planar` | distances of 8-bit codes to a query of one or two signed 8-bit planes |
 //! | `byte_l2` | exact squared L2 between byte rows |
+//! | `fresh` | ids of a list that a walk has not seen yet |
 //! | `ordered` | insertion into a sorted array of keys |
 //! | `float` | Hadamard butterflies, sums, f16 rows |
 //! | `bench` | the same for a benchmark to call |
@@ -18,6 +19,7 @@ use std::sync::LazyLock;
 pub mod bench;
 pub(crate) mod byte_l2;
 pub(crate) mod float;
+pub(crate) mod fresh;
 pub(crate) mod nibble;
 pub(crate) mod ordered;
 pub(crate) mod planar;
@@ -32,7 +34,7 @@ pub(crate) enum Level {
     Portable,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
-    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
+    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI, and what every such CPU has: POPCNT, BMI.
     Avx512,
 }
 
@@ -53,7 +55,10 @@ impl Level {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512vnni");
+                && is_x86_feature_detected!("avx512vnni")
+                && is_x86_feature_detected!("popcnt")
+                && is_x86_feature_detected!("bmi1")
+                && is_x86_feature_detected!("bmi2");
             if avx2 && avx512 {
                 return Level::Avx512;
             }

@@ -165,81 +165,150 @@ mod x86 {
         }
     }
 
+    /// Records scored together: their sums end up in the lanes of one register.
+    const BLOCK: usize = 16;
+
     /// `LINES` is the number of lines of a record, 0 for any.
     ///
     /// # Safety
-    /// AVX-512 F, BW, DQ, VL, VNNI are there; every id has a record of `query.lanes.len() / 2`
-    /// bytes in `codes`; `out` is as long as `ids`.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
+    /// The AVX-512 level is there; every id has a record of `query.lanes.len() / 2` bytes in
+    /// `codes`; `out` is as long as `ids`.
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,popcnt,bmi1,bmi2"
+    )]
     pub(super) unsafe fn avx512<const LINES: usize>(
         codes: &[u8],
         query: &NibbleQuery,
         ids: &[u32],
         out: &mut [f32],
     ) {
+        let stride = if LINES == 0 { query.lanes.len() / 2 } else { LINES * LINE };
+        for (ids, out) in ids.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
+            // A group of fewer than four repeats an id; what comes of it is dropped.
+            let mut at = [ids[0] as usize * stride; BLOCK];
+            at.iter_mut().zip(ids).for_each(|(at, id)| *at = *id as usize * stride);
+            let (mut dots, mut words) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+            for (group, at) in at.as_chunks::<4>().0.iter().enumerate() {
+                if group * 4 >= ids.len() {
+                    break;
+                }
+                // SAFETY: every place in `at` is that of a record.
+                let (dot, word) = unsafe { four::<LINES>(codes, query, at) };
+                match group {
+                    0 => {
+                        (dots, words) = (
+                            _mm512_inserti32x4::<0>(dots, dot),
+                            _mm512_inserti32x4::<0>(words, word),
+                        )
+                    }
+                    1 => {
+                        (dots, words) = (
+                            _mm512_inserti32x4::<1>(dots, dot),
+                            _mm512_inserti32x4::<1>(words, word),
+                        )
+                    }
+                    2 => {
+                        (dots, words) = (
+                            _mm512_inserti32x4::<2>(dots, dot),
+                            _mm512_inserti32x4::<2>(words, word),
+                        )
+                    }
+                    _ => {
+                        (dots, words) = (
+                            _mm512_inserti32x4::<3>(dots, dot),
+                            _mm512_inserti32x4::<3>(words, word),
+                        )
+                    }
+                }
+            }
+            let a = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
+            let b = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(words)));
+            let doubled =
+                _mm512_sub_epi32(_mm512_add_epi32(dots, dots), _mm512_set1_epi32(query.offset));
+            let steps = _mm512_cvtepi32_ps(doubled);
+            let sloped = _mm512_mul_ps(a, _mm512_mul_ps(_mm512_set1_ps(query.slope), steps));
+            let added = _mm512_add_ps(
+                _mm512_mul_ps(b, _mm512_set1_ps(query.add_unit)),
+                _mm512_set1_ps(query.base),
+            );
+            let lanes = ((1u32 << ids.len()) - 1) as u16;
+            // SAFETY: only the `ids.len()` lanes of the mask are written, and `out` has as many.
+            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), lanes, _mm512_add_ps(added, sloped)) };
+        }
+    }
+
+    /// The dot products and the factors of the records at four places.
+    ///
+    /// # Safety
+    /// As for `avx512`; each place is the start of a record in `codes`.
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,popcnt,bmi1,bmi2"
+    )]
+    #[inline]
+    unsafe fn four<const LINES: usize>(
+        codes: &[u8],
+        query: &NibbleQuery,
+        at: &[usize; 4],
+    ) -> (__m128i, __m128i) {
         let lines = if LINES == 0 { query.lanes.len() / (2 * LINE) } else { LINES };
-        let stride = lines * LINE;
         let nibble = _mm512_set1_epi8(0x0f);
         let first_mask = if query.stolen {
             _mm512_inserti64x4::<0>(nibble, _mm256_set1_epi8(0x0e))
         } else {
             nibble
         };
-        let one = _mm512_set1_epi8(1);
-        for (ids, out) in ids.chunks(4).zip(out.chunks_mut(4)) {
-            let mut sums = [_mm512_setzero_si512(); 4];
-            let mut words = [0u32; 4];
-            // A last group of fewer than four repeats its first id; its extra results are dropped.
-            let at: [usize; 4] =
-                std::array::from_fn(|i| *ids.get(i).unwrap_or(&ids[0]) as usize * stride);
-            for line in 0..lines {
-                let lane = line * 2 * LINE;
-                // SAFETY: `lane + 128 <= lanes.len()`.
-                let (low, high) = unsafe {
-                    (
-                        _mm512_loadu_si512(query.lanes.as_ptr().add(lane).cast()),
-                        _mm512_loadu_si512(query.lanes.as_ptr().add(lane + LINE).cast()),
-                    )
-                };
-                let mask = if line == 0 { first_mask } else { nibble };
-                for i in 0..4 {
-                    // SAFETY: the record of each id lies inside `codes`.
-                    let bytes = unsafe {
-                        _mm512_loadu_si512(codes.as_ptr().add(at[i] + line * LINE).cast())
-                    };
-                    let high_codes = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble);
-                    sums[i] = _mm512_dpbusd_epi32(sums[i], _mm512_and_si512(bytes, mask), low);
-                    sums[i] = _mm512_dpbusd_epi32(sums[i], high_codes, high);
-                    if line == 0 && query.stolen {
-                        words[i] = _mm512_test_epi8_mask(bytes, one) as u32;
-                    }
+        let mut sums = [_mm512_setzero_si512(); 4];
+        let mut words = [0i32; 4];
+        for line in 0..lines {
+            let lane = line * 2 * LINE;
+            // SAFETY: `lane + 128 <= lanes.len()`.
+            let (low, high) = unsafe {
+                (
+                    _mm512_loadu_si512(query.lanes.as_ptr().add(lane).cast()),
+                    _mm512_loadu_si512(query.lanes.as_ptr().add(lane + LINE).cast()),
+                )
+            };
+            let mask = if line == 0 { first_mask } else { nibble };
+            for i in 0..4 {
+                // SAFETY: the record of each place lies inside `codes`.
+                let bytes =
+                    unsafe { _mm512_loadu_si512(codes.as_ptr().add(at[i] + line * LINE).cast()) };
+                let high_codes = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble);
+                sums[i] = _mm512_dpbusd_epi32(sums[i], _mm512_and_si512(bytes, mask), low);
+                sums[i] = _mm512_dpbusd_epi32(sums[i], high_codes, high);
+                if line == 0 && query.stolen {
+                    words[i] = lowest_bits(_mm512_castsi512_si256(bytes));
                 }
             }
-            if !query.stolen {
-                for i in 0..4 {
-                    // SAFETY: the last four bytes of the record of each id.
-                    words[i] = unsafe {
-                        codes.as_ptr().add(at[i] + stride - 4).cast::<u32>().read_unaligned()
-                    };
-                }
-            }
-            let dots = sum_lanes_of_four(sums);
-            // SAFETY: `words` is 16 bytes.
-            let words = unsafe { _mm_loadu_si128(words.as_ptr().cast()) };
-            let even = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
-            let halves = _mm_shuffle_epi8(words, even);
-            let a = _mm_cvtph_ps(halves);
-            let b = _mm_cvtph_ps(_mm_unpackhi_epi64(halves, halves));
-            let doubled = _mm_sub_epi32(_mm_add_epi32(dots, dots), _mm_set1_epi32(query.offset));
-            let steps = _mm_cvtepi32_ps(doubled);
-            let sloped = _mm_mul_ps(a, _mm_mul_ps(_mm_set1_ps(query.slope), steps));
-            let added =
-                _mm_add_ps(_mm_mul_ps(b, _mm_set1_ps(query.add_unit)), _mm_set1_ps(query.base));
-            let distances = _mm_add_ps(added, sloped);
-            let keep = (1u8 << ids.len()) - 1;
-            // SAFETY: only the `ids.len()` lanes of the mask are written, and `out` has as many.
-            unsafe { _mm_mask_storeu_ps(out.as_mut_ptr(), keep, distances) };
         }
+        if !query.stolen {
+            for i in 0..4 {
+                // SAFETY: the last four bytes of the record at each place.
+                words[i] = unsafe {
+                    codes.as_ptr().add(at[i] + lines * LINE - 4).cast::<i32>().read_unaligned()
+                };
+            }
+        }
+        let words = _mm_setr_epi32(words[0], words[1], words[2], words[3]);
+        (sum_lanes_of_four(sums), words)
+    }
+
+    /// The lowest bit of each byte, the first byte's in the lowest place. In assembly, since the
+    /// compiler would take the bits through memory, which stalls what loads them again.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn lowest_bits(bytes: __m256i) -> i32 {
+        let bits;
+        // SAFETY: AVX2 is there; registers alone are touched.
+        unsafe {
+            std::arch::asm!(
+                "vpmovmskb {bits:e}, {bytes}",
+                bits = out(reg) bits,
+                bytes = in(ymm_reg) _mm256_slli_epi16::<7>(bytes),
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        bits
     }
 }
 

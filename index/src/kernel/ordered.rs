@@ -80,7 +80,7 @@ pub(crate) mod x86 {
     const COUNTED: usize = 128;
 
     /// The sums of the 16 lanes of each of four vectors, in order.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,popcnt,bmi1,bmi2")]
     #[inline]
     pub(crate) fn sum_lanes_of_four(sums: [__m512i; 4]) -> __m128i {
         let eighths = sums.map(|sum| {
@@ -95,58 +95,143 @@ pub(crate) mod x86 {
         _mm_add_epi32(_mm_unpacklo_epi64(first, second), _mm_unpackhi_epi64(first, second))
     }
 
+    /// Candidates that are near enough at first sight, of one group.
+    const GROUP: usize = 16;
+
     /// # Safety
-    /// AVX-512 F and VL are there; `keys` is not empty; `distances` is as long as `ids`.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    /// AVX-512 F, BW and VL are there; `keys` is not empty; `distances` is as long as `ids`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,popcnt,bmi1,bmi2")]
     pub(super) unsafe fn avx512(
         keys: &mut [u64],
         limit: f32,
         ids: &[u32],
         distances: &[f32],
     ) -> usize {
-        let capacity = keys.len();
         let limit = ordered_bits(limit);
-        let mut first = capacity;
-        for (id, distance) in ids.iter().zip(distances) {
-            let key = key(*distance, *id);
-            if key >= keys[capacity - 1] || (key >> 32) as u32 > limit {
-                continue;
+        let mut first = keys.len();
+        for start in (0..ids.len()).step_by(GROUP) {
+            let end = ids.len().min(start + GROUP);
+            let worst = (keys[keys.len() - 1] >> 32) as u32;
+            let group = &distances[start..end];
+            // SAFETY: `group` has at most `GROUP` distances.
+            let mut near = unsafe { no_farther(group, limit.min(worst)) };
+            let mut news = [0u64; GROUP];
+            let mut count = 0;
+            while near != 0 {
+                let at = start + near.trailing_zeros() as usize;
+                near &= near - 1;
+                news[count] = key(distances[at], ids[at]);
+                count += 1;
             }
-            let place = if capacity <= COUNTED {
-                let wanted = _mm512_set1_epi64(key as i64);
-                let mut below = 0;
-                let mut at = 0;
-                while at + 8 <= capacity {
-                    // SAFETY: `at + 8 <= capacity`.
-                    let some = unsafe { _mm512_loadu_si512(keys.as_ptr().add(at).cast()) };
-                    below += _mm512_cmplt_epu64_mask(some, wanted).count_ones() as usize;
-                    at += 8;
-                }
-                below + keys[at..].iter().filter(|other| **other < key).count()
-            } else {
-                keys.partition_point(|other| *other < key)
-            };
-            if keys[place] | 1 == key | 1 {
-                continue;
-            }
-            let mut end = capacity;
-            // SAFETY: every access lies in `place..capacity`, since `place < capacity` (the last
-            // key is larger); each block is read before anything at or above it is written.
-            unsafe {
-                let keys = keys.as_mut_ptr();
-                while end - place > 8 {
-                    let block = _mm512_loadu_si512(keys.add(end - 9).cast());
-                    _mm512_storeu_si512(keys.add(end - 8).cast(), block);
-                    end -= 8;
-                }
-                let rest = ((1u32 << (end - place - 1)) - 1) as u8;
-                let block = _mm512_maskz_loadu_epi64(rest, keys.add(place).cast());
-                _mm512_mask_storeu_epi64(keys.add(place + 1).cast(), rest, block);
-            }
-            keys[place] = key;
-            first = first.min(place);
+            // SAFETY: the level is there, as this function's callers see to.
+            first = first.min(unsafe { merge(keys, &mut news[..count]) });
         }
         first
+    }
+
+    /// A mask of the distances, at most 16, whose ordered bits are at most `limit`.
+    ///
+    /// # Safety
+    /// AVX-512 F is there.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,popcnt,bmi1,bmi2")]
+    #[inline]
+    unsafe fn no_farther(distances: &[f32], limit: u32) -> u16 {
+        let lanes = ((1u32 << distances.len()) - 1) as u16;
+        // SAFETY: only the lanes of the mask are read, and `distances` has as many.
+        let bits = unsafe { _mm512_maskz_loadu_epi32(lanes, distances.as_ptr().cast()) };
+        let sign = _mm512_srai_epi32::<31>(bits);
+        let ordered = _mm512_xor_si512(bits, _mm512_or_si512(sign, _mm512_set1_epi32(i32::MIN)));
+        _mm512_mask_cmple_epu32_mask(lanes, ordered, _mm512_set1_epi32(limit as i32))
+    }
+
+    /// Merges `news` into `keys`; returns the first place that changed. Every key moves once: a
+    /// key that was just stored cannot be loaded again across two stores without a long wait.
+    ///
+    /// # Safety
+    /// AVX-512 F, BW and VL are there; `keys` is not empty.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,popcnt,bmi1,bmi2")]
+    #[inline]
+    unsafe fn merge(keys: &mut [u64], news: &mut [u64]) -> usize {
+        let capacity = keys.len();
+        // Few: insertion sort.
+        for i in 1..news.len() {
+            let mut at = i;
+            while at > 0 && news[at - 1] > news[at] {
+                news.swap(at - 1, at);
+                at -= 1;
+            }
+        }
+        let mut places = [0usize; GROUP];
+        let mut kept = 0;
+        for i in 0..news.len() {
+            let key = news[i];
+            if key >= keys[capacity - 1] {
+                break;
+            }
+            // SAFETY: the level is there.
+            let place = unsafe { place_of(keys, key) };
+            if keys[place] | 1 != key | 1 && (kept == 0 || news[kept - 1] != key) {
+                (news[kept], places[kept]) = (key, place);
+                kept += 1;
+            }
+        }
+        let mut end = capacity;
+        for i in (0..kept).rev() {
+            let (place, shift) = (places[i], i + 1);
+            // SAFETY: `place <= end <= capacity`.
+            unsafe { shift_up(keys, place, end.min(capacity.saturating_sub(shift)), shift) };
+            if place + i < capacity {
+                keys[place + i] = news[i];
+            }
+            end = place;
+        }
+        if kept == 0 { capacity } else { places[0] }
+    }
+
+    /// How many keys are smaller.
+    ///
+    /// # Safety
+    /// AVX-512 F is there.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,popcnt,bmi1,bmi2")]
+    #[inline]
+    unsafe fn place_of(keys: &[u64], key: u64) -> usize {
+        if keys.len() > COUNTED {
+            return keys.partition_point(|other| *other < key);
+        }
+        let wanted = _mm512_set1_epi64(key as i64);
+        let (blocks, rest) = keys.as_chunks::<8>();
+        let mut below = 0;
+        for block in blocks {
+            // SAFETY: a block has eight keys.
+            let block = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
+            below += _mm512_cmplt_epu64_mask(block, wanted).count_ones() as usize;
+        }
+        below + rest.iter().filter(|other| **other < key).count()
+    }
+
+    /// Moves `keys[from..to]` up by `shift` places.
+    ///
+    /// # Safety
+    /// AVX-512 F is there; `to + shift <= keys.len()`, or there is nothing to move.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,popcnt,bmi1,bmi2")]
+    #[inline]
+    unsafe fn shift_up(keys: &mut [u64], from: usize, to: usize, shift: usize) {
+        let mut end = to;
+        let keys = keys.as_mut_ptr();
+        // SAFETY: every access lies in `from..to + shift`; each block is read before anything at
+        // or above it is written.
+        unsafe {
+            while end >= from + 8 {
+                let block = _mm512_loadu_si512(keys.add(end - 8).cast());
+                _mm512_storeu_si512(keys.add(end - 8 + shift).cast(), block);
+                end -= 8;
+            }
+            if end > from {
+                let rest = ((1u32 << (end - from)) - 1) as u8;
+                let block = _mm512_maskz_loadu_epi64(rest, keys.add(from).cast());
+                _mm512_mask_storeu_epi64(keys.add(from + shift).cast(), rest, block);
+            }
+        }
     }
 }
 

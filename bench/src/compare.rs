@@ -36,7 +36,8 @@ pub fn run(_: &CompareArgs) -> anyhow::Result<()> {
     anyhow::bail!("built without the feature `faiss`; bench/faiss_build.sh builds it with")
 }
 
-/// Writes one line a build and one a setting.
+/// Writes one line a build and one a setting. An index whose points are in the output already, from
+/// a run that was cut off, is not measured again.
 ///
 /// # Errors
 /// A faiss compiled for any processor; data that cannot be used; an index that faiss does not know
@@ -46,13 +47,27 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     use anyhow::{Context, bail};
     use foveal_bench::baselines;
     use foveal_bench::data::Data;
+    use foveal_bench::line::{self, Figures, Line};
 
     baselines::check_version(&foveal_bench::native::version())?;
     if let Some(factory) = &args.only {
         return crate::baseline::measure(args, factory).with_context(|| format!("faiss {factory}"));
     }
-    let base = Data::open(&args.data)?.base;
-    for factory in baselines::standard(base.len(), base.dim()) {
+    let data = Data::open(&args.data)?;
+    let before = match &args.out {
+        Some(path) if path.exists() => line::read(path)?,
+        _ => Vec::new(),
+    };
+    for factory in baselines::standard(data.base.len(), data.base.dim()) {
+        let system = format!("faiss {factory}");
+        let point = |line: &&Line| {
+            let same = line.system == system && line.dataset == data.dataset();
+            same && matches!(line.figures, Figures::Recall(_))
+        };
+        if before.iter().filter(point).count() >= baselines::sweep(&factory, args.k).len() {
+            eprintln!("{system} on {}: measured already", data.name);
+            continue;
+        }
         let mut child = std::process::Command::new(std::env::current_exe()?);
         child.args(std::env::args_os().skip(1)).arg("--only").arg(&factory);
         if !child.status()?.success() {

@@ -6,6 +6,7 @@
 //! | `clients` | the example clients against a server |
 //! | `command_line` | real data through every verb |
 //! | `damage` | indexes whose bytes changed, by accident or on purpose |
+//! | `help` | what the program says of itself |
 //! | `house_rules` | what every source file obeys |
 //! | `interruptions` | ctrl-c, SIGKILL, a second build, a full disk |
 //! | `service` | `foveal serve` asked over gRPC |
@@ -17,6 +18,7 @@ mod bad_input;
 mod clients;
 mod command_line;
 mod damage;
+mod help;
 mod house_rules;
 mod interruptions;
 mod program;

@@ -7,7 +7,7 @@ use faiss::index::autotune::ParameterSpace;
 use faiss::index::{IndexImpl, SearchResult};
 use faiss::{Index, MetricType, index_factory};
 use foveal_bench::baselines::{Passes, Setting, shown, sweep, timed, widened};
-use foveal_bench::data::{Data, DataArgs, distance};
+use foveal_bench::data::{Data, DataArgs};
 use foveal_bench::line::{Build, Figures, Line, Recall, RecallAt, Sink};
 use foveal_bench::{machine, native};
 use foveal_datasets::recall::{recall, recall_ann_benchmarks};
@@ -144,7 +144,8 @@ fn found(data: &Data, rows: &Rows, answers: &SearchResult, k: u32) -> Vec<Vec<(u
     let of_query = |(q, labels): (usize, &[faiss::Idx])| {
         let keys = labels.iter().filter_map(|label| label.get());
         let query = data.queries.row(q);
-        keys.map(|key| (key, distance(data.metric, query, rows.row(key as usize)) as f32)).collect()
+        keys.map(|key| (key, data.metric.plain_distance(query, rows.row(key as usize)) as f32))
+            .collect()
     };
     answers.labels.chunks_exact(k as usize).enumerate().map(of_query).collect()
 }

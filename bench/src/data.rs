@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use foveal_datasets::{Metric, Row, Rows, Truth, VectorFile};
+use foveal_datasets::{Metric, Rows, Truth, VectorFile};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::line::Dataset;
@@ -116,7 +116,7 @@ impl Data {
             for rank in ends.into_iter().filter(|rank| keys.get(*rank).is_some_and(|k| *k >= 0)) {
                 let row = keys[rank] as usize;
                 let rows = self.base.read(row..row + 1)?;
-                let wanted = distance(self.metric, self.queries.row(q), rows.row(0));
+                let wanted = self.metric.plain_distance(self.queries.row(q), rows.row(0));
                 let found = f64::from(distances[rank]);
                 if (found - wanted).abs() > CHECK_SLACK * wanted.abs().max(1.0) {
                     bail!(
@@ -128,23 +128,6 @@ impl Data {
             }
         }
         Ok(())
-    }
-}
-
-/// The distance of a query and a row by its plain definition, in double precision: smaller is
-/// closer.
-pub fn distance(metric: Metric, q: Row<'_>, x: Row<'_>) -> f64 {
-    let wide = |row: Row<'_>| {
-        let mut wide = vec![0.0; row.dim()];
-        row.widen_into(&mut wide);
-        wide.into_iter().map(f64::from).collect::<Vec<f64>>()
-    };
-    let (q, x) = (wide(q), wide(x));
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    match metric {
-        Metric::L2 => q.iter().zip(&x).map(|(a, b)| (a - b) * (a - b)).sum(),
-        Metric::InnerProduct => -dot(&q, &x),
-        Metric::Cosine => 1.0 - dot(&q, &x) / (dot(&q, &q) * dot(&x, &x)).sqrt(),
     }
 }
 

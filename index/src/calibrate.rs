@@ -19,6 +19,8 @@ use crate::stats::Job;
 
 /// Queries, if there are rows enough and not so many that their truth would take too long.
 const QUERIES: usize = 1000;
+/// Queries that tell how far walks go.
+const REACH_QUERIES: usize = 200;
 /// At most this part of the rows is inserted last.
 const HELD_OUT_PART: usize = 10;
 /// Most multiplications of the search for the truth.
@@ -46,6 +48,18 @@ pub struct Frontier {
     pub learned: bool,
     /// By k, then by list size.
     pub points: Vec<FrontierPoint>,
+    /// How far walks go, by list size.
+    pub reaches: Vec<Reach>,
+}
+
+/// How far a walk of a list size goes.
+#[derive(Clone, Copy, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Reach {
+    /// Effort.
+    pub list_size: u32,
+    /// The squared distance of the candidate of that rank over that of the tenth, in the space that
+    /// is walked: the mean over some queries.
+    pub factor: f32,
 }
 
 /// What one list size reaches for one k.
@@ -88,6 +102,19 @@ impl Frontier {
         Ok((SearchParams::with_list_size(k, point.list_size), point.recall))
     }
 
+    /// How far a walk of `list_size` goes, interpolated between list sizes; none beyond the list sizes tried: such a walk ends when its candidates do.
+    pub(crate) fn reach(&self, list_size: u32) -> Option<f32> {
+        let at = self.reaches.partition_point(|reach| reach.list_size < list_size);
+        let upper = self.reaches.get(at)?;
+        let Some(lower) = at.checked_sub(1).map(|at| self.reaches[at]) else {
+            return (upper.list_size == list_size).then_some(upper.factor);
+        };
+        let [from, to, here] = [lower.list_size, upper.list_size, list_size].map(f64::from);
+        let share = (here - from) / (to - from);
+        let (from, to) = (f64::from(lower.factor), f64::from(upper.factor));
+        Some((from + share * (to - from)) as f32)
+    }
+
     /// That of so few rows that every walk with room for them all meets them all.
     fn of_everything(n: u32) -> Frontier {
         let points = KS.into_iter().map(|k| FrontierPoint {
@@ -97,18 +124,23 @@ impl Frontier {
             lower: 1.0,
             distances: f64::from(n),
         });
-        Frontier { queries: 0, learned: false, points: points.collect() }
+        let (points, reaches) = (points.collect(), Vec::new());
+        Frontier { queries: 0, learned: false, points, reaches }
     }
 
     /// Whether every number is one that `calibrate` may have written.
     pub(crate) fn is_sound(&self) -> bool {
         let share = |x: f64| (0.0..=1.0).contains(&x);
-        self.points.iter().all(|point| {
-            let FrontierPoint { k, list_size, recall, lower, distances } = *point;
-            let sizes = (1..=crate::params::MAX_LIST_SIZE).contains(&list_size);
-            let known = KS.contains(&k) && k <= list_size;
-            known && sizes && share(recall) && lower <= recall && distances.is_finite()
-        })
+        let sorted = self.reaches.is_sorted_by(|a, b| a.list_size < b.list_size);
+        let known = self.reaches.iter().all(|reach| reach.list_size > 0 && reach.factor >= 1.0);
+        sorted
+            && known
+            && self.points.iter().all(|point| {
+                let FrontierPoint { k, list_size, recall, lower, distances } = *point;
+                let sizes = (1..=crate::params::MAX_LIST_SIZE).contains(&list_size);
+                let known = KS.contains(&k) && k <= list_size;
+                known && sizes && share(recall) && lower <= recall && distances.is_finite()
+            })
     }
 }
 
@@ -160,12 +192,15 @@ pub(crate) fn calibrate(subject: &Subject<'_>, job: Job<'_>) -> Result<Frontier,
         queries: asked.len() as u32,
         learned: subject.learn.is_some(),
         points: Vec::new(),
+        reaches: reaches(subject, &asked[..asked.len().min(REACH_QUERIES)]),
     };
     for (i, list_size) in LIST_SIZES.into_iter().enumerate() {
         job.tell("calibrating", i as u64, LIST_SIZES.len() as u64);
         let counts: Vec<Counts> = asked
             .par_iter()
-            .map_init(PreviewSlot::new, |slot, asked| asked.ask(subject, slot, list_size))
+            .map_init(PreviewSlot::new, |slot, asked| {
+                asked.ask(subject, slot, (list_size, frontier.reach(list_size)))
+            })
             .collect::<Result<_, _>>()?;
         if job.interrupted() {
             return Err(ExactError::Interrupted);
@@ -180,6 +215,26 @@ pub(crate) fn calibrate(subject: &Subject<'_>, job: Job<'_>) -> Result<Frontier,
     }
     frontier.points.sort_by_key(|point| (point.k, point.list_size));
     Ok(frontier)
+}
+
+/// How far walks with room for just `list_size` candidates go.
+fn reaches(subject: &Subject<'_>, asked: &[Asked<'_>]) -> Vec<Reach> {
+    let grown = (subject.rows.len() - subject.held_out) as u32;
+    let of = |list_size: u32| {
+        let reaches: Vec<Option<f64>> = asked
+            .par_iter()
+            .map_init(PreviewSlot::new, |slot, asked| {
+                subject.preview.begin(slot, asked.query, list_size, None);
+                while subject.preview.step(slot) {}
+                slot.reach(list_size)
+            })
+            .collect();
+        let known: Vec<f64> = reaches.into_iter().flatten().collect();
+        let factor = (known.iter().sum::<f64>() / known.len() as f64) as f32;
+        (factor >= 1.0 && factor.is_finite()).then_some(Reach { list_size, factor })
+    };
+    // From the first list size without a reach on there is none.
+    LIST_SIZES.into_iter().take_while(|size| *size < grown).map_while(of).collect()
 }
 
 /// Rows of the base file in the order of `rows`.
@@ -212,10 +267,9 @@ impl Asked<'_> {
         &self,
         subject: &Subject<'_>,
         slot: &mut PreviewSlot,
-        list_size: u32,
+        (list_size, reach): (u32, Option<f32>),
     ) -> Result<Counts, FileError> {
-        let params = SearchParams::with_list_size(1, list_size);
-        subject.preview.begin(slot, self.query, &params);
+        subject.preview.begin(slot, self.query, list_size, reach);
         while subject.preview.step(slot) {}
         let distances = slot.counts().0;
         let found = subject.preview.candidates(slot, list_size as usize);
@@ -249,7 +303,7 @@ impl Asked<'_> {
         for row in rows.iter().filter(|row| !self.near.iter().any(|near| near.1 == **row)) {
             let row = *row as usize;
             let near = subject.base.read(row..row + 1)?;
-            count += usize::from(distance(subject.metric, self.query, near.row(0)) <= limit);
+            count += usize::from(subject.metric.plain_distance(self.query, near.row(0)) <= limit);
         }
         Ok(count)
     }
@@ -275,7 +329,7 @@ fn truth_of(
         for row in present.take(KNOWN) {
             let rows = subject.base.read(row as usize..row as usize + 1)?;
             // Once more, with the same digits on every machine.
-            near.push((distance(subject.metric, queries.row(q), rows.row(0)), row));
+            near.push((subject.metric.plain_distance(queries.row(q), rows.row(0)), row));
         }
         near.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         Ok(near)
@@ -287,22 +341,6 @@ fn truth_of(
 fn tie_limit(distance: f64, metric: Metric) -> f64 {
     let scale = if metric == Metric::Cosine { 1.0 } else { distance.abs() };
     distance + 1e-5 * scale + 1e-7
-}
-
-/// The metric's plain definition, in double precision and a fixed order.
-fn distance(metric: Metric, q: Row<'_>, x: Row<'_>) -> f64 {
-    let wide = |row: Row<'_>| {
-        let mut wide = vec![0.0; row.dim()];
-        row.widen_into(&mut wide);
-        wide.into_iter().map(f64::from).collect::<Vec<f64>>()
-    };
-    let (q, x) = (wide(q), wide(x));
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    match metric {
-        Metric::L2 => q.iter().zip(&x).map(|(a, b)| (a - b) * (a - b)).sum(),
-        Metric::InnerProduct => -dot(&q, &x),
-        Metric::Cosine => 1.0 - dot(&q, &x) / (dot(&q, &q) * dot(&x, &x)).sqrt(),
-    }
 }
 
 /// Means over the queries for the `at`-th of `KS`.

@@ -37,7 +37,7 @@ pub mod search;
 pub mod stats;
 
 pub use bulk_build::{BuildError, BuildInput, BuildReport, Keys, build};
-pub use calibrate::{Frontier, FrontierPoint};
+pub use calibrate::{Frontier, FrontierPoint, Reach};
 pub use check::{CheckReport, check, inspect};
 pub use disk::{FileEntry, Manifest, Measured, OpenError};
 pub use exact::{ExactAsk, ExactError};

@@ -107,7 +107,8 @@ impl BuildParams {
 pub struct SearchParams {
     /// How many results are wanted.
     pub k: u32,
-    /// Capacity of the candidate pool: the one effort knob.
+    /// The one effort knob: the walk goes as far as a pool of this many candidates reaches, on
+    /// average; where an index does not know how far that is, the pool's capacity.
     pub list_size: u32,
     /// Most candidates whose full vectors may be read.
     pub rerank_size: u32,

@@ -9,10 +9,14 @@ use foveal_datasets::Row;
 use crate::disk::RamArray;
 use crate::distance::QueryDistance;
 use crate::graph::adjacency::Adjacency;
-use crate::graph::walk::Walk;
+use crate::graph::walk::{StopRule, Walk};
 use crate::neighbor::Candidate;
-use crate::params::SearchParams;
 use crate::quantizer::{PreparedQuery, Quantizer};
+
+/// A walk's reach is told in distances of the candidate of this rank.
+pub(crate) const REACH_K: usize = 10;
+/// Candidates kept, in list sizes, where a walk's reach ends it.
+const POOL_ROOM: usize = 2;
 
 /// The first stage: codes and graph of one index.
 pub(crate) struct Preview {
@@ -35,6 +39,14 @@ impl PreviewSlot {
         PreviewSlot { walk: Walk::new(), query: PreparedQuery::default(), candidates: Vec::new() }
     }
 
+    /// The squared distance of the candidate of rank `list_size` over that of rank `REACH_K`; none
+    /// where there are not so many, or they lie at no distance.
+    pub(crate) fn reach(&self, list_size: u32) -> Option<f64> {
+        let near = f64::from(self.walk.distance_at(REACH_K - 1)?);
+        let far = f64::from(self.walk.distance_at(list_size as usize - 1)?);
+        (near > 0.0).then(|| far / near)
+    }
+
     /// Distances computed and nodes expanded for the query.
     pub(crate) fn counts(&self) -> (u32, u32) {
         (self.walk.computed, self.walk.expanded().len() as u32)
@@ -42,12 +54,22 @@ impl PreviewSlot {
 }
 
 impl Preview {
-    /// Takes a query and finds where its walk starts.
-    pub(crate) fn begin(&self, slot: &mut PreviewSlot, query: Row<'_>, params: &SearchParams) {
+    /// Takes a query and finds where its walk starts. Where the squared distance of the
+    /// `list_size`-th candidate over that of the `REACH_K`-th is known, as a mean, the walk goes as
+    /// far as that for this query: farther than `list_size` candidates where they lie close, not as
+    /// far where they do not.
+    pub(crate) fn begin(
+        &self,
+        slot: &mut PreviewSlot,
+        query: Row<'_>,
+        list_size: u32,
+        reach: Option<f32>,
+    ) {
         slot.query.prepare(&self.quantizer, query);
         let distance = self.quantizer.distance(&self.codes, &slot.query);
-        let stop = None;
-        slot.walk.begin(params.list_size as usize, stop, self.entry_points, &distance);
+        let stop = reach.map(|factor| StopRule { k: REACH_K, factor });
+        let room = if reach.is_some() { POOL_ROOM } else { 1 };
+        slot.walk.begin(room * list_size as usize, stop, self.entry_points, &distance);
     }
 
     /// One hop; false when the walk is over. What the next hop reads is on its way when this one

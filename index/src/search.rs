@@ -298,7 +298,8 @@ impl Searcher {
         self.make_slots(1);
         let Searcher { index, slots, fullview } = self;
         let slot = &mut slots[0];
-        slot.begin(&index.shared.preview, (0, query), params);
+        let reach = index.shared.frontier.reach(params.list_size);
+        slot.begin(&index.shared.preview, (0, query), (params, reach));
         let mut steps = 0;
         while index.shared.preview.step(&mut slot.preview) {
             steps += 1;
@@ -337,9 +338,11 @@ impl Searcher {
         let Searcher { index, slots, fullview } = self;
         let slots = &mut slots[..batch.in_flight];
         let preview = &index.shared.preview;
+        let reach = index.shared.frontier.reach(batch.params.list_size);
+        let effort = (&batch.params, reach);
         let mut waiting = batch.rows.clone();
         for (slot, row) in slots.iter_mut().zip(&mut waiting) {
-            slot.begin(preview, (row, queries.row(row)), &batch.params);
+            slot.begin(preview, (row, queries.row(row)), effort);
         }
         let mut turns = 0;
         while slots.iter().any(|slot| slot.busy) {
@@ -358,7 +361,7 @@ impl Searcher {
                 let row = slot.row;
                 sink(row, slot.finish(index, fullview, &batch.params, &batch.stop)?);
                 if let Some(row) = waiting.next() {
-                    slot.begin(preview, (row, queries.row(row)), &batch.params);
+                    slot.begin(preview, (row, queries.row(row)), effort);
                 }
             }
         }
@@ -381,11 +384,16 @@ impl Searcher {
 }
 
 impl Slot {
-    fn begin(&mut self, preview: &Preview, query: (usize, Row<'_>), params: &SearchParams) {
+    fn begin(
+        &mut self,
+        preview: &Preview,
+        query: (usize, Row<'_>),
+        (params, reach): (&SearchParams, Option<f32>),
+    ) {
         self.started = Instant::now();
         (self.row, self.busy) = (query.0, true);
         self.exact.set(query.1);
-        preview.begin(&mut self.preview, query.1, params);
+        preview.begin(&mut self.preview, query.1, params.list_size, reach);
     }
 
     /// From the end of the walk to the answer.

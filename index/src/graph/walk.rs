@@ -185,6 +185,11 @@ impl Walk {
         keys.map(|key| (distance_of_key(*key), id_of(*key)))
     }
 
+    /// The distance of the candidate at a place of the pool, the nearest at 0, if there is one.
+    pub(crate) fn distance_at(&self, place: usize) -> Option<f32> {
+        self.pool.get(place).filter(|key| **key != EMPTY).map(|key| distance_of_key(*key))
+    }
+
     /// The nodes expanded so far, in order, with their distances.
     pub(crate) fn expanded(&self) -> &[(f32, u32)] {
         &self.expanded

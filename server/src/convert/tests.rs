@@ -53,7 +53,8 @@ fn frontier() -> Frontier {
         let lower = recall - 0.01;
         FrontierPoint { k: 10, list_size, recall, lower, distances: 100.0 }
     };
-    Frontier { queries: 1000, learned: false, points: vec![point(20, 0.9), point(50, 0.99)] }
+    let points = vec![point(20, 0.9), point(50, 0.99)];
+    Frontier { queries: 1000, learned: false, points, reaches: Vec::new() }
 }
 
 #[test]

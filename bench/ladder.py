@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What each step of a change gave: revisions of Foveal measured against each other, in rounds.
 
-    python3 bench/ladder.py DIR/NAME METRIC REVISION... [--rounds N] [--list-size L,L] [--in-flight N,N]
+    python3 bench/ladder.py DIR/NAME METRIC REVISION...
+        [--rounds N] [--list-size L,L] [--in-flight N,N]
 
 Builds foveal-bench of each revision in a worktree of its own and an index with it, then measures
 all of them in turn, round after round: what the machine does meanwhile meets each alike. Prints
@@ -68,7 +69,8 @@ def main():
         for number in range(asked.rounds):
             print(f"round {number + 1} of {asked.rounds}", flush=True)
             rounds.append([measure(*each, asked) for each in built])
-    print(f"{'revision':<16} {'point':<8} {'flight':>6} {'recall':>7} {'dists':>6} {'qps':>8}  ratio")
+    heads = f"{'flight':>6} {'recall':>7} {'dists':>6} {'qps':>8}  ratio"
+    print(f"{'revision':<16} {'point':<8} {heads}")
     for at, revision in enumerate(asked.revisions):
         for point in rounds[0][at]:
             qps = [each[at][point][0] for each in rounds]

@@ -102,7 +102,8 @@ impl Frontier {
         Ok((SearchParams::with_list_size(k, point.list_size), point.recall))
     }
 
-    /// How far a walk of `list_size` goes, interpolated between list sizes; none beyond the list sizes tried: such a walk ends when its candidates do.
+    /// How far a walk of `list_size` goes, interpolated between list sizes; none beyond the list
+    /// sizes tried: such a walk ends when its candidates do.
     pub(crate) fn reach(&self, list_size: u32) -> Option<f32> {
         let at = self.reaches.partition_point(|reach| reach.list_size < list_size);
         let upper = self.reaches.get(at)?;
@@ -224,7 +225,7 @@ fn reaches(subject: &Subject<'_>, asked: &[Asked<'_>]) -> Vec<Reach> {
         let reaches: Vec<Option<f64>> = asked
             .par_iter()
             .map_init(PreviewSlot::new, |slot, asked| {
-                subject.preview.begin(slot, asked.query, list_size, None);
+                subject.preview.begin(slot, asked.query, (list_size, 1), None);
                 while subject.preview.step(slot) {}
                 slot.reach(list_size)
             })
@@ -269,7 +270,7 @@ impl Asked<'_> {
         slot: &mut PreviewSlot,
         (list_size, reach): (u32, Option<f32>),
     ) -> Result<Counts, FileError> {
-        subject.preview.begin(slot, self.query, list_size, reach);
+        subject.preview.begin(slot, self.query, (list_size, 1), reach);
         while subject.preview.step(slot) {}
         let distances = slot.counts().0;
         let found = subject.preview.candidates(slot, list_size as usize);

@@ -57,17 +57,18 @@ impl Preview {
     /// Takes a query and finds where its walk starts. Where the squared distance of the
     /// `list_size`-th candidate over that of the `REACH_K`-th is known, as a mean, the walk goes as
     /// far as that for this query: farther than `list_size` candidates where they lie close, not as
-    /// far where they do not.
+    /// far where they do not; to `least` of them and half of `list_size` in any case.
     pub(crate) fn begin(
         &self,
         slot: &mut PreviewSlot,
         query: Row<'_>,
-        list_size: u32,
+        (list_size, least): (u32, u32),
         reach: Option<f32>,
     ) {
         slot.query.prepare(&self.quantizer, query);
         let distance = self.quantizer.distance(&self.codes, &slot.query);
-        let stop = reach.map(|factor| StopRule { k: REACH_K, factor });
+        let floor = least.max(list_size / 2).max(1) as usize;
+        let stop = reach.map(|factor| StopRule { k: REACH_K, factor, floor });
         let room = if reach.is_some() { POOL_ROOM } else { 1 };
         slot.walk.begin(room * list_size as usize, stop, self.entry_points, &distance);
     }

@@ -393,7 +393,7 @@ impl Slot {
         self.started = Instant::now();
         (self.row, self.busy) = (query.0, true);
         self.exact.set(query.1);
-        preview.begin(&mut self.preview, query.1, params.list_size, reach);
+        preview.begin(&mut self.preview, query.1, (params.list_size, params.k), reach);
     }
 
     /// From the end of the walk to the answer.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Two hops overlap, so that the memory of one arrives while the other computes; a node may be
-//! expanded before its nearer rival, found by the hop before, is known, which costs a few hops more.
+//! expanded before its nearer rival, found by the hop before, is known: a few hops more.
 //! Threads may take turns between walks as well, hop by hop.
 
 use super::adjacency::Adjacency;
@@ -51,6 +51,9 @@ pub(crate) struct Walk {
 pub(crate) struct StopRule {
     pub(crate) k: usize,
     pub(crate) factor: f32,
+    /// So many candidates are always taken, however far: where many lie at one place, none beyond
+    /// it would be.
+    pub(crate) floor: usize,
 }
 
 impl Walk {
@@ -212,8 +215,8 @@ impl Walk {
     #[inline(always)]
     fn limit(&self) -> f32 {
         let Some(rule) = self.stop else { return f32::INFINITY };
-        match self.pool.get(rule.k - 1) {
-            Some(key) if *key != EMPTY => distance_of_key(*key) * rule.factor,
+        match (self.distance_at(rule.k - 1), self.distance_at(rule.floor - 1)) {
+            (Some(near), Some(floor)) => (near * rule.factor).max(floor),
             _ => f32::INFINITY,
         }
     }

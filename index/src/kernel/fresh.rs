@@ -1,8 +1,8 @@
 //! Which ids of a neighbor list a walk has not seen yet.
 //!
-//! The table is lossy: an id's low bits pick a slot, which holds its high bits and the number of the
-//! walk. An id may be forgotten when another one takes its slot, which costs a distance computed
-//! twice; an id not seen is never taken for one that was.
+//! The table is lossy: an id's low bits pick a slot, which holds its high bits and the number of
+//! the walk. An id may be forgotten when another one takes its slot, which costs a distance
+//! computed twice; an id not seen is never taken for one that was.
 //!
 //! Ids go through in groups of 16: all slots of a group are read, then all are written, in order.
 
@@ -21,8 +21,8 @@ pub(crate) const GROUP: usize = 16;
 pub(crate) type Slots = [u32; 1 << SLOT_BITS];
 
 /// `fresh(slots, walk, list, out)`: writes the ids of `list` that are new to walk number `walk` to
-/// the front of `out`, in order, and returns how many; they are seen from then on. What follows them
-/// in `out` is anything. Panics if `out` is not `GROUP` places longer than `list`.
+/// the front of `out`, in order, and returns how many; they are seen from then on. What follows
+/// them in `out` is anything. Panics if `out` is not `GROUP` places longer than `list`.
 pub(crate) type FreshKernel = fn(&mut Slots, u32, &[u32], &mut [u32]) -> usize;
 
 /// The kernel of a level.

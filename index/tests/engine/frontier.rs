@@ -35,7 +35,7 @@ fn new_queries_find_what_was_expected() {
         for target in [0.9, 0.95, 0.99] {
             let (found, expected) = achieved(&index, &built, &queries, target);
             // 574 rows were asked then and 300 are now: their means differ by chance.
-            assert!((found - expected).abs() < 0.02, "{metric} {target}: {found} not {expected}");
+            assert!((found - expected).abs() < 0.03, "{metric} {target}: {found} not {expected}");
             assert!(expected >= target, "{metric} {target}: expected {expected}");
         }
     }

@@ -1,7 +1,7 @@
 //! Claims with numbers: what `foveal-bench` measures, and the lines it writes.
 //!
-//! Every verb of the program reads a data set ([`data`]) and writes lines ([`line`]); `report`
-//! turns lines, ours and those of other systems, into one page. `records/` keeps lines, named by
+//! Every verb of the program reads a data set ([`data`]) and writes lines ([`mod@line`]);
+//! `report` turns lines, ours and those of other systems, into one page. `records/` keeps lines, by
 //! date and machine; the figures in README come from there.
 
 pub mod baselines;

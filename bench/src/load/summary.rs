@@ -1,5 +1,6 @@
 //! The figures of a run in words, for whoever sits in front of it.
 
+use indicatif::HumanCount;
 use std::fmt::Write;
 
 use super::drive::{Driven, Pace, Plan};
@@ -91,15 +92,7 @@ fn count(number: f64) -> String {
     if number < 100.0 {
         return format!("{:.1}", number).trim_end_matches(".0").into();
     }
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(number.round() as u64).to_string()
 }
 
 /// Microseconds in a unit that suits them.

@@ -47,22 +47,6 @@ fn serving(metric: Metric, bits: u8, rows: &Rows, seed: u64) -> (Quantizer, Vec<
     (serving, codes)
 }
 
-/// The distance of the metric, in f64.
-fn exact(metric: Metric, query: Row<'_>, row: Row<'_>) -> f64 {
-    let wide = |row: Row<'_>| {
-        let mut out = vec![0.0; row.dim()];
-        row.widen_into(&mut out);
-        out.into_iter().map(f64::from).collect::<Vec<f64>>()
-    };
-    let (q, x) = (wide(query), wide(row));
-    let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
-    match metric {
-        Metric::L2 => q.iter().zip(&x).map(|(q, x)| (q - x) * (q - x)).sum(),
-        Metric::InnerProduct => -dot(&q, &x),
-        Metric::Cosine => 1.0 - dot(&q, &x) / (dot(&q, &q) * dot(&x, &x)).sqrt(),
-    }
-}
-
 /// What the estimates of many pairs tell about themselves.
 #[derive(Clone, Copy, Debug, Default)]
 struct Report {
@@ -92,7 +76,7 @@ fn report(metric: Metric, bits: u8, dim: usize) -> Report {
             distance.distances(&ids, &mut estimates);
             let (scale, add) = quantizer.shown(&prepared);
             for (id, estimate) in ids.iter().zip(&estimates) {
-                let exact = exact(metric, query, rows.row(*id as usize));
+                let exact = metric.plain_distance(query, rows.row(*id as usize));
                 let off = f64::from(estimate * scale + add) - exact;
                 let error = f64::from(distance.error(*id) * scale);
                 deviations.push(off / error);
@@ -163,13 +147,13 @@ fn estimates_of_few_dimensions_are_no_worse_than_they_say() {
 
 /// Exact squared L2 between rows in the search space: what codes of rows stand for in a build.
 fn between(metric: Metric, largest_square: f64, x: Row<'_>, y: Row<'_>) -> f64 {
-    let square = |row| -exact(Metric::InnerProduct, row, row);
+    let square = |row| -Metric::InnerProduct.plain_distance(row, row);
     match metric {
-        Metric::L2 => exact(Metric::L2, x, y),
-        Metric::Cosine => 2.0 * exact(Metric::Cosine, x, y),
+        Metric::L2 => Metric::L2.plain_distance(x, y),
+        Metric::Cosine => 2.0 * Metric::Cosine.plain_distance(x, y),
         Metric::InnerProduct => {
             let lift = |row| (largest_square - square(row)).max(0.0).sqrt();
-            exact(Metric::L2, x, y) + (lift(x) - lift(y)).powi(2)
+            Metric::L2.plain_distance(x, y) + (lift(x) - lift(y)).powi(2)
         }
     }
 }
@@ -194,10 +178,10 @@ fn byte_rows_at_8_bits_are_exact() {
                     quantizer.distance(&codes, &prepared).distances(&ids, &mut estimates);
                     let (scale, add) = quantizer.shown(&prepared);
                     for (row, estimate) in rows.iter().zip(&estimates) {
-                        let wanted = exact(metric, query, row);
+                        let wanted = metric.plain_distance(query, row);
                         let found = f64::from(estimate * scale + add);
                         // The query has 15 bits under ip and cosine; its lanes round at random.
-                        let square = |row| -exact(Metric::InnerProduct, row, row);
+                        let square = |row| -Metric::InnerProduct.plain_distance(row, row);
                         let slack = match metric {
                             Metric::L2 => 0.0,
                             Metric::InnerProduct => 2e-4 * (square(query) * square(row)).sqrt(),
@@ -223,7 +207,7 @@ fn distances_between_rows_are_those_of_the_search_space() {
         for metric in Metric::ALL {
             let quantizer = Quantizer::train(metric, rows, 8);
             let (codes, facts) = encode(&quantizer, rows);
-            let square = |row| -exact(Metric::InnerProduct, row, row);
+            let square = |row| -Metric::InnerProduct.plain_distance(row, row);
             let largest = rows.iter().map(square).fold(0.0, f64::max);
             let lift = |row| (largest - square(row)).max(0.0).sqrt() as f32;
             let lifts: Vec<f32> = match metric {

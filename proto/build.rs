@@ -7,8 +7,9 @@ use std::{env, fs};
 
 use prost::Message;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "foveal/v1/common.proto",
+    "foveal/v1/decode.proto",
     "foveal/v1/search.proto",
     "foveal/v1/collection.proto",
     "foveal/v1/admin.proto",

@@ -146,7 +146,8 @@ fn unknown_extensions() {
     let place = place();
     for name in ["rows.csv", "rows", "rows.FBIN"] {
         place.write(name, fbin(4, &noise(160, 1)));
-        let wanted = [name, "is unknown; wanted fvecs, bvecs, fbin, u8bin, i8bin, f16bin, npy"];
+        let wanted =
+            [name, "is unknown; wanted fvecs, bvecs, fbin, u8bin, i8bin, f16bin, bf16bin, npy"];
         place.refused(&format!("build --base {name} --metric l2 --out index"), 2, &wanted);
         place.refused(&format!("convert --in {name} --out out.npy"), 2, &wanted);
     }

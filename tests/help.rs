@@ -27,7 +27,7 @@ fn what_does_not_exist_yet_is_a_usage_error() {
     let place = Place::new();
     for line in [
         "build --no-such-flag",
-        "decode --index a --hidden b --k 1",
+        "decode --index a --hidden b --k 1 --allow a.npy --deny b.npy",
         "search --index a --queries b --k 1 --target-recall 0.9 --list-size 9",
         "build --base a.fbin --metric l2 --out b --bits 3",
         "build --base a.fbin --metric hamming --out b",

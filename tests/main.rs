@@ -6,6 +6,7 @@
 //! | `clients` | the example clients against a server |
 //! | `command_line` | real data through every verb |
 //! | `damage` | indexes whose bytes changed, by accident or on purpose |
+//! | `decode` | the most likely tokens of an output layer |
 //! | `help` | what the program says of itself |
 //! | `house_rules` | what every source file obeys |
 //! | `interruptions` | ctrl-c, SIGKILL, a second build, a full disk |
@@ -18,6 +19,7 @@ mod bad_input;
 mod clients;
 mod command_line;
 mod damage;
+mod decode;
 mod help;
 mod house_rules;
 mod interruptions;

@@ -98,7 +98,8 @@ fn measure(
     params: &BuildParams,
 ) -> anyhow::Result<Line> {
     let bars = Bars::start();
-    let input = BuildInput { base: &data.base, keys: Keys::From(0), payload: None, learn };
+    let input =
+        BuildInput { base: &data.base, keys: Keys::From(0), payload: None, learn, bias: false };
     let built = build(&input, out, params, bars.job())?;
     bars.finish();
     let threads = if params.threads == 0 { machine::cores() } else { params.threads as u32 };

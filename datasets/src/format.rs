@@ -17,13 +17,14 @@ pub(crate) enum Format {
 }
 
 /// Extension and format, in the order in which messages name them.
-const FORMATS: [(&str, Format); 7] = [
+const FORMATS: [(&str, Format); 8] = [
     ("fvecs", Format::Vecs(Element::F32)),
     ("bvecs", Format::Vecs(Element::U8)),
     ("fbin", Format::Bin(Element::F32)),
     ("u8bin", Format::Bin(Element::U8)),
     ("i8bin", Format::Bin(Element::I8)),
     ("f16bin", Format::Bin(Element::F16)),
+    ("bf16bin", Format::Bin(Element::Bf16)),
     ("npy", Format::Npy),
 ];
 

@@ -18,6 +18,7 @@ mod output_file;
 pub mod recall;
 pub mod rows;
 pub mod synthetic;
+mod tensor_file;
 pub mod truth_file;
 pub mod vector_file;
 pub mod vector_writer;

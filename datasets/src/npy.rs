@@ -75,6 +75,7 @@ pub(crate) fn header_of(element: Element, rows: u64, dim: usize) -> [u8; HEADER_
     let descr = match element {
         Element::F32 => "<f4",
         Element::F16 => "<f2",
+        Element::Bf16 => unreachable!("NumPy has no such type: a writer is refused"),
         Element::U8 => "|u1",
         Element::I8 => "|i1",
     };

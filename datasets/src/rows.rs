@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use half::f16;
+use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 /// The largest dimension a dataset may have.
@@ -17,6 +17,8 @@ pub enum Element {
     F32,
     /// 16-bit float (IEEE half).
     F16,
+    /// 16-bit float with the range of f32 (bfloat16).
+    Bf16,
     /// Unsigned byte.
     U8,
     /// Signed byte.
@@ -25,13 +27,14 @@ pub enum Element {
 
 impl Element {
     /// Every element type.
-    pub const ALL: [Element; 4] = [Element::F32, Element::F16, Element::U8, Element::I8];
+    pub const ALL: [Element; 5] =
+        [Element::F32, Element::F16, Element::Bf16, Element::U8, Element::I8];
 
     /// Bytes a number takes.
     pub fn size(self) -> usize {
         match self {
             Element::F32 => 4,
-            Element::F16 => 2,
+            Element::F16 | Element::Bf16 => 2,
             Element::U8 | Element::I8 => 1,
         }
     }
@@ -41,6 +44,7 @@ impl Element {
         match self {
             Element::F32 => "f32",
             Element::F16 => "f16",
+            Element::Bf16 => "bf16",
             Element::U8 => "u8",
             Element::I8 => "i8",
         }
@@ -57,10 +61,9 @@ impl FromStr for Element {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Element, String> {
-        Element::ALL
-            .into_iter()
-            .find(|element| element.name() == text)
-            .ok_or_else(|| format!("element type {text:?} is unknown; wanted f32, f16, u8 or i8"))
+        Element::ALL.into_iter().find(|element| element.name() == text).ok_or_else(|| {
+            format!("element type {text:?} is unknown; wanted f32, f16, bf16, u8 or i8")
+        })
     }
 }
 
@@ -102,6 +105,8 @@ pub enum Values {
     F32(Vec<f32>),
     /// 16-bit floats.
     F16(Vec<f16>),
+    /// 16-bit floats with the range of f32.
+    Bf16(Vec<bf16>),
     /// Unsigned bytes.
     U8(Vec<u8>),
     /// Signed bytes.
@@ -114,6 +119,7 @@ impl Values {
         match element {
             Element::F32 => Values::F32(vec![0.0; count]),
             Element::F16 => Values::F16(vec![f16::ZERO; count]),
+            Element::Bf16 => Values::Bf16(vec![bf16::ZERO; count]),
             Element::U8 => Values::U8(vec![0; count]),
             Element::I8 => Values::I8(vec![0; count]),
         }
@@ -124,6 +130,7 @@ impl Values {
         match self {
             Values::F32(v) => v.len(),
             Values::F16(v) => v.len(),
+            Values::Bf16(v) => v.len(),
             Values::U8(v) => v.len(),
             Values::I8(v) => v.len(),
         }
@@ -139,6 +146,7 @@ impl Values {
         match self {
             Values::F32(_) => Element::F32,
             Values::F16(_) => Element::F16,
+            Values::Bf16(_) => Element::Bf16,
             Values::U8(_) => Element::U8,
             Values::I8(_) => Element::I8,
         }
@@ -149,6 +157,7 @@ impl Values {
         match self {
             Values::F32(v) => bytemuck::cast_slice(v),
             Values::F16(v) => bytemuck::cast_slice(v),
+            Values::Bf16(v) => bytemuck::cast_slice(v),
             Values::U8(v) => v,
             Values::I8(v) => bytemuck::cast_slice(v),
         }
@@ -159,6 +168,7 @@ impl Values {
         match self {
             Values::F32(v) => bytemuck::cast_slice_mut(v),
             Values::F16(v) => bytemuck::cast_slice_mut(v),
+            Values::Bf16(v) => bytemuck::cast_slice_mut(v),
             Values::U8(v) => v,
             Values::I8(v) => bytemuck::cast_slice_mut(v),
         }
@@ -228,6 +238,7 @@ impl Rows {
         match &self.values {
             Values::F32(v) => Row::F32(&v[range]),
             Values::F16(v) => Row::F16(&v[range]),
+            Values::Bf16(v) => Row::Bf16(&v[range]),
             Values::U8(v) => Row::U8(&v[range]),
             Values::I8(v) => Row::I8(&v[range]),
         }
@@ -252,7 +263,7 @@ impl Rows {
         Some((row, column, wide[column]))
     }
 
-    /// The same rows in another element type. Floats become f16 by rounding to the nearest;
+    /// The same rows in another element type. Floats become f16 or bf16 by rounding to the nearest;
     /// nothing else may change a number.
     ///
     /// # Errors
@@ -265,6 +276,7 @@ impl Rows {
         let values = match element {
             Element::F32 => Values::F32(self.map_wide(element, Some)?),
             Element::F16 => Values::F16(self.map_wide(element, to_f16)?),
+            Element::Bf16 => Values::Bf16(self.map_wide(element, to_bf16)?),
             Element::U8 => Values::U8(self.map_wide(element, |x| {
                 (x == x.trunc() && (0.0..=255.0).contains(&x)).then_some(x as u8)
             })?),
@@ -298,6 +310,10 @@ fn to_f16(x: f32) -> Option<f16> {
     Some(f16::from_f32(x)).filter(|rounded| rounded.is_finite())
 }
 
+fn to_bf16(x: f32) -> Option<bf16> {
+    Some(bf16::from_f32(x)).filter(|rounded| rounded.is_finite())
+}
+
 /// One vector, borrowed, in its element type.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Row<'a> {
@@ -305,6 +321,8 @@ pub enum Row<'a> {
     F32(&'a [f32]),
     /// 16-bit floats.
     F16(&'a [f16]),
+    /// 16-bit floats with the range of f32.
+    Bf16(&'a [bf16]),
     /// Unsigned bytes.
     U8(&'a [u8]),
     /// Signed bytes.
@@ -317,6 +335,7 @@ impl Row<'_> {
         match self {
             Row::F32(v) => v.len(),
             Row::F16(v) => v.len(),
+            Row::Bf16(v) => v.len(),
             Row::U8(v) => v.len(),
             Row::I8(v) => v.len(),
         }
@@ -327,6 +346,7 @@ impl Row<'_> {
         match self {
             Row::F32(_) => Element::F32,
             Row::F16(_) => Element::F16,
+            Row::Bf16(_) => Element::Bf16,
             Row::U8(_) => Element::U8,
             Row::I8(_) => Element::I8,
         }
@@ -338,6 +358,10 @@ impl Row<'_> {
         match self {
             Row::F32(v) => out.copy_from_slice(v),
             Row::F16(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = from.to_f32()),
+            Row::Bf16(v) => {
+                let widened = v.iter().map(|x| f32::from_bits(u32::from(x.to_bits()) << 16));
+                out.iter_mut().zip(widened).for_each(|(to, from)| *to = from);
+            }
             Row::U8(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = f32::from(*from)),
             Row::I8(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = f32::from(*from)),
         }
@@ -349,6 +373,7 @@ impl Row<'_> {
         match self {
             Row::F32(v) => v.iter().fold(true, |all, x| all & x.is_finite()),
             Row::F16(v) => v.iter().fold(true, |all, x| all & x.is_finite()),
+            Row::Bf16(v) => v.iter().fold(true, |all, x| all & x.is_finite()),
             Row::U8(_) | Row::I8(_) => true,
         }
     }
@@ -358,6 +383,7 @@ impl Row<'_> {
         match self {
             Row::F32(v) => v.iter().all(|x| *x == 0.0),
             Row::F16(v) => v.iter().all(|x| x.to_f32() == 0.0),
+            Row::Bf16(v) => v.iter().all(|x| x.to_f32() == 0.0),
             Row::U8(v) => v.iter().all(|x| *x == 0),
             Row::I8(v) => v.iter().all(|x| *x == 0),
         }
@@ -412,7 +438,7 @@ mod tests {
     fn bytes_and_halves_survive_the_way_through_wider_types() {
         for element in [Element::U8, Element::I8] {
             let rows = every_byte(element);
-            for wider in [Element::F32, Element::F16] {
+            for wider in [Element::F32, Element::F16, Element::Bf16] {
                 let wide = rows.convert(wider).unwrap();
                 assert_eq!(wide.element(), wider);
                 assert_eq!(wide.convert(element).unwrap(), rows);

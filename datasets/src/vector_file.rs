@@ -1,4 +1,5 @@
-//! Rows of a file, read by range: fvecs, bvecs, fbin, u8bin, i8bin, f16bin, npy, hdf5.
+//! Rows of a file, read by range: fvecs, bvecs, fbin, u8bin, i8bin, f16bin, bf16bin, npy, hdf5,
+//! safetensors.
 //!
 //! The extension names the format and the file is never changed. Everything that a header promises
 //! is compared with the length of the file when it is opened, so a read allocates no more than the
@@ -18,8 +19,9 @@ use crate::hdf5::{Place, Shape, Table};
 use crate::input_file::InputFile;
 use crate::metric::Metric;
 use crate::npy;
-use crate::rows::{Element, MAX_DIM, Rows, Values};
+use crate::rows::{Element, MAX_DIM, Rows, RowsError, Values};
 use crate::synthetic::Seeded;
+use crate::tensor_file;
 
 /// Rows with a dimension before each are read in blocks of about this size and then closed up.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -32,6 +34,19 @@ pub struct VectorFile {
     path: PathBuf,
     input: Input,
     layout: Layout,
+    /// A number to stand behind those of each row.
+    last: Option<Last>,
+    /// The type rows are handed out in.
+    element: Element,
+}
+
+/// Numbers that a file does not hold, behind those it does.
+#[derive(Debug)]
+enum Last {
+    /// One for each row.
+    Each(Vec<f32>),
+    /// The same for all.
+    Same(f32),
 }
 
 /// What the numbers are read from.
@@ -66,7 +81,7 @@ impl VectorFile {
             let table = Table::open(&place)?;
             let Shape { element, len, dim } = table.shape();
             let layout = Layout { element, len, dim, data_offset: 0, row_prefix: 0 };
-            return Ok(VectorFile { path: path.into(), input: Input::Hdf5(table), layout });
+            return Ok(VectorFile::new(path, Input::Hdf5(table), layout));
         }
         let input = InputFile::open(path)?;
         let layout = match Format::of(path)? {
@@ -74,7 +89,73 @@ impl VectorFile {
             Format::Bin(element) => bin_layout(&input, element)?,
             Format::Npy => npy_layout(&input)?,
         };
-        Ok(VectorFile { path: path.into(), input: Input::Bytes(input), layout })
+        Ok(VectorFile::new(path, Input::Bytes(input), layout))
+    }
+
+    /// Opens the tensor `name` (`[rows x dim]` of F32, F16 or BF16) of a safetensors file.
+    ///
+    /// # Errors
+    /// As [`open`](VectorFile::open); no such tensor; one of another shape or type.
+    pub fn open_tensor(path: impl AsRef<Path>, name: &str) -> Result<VectorFile, FileError> {
+        let path = path.as_ref();
+        let input = InputFile::open(path)?;
+        let tensor = tensor_file::find(&input, name)?;
+        let tensor_file::Tensor { element, rows, dim, data_offset } = tensor;
+        if dim == 0 || dim > MAX_DIM {
+            return Err(FileError::dim(path, 8, dim));
+        }
+        if rows == 0 {
+            return Err(FileError::Empty { path: path.into() });
+        }
+        let layout = Layout { element, len: rows, dim, data_offset, row_prefix: 0 };
+        Ok(VectorFile::new(path, Input::Bytes(input), layout))
+    }
+
+    fn new(path: &Path, input: Input, layout: Layout) -> VectorFile {
+        let element = layout.element;
+        VectorFile { path: path.into(), input, layout, last: None, element }
+    }
+
+    /// The same rows with numbers of another type: f32 become f16 or bf16 by rounding.
+    ///
+    /// # Errors
+    /// Numbers that are no f32, or a type that is none of these three.
+    pub fn rounded_to(self, element: Element) -> Result<VectorFile, FileError> {
+        let floats = matches!(element, Element::F32 | Element::F16 | Element::Bf16);
+        if !floats || self.element != Element::F32 && self.element != element {
+            let (found, wanted) =
+                (self.element.to_string(), format!("f32, to be kept as {element}"));
+            return Err(FileError::Content { path: self.path, found, wanted });
+        }
+        Ok(VectorFile { element, ..self })
+    }
+
+    /// The same rows, each with one number more: `numbers[i]` behind row i. Numbers become f32.
+    ///
+    /// # Errors
+    /// Another number of numbers than rows; the largest dimension is taken.
+    pub fn with_last(self, numbers: Vec<f32>) -> Result<VectorFile, FileError> {
+        if numbers.len() != self.len() {
+            let found = format!("{} rows", self.len());
+            let wanted = format!("{}, one for each number to stand behind them", numbers.len());
+            return Err(FileError::Content { path: self.path, found, wanted });
+        }
+        self.with(Last::Each(numbers))
+    }
+
+    /// The same rows, each with a 1 behind it. Numbers become f32.
+    ///
+    /// # Errors
+    /// The largest dimension is taken.
+    pub fn with_ones(self) -> Result<VectorFile, FileError> {
+        self.with(Last::Same(1.0))
+    }
+
+    fn with(self, last: Last) -> Result<VectorFile, FileError> {
+        if self.layout.dim == MAX_DIM {
+            return Err(FileError::dim(&self.path, 0, MAX_DIM + 1));
+        }
+        Ok(VectorFile { last: Some(last), element: Element::F32, ..self })
     }
 
     /// The path as it was given.
@@ -101,12 +182,12 @@ impl VectorFile {
 
     /// Numbers in a row; 1 to [`MAX_DIM`].
     pub fn dim(&self) -> usize {
-        self.layout.dim
+        self.layout.dim + usize::from(self.last.is_some())
     }
 
     /// The type of the numbers.
     pub fn element(&self) -> Element {
-        self.layout.element
+        self.element
     }
 
     /// Reads `rows` in order, in their element type.
@@ -119,7 +200,7 @@ impl VectorFile {
             let (path, len) = (self.path().into(), self.len());
             return Err(FileError::NoSuchRows { path, asked: rows, rows: len });
         }
-        let mut values = Values::zeroed(self.element(), rows.len() * self.dim());
+        let mut values = Values::zeroed(self.layout.element, rows.len() * self.layout.dim);
         self.fill(rows.start, values.bytes_mut())?;
         self.checked(values, |i| rows.start + i)
     }
@@ -152,8 +233,8 @@ impl VectorFile {
             return Ok(((0..self.len()).collect(), self.read(0..self.len())?));
         }
         let picked = distinct(self.len(), count, seed);
-        let mut values = Values::zeroed(self.element(), count * self.dim());
-        let row_bytes = self.dim() * self.element().size();
+        let mut values = Values::zeroed(self.layout.element, count * self.layout.dim);
+        let row_bytes = self.layout.dim * self.layout.element.size();
         for (&row, out) in picked.iter().zip(values.bytes_mut().chunks_exact_mut(row_bytes)) {
             self.fill(row, out)?;
         }
@@ -167,8 +248,8 @@ impl VectorFile {
             Input::Bytes(input) => input,
             Input::Hdf5(table) => return table.fill(first, out),
         };
-        let Layout { data_offset, row_prefix, .. } = self.layout;
-        let row_bytes = self.dim() * self.element().size();
+        let Layout { data_offset, row_prefix, dim, element, .. } = self.layout;
+        let row_bytes = dim * element.size();
         let stride = row_prefix + row_bytes;
         let offset_of = |row: usize| data_offset + row as u64 * stride as u64;
         if row_prefix == 0 {
@@ -182,7 +263,7 @@ impl VectorFile {
             input.read_at(offset_of(row), block)?;
             for (from, to) in block.chunks_exact(stride).zip(out.chunks_exact_mut(row_bytes)) {
                 let (prefix, numbers) = from.split_at(row_prefix);
-                if prefix != (self.dim() as u32).to_le_bytes() {
+                if prefix != (dim as u32).to_le_bytes() {
                     return Err(self.other_dim(row, offset_of(row), prefix));
                 }
                 to.copy_from_slice(numbers);
@@ -198,21 +279,48 @@ impl VectorFile {
             path: self.path().into(),
             offset,
             found: format!("dimension {found} in row {row}"),
-            wanted: format!("{}, as row 0 says", self.dim()),
+            wanted: format!("{}, as row 0 says", self.layout.dim),
         }
     }
 
     /// Values that were read, as rows, if all are finite. `row_of` gives the number of a row in the
     /// file.
     fn checked(&self, values: Values, row_of: impl Fn(usize) -> usize) -> Result<Rows, FileError> {
-        let rows = Rows::new(self.dim(), values).expect("the layout gives whole rows");
-        match rows.first_not_finite() {
-            None => Ok(rows),
-            Some((row, column, value)) => {
-                let path = self.path().into();
-                Err(FileError::NotFinite { path, row: row_of(row), column, value })
-            }
+        let rows = Rows::new(self.layout.dim, values).expect("the layout gives whole rows");
+        let not_finite = |row: usize, column, value| {
+            let path = self.path().into();
+            Err(FileError::NotFinite { path, row: row_of(row), column, value })
+        };
+        if let Some((row, column, value)) = rows.first_not_finite() {
+            return not_finite(row, column, value);
         }
+        let rows = match &self.last {
+            None => rows,
+            Some(last) => self.lengthened(&rows, |row| match last {
+                Last::Each(numbers) => numbers[row_of(row)],
+                Last::Same(number) => *number,
+            }),
+        };
+        if rows.element() == self.element {
+            return Ok(rows);
+        }
+        match rows.convert(self.element) {
+            Ok(rows) => Ok(rows),
+            Err(RowsError::DoesNotFit { row, column, value, .. }) => not_finite(row, column, value),
+            Err(_) => unreachable!("a conversion fails by a number that does not fit alone"),
+        }
+    }
+
+    /// Rows of f32 with one number more each.
+    fn lengthened(&self, rows: &Rows, last: impl Fn(usize) -> f32) -> Rows {
+        let dim = rows.dim() + 1;
+        let mut wide = vec![0.0; rows.len() * dim];
+        for (i, (row, out)) in rows.iter().zip(wide.chunks_exact_mut(dim)).enumerate() {
+            let (numbers, behind) = out.split_at_mut(dim - 1);
+            row.widen_into(numbers);
+            behind[0] = last(i);
+        }
+        Rows::new(dim, Values::F32(wide)).expect("whole rows of one number more")
     }
 }
 
@@ -246,7 +354,7 @@ fn vecs_layout(input: &InputFile, element: Element) -> Result<Layout, FileError>
     Ok(Layout { element, len: len as usize, dim, data_offset: 0, row_prefix: 4 })
 }
 
-/// fbin, u8bin, i8bin and f16bin: two u32, rows and dimension.
+/// fbin, u8bin, i8bin, f16bin and bf16bin: two u32, rows and dimension.
 fn bin_layout(input: &InputFile, element: Element) -> Result<Layout, FileError> {
     let [n0, n1, n2, n3, d0, d1, d2, d3] = input.head()?;
     let len = u64::from(u32::from_le_bytes([n0, n1, n2, n3]));
@@ -291,7 +399,8 @@ mod tests {
     use std::path::PathBuf;
     use tempfile::TempDir;
 
-    const EXTENSIONS: [&str; 7] = ["fvecs", "bvecs", "fbin", "u8bin", "i8bin", "f16bin", "npy"];
+    const EXTENSIONS: [&str; 8] =
+        ["fvecs", "bvecs", "fbin", "u8bin", "i8bin", "f16bin", "bf16bin", "npy"];
 
     fn write(bytes: &[u8], name: &str) -> (TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
@@ -537,7 +646,7 @@ mod tests {
         let (kind, message) = said(VectorFile::open(folder.path()).unwrap_err(), folder.path());
         let wanted = "is a directory; wanted a regular file";
         assert_eq!((kind, message.as_str()), (ErrorKind::NoInput, wanted));
-        let wanted = "wanted fvecs, bvecs, fbin, u8bin, i8bin, f16bin, npy";
+        let wanted = "wanted fvecs, bvecs, fbin, u8bin, i8bin, f16bin, bf16bin, npy";
         let (kind, message) = refused(b"x", "a.csv");
         assert_eq!(kind, ErrorKind::Usage);
         assert_eq!(message, format!("extension \"csv\" is unknown; {wanted}"));

@@ -38,6 +38,9 @@ impl VectorWriter {
         {
             return Err(unfit(path, element.to_string(), wanted.to_string()));
         }
+        if format == Format::Npy && element == Element::Bf16 {
+            return Err(unfit(path, element.to_string(), "f32, f16, u8 or i8".into()));
+        }
         if dim == 0 || dim > MAX_DIM {
             return Err(unfit(path, format!("dimension {dim}"), format!("1 to {MAX_DIM}")));
         }
@@ -117,6 +120,9 @@ mod tests {
         let values = match element {
             Element::F32 => Values::F32(vec![0.1, -2.0, 3e30, 4.0, 5.0, -0.0]),
             Element::F16 => Values::F16([0.1, -2.0, 3e4, 4.0, 5.0, 6.0].map(f16::from_f32).into()),
+            Element::Bf16 => {
+                Values::Bf16([0.1, -2.0, 3e34, 4.0, 5.0, 6.0].map(half::bf16::from_f32).into())
+            }
             Element::U8 => Values::U8(vec![0, 255, 3, 4, 5, 6]),
             Element::I8 => Values::I8(vec![-128, 127, 3, 4, 5, 6]),
         };

@@ -10,7 +10,6 @@
 //! order of distances is the metric's order; only exact distances are shown.
 
 use foveal_datasets::{Element, Metric, Row};
-use half::f16;
 use simsimd::SpatialSimilarity;
 
 use crate::kernel::float;
@@ -126,6 +125,7 @@ impl ExactQuery {
         match (row, &self.bytes) {
             (Row::F32(x), _) => narrow(f32::sqeuclidean(&self.wide, x)),
             (Row::F16(x), _) => float::l2_f16(x, &self.wide),
+            (Row::Bf16(x), _) => float::l2_bf16(bytemuck::cast_slice(x), &self.wide),
             (Row::U8(x), Some(q)) => float::l2_u8(x, q) as f32,
             (Row::I8(x), Some(q)) => squared_l2_i8(x, bytemuck::cast_slice(q)),
             (_, None) => {
@@ -140,6 +140,7 @@ impl ExactQuery {
         match (row, &self.bytes) {
             (Row::F32(x), _) => narrow(f32::dot(&self.wide, x)),
             (Row::F16(x), _) => float::dot_f16(x, &self.wide),
+            (Row::Bf16(x), _) => float::dot_bf16(bytemuck::cast_slice(x), &self.wide),
             (Row::U8(x), Some(q)) => float::dot_u8(x, q) as f32,
             (Row::I8(x), Some(q)) => narrow(i8::dot(bytemuck::cast_slice(q), x)),
             (_, None) => {
@@ -177,8 +178,9 @@ pub(crate) fn inverse_norm(row: Row<'_>) -> f32 {
         Row::F32(x) => narrow(f32::dot(x, x)),
         Row::U8(x) => float::dot_u8(x, x) as f32,
         Row::I8(x) => narrow(i8::dot(x, x)),
-        Row::F16(x) => {
-            let wide: Vec<f32> = x.iter().copied().map(f16::to_f32).collect();
+        Row::F16(_) | Row::Bf16(_) => {
+            let mut wide = vec![0.0; row.dim()];
+            row.widen_into(&mut wide);
             float::dot(&wide, &wide)
         }
     };
@@ -203,6 +205,7 @@ fn narrow(result: Option<f64>) -> f32 {
 mod tests {
     use foveal_datasets::synthetic::Seeded;
     use foveal_datasets::{Rows, Values};
+    use half::{bf16, f16};
 
     use super::*;
 
@@ -215,9 +218,14 @@ mod tests {
             let signed: Vec<i8> = bytes.iter().map(|x| *x as i8).collect();
             let floats: Vec<f32> = (0..2 * dim).map(|_| random.gaussian()).collect();
             let halves: Vec<f16> = floats.iter().map(|x| f16::from_f32(*x)).collect();
-            for values in
-                [Values::U8(bytes), Values::I8(signed), Values::F32(floats), Values::F16(halves)]
-            {
+            let brief: Vec<bf16> = floats.iter().map(|x| bf16::from_f32(*x)).collect();
+            for values in [
+                Values::U8(bytes),
+                Values::I8(signed),
+                Values::F32(floats),
+                Values::F16(halves),
+                Values::Bf16(brief),
+            ] {
                 let rows = Rows::new(dim, values).unwrap();
                 check(&rows, 3e-6);
             }

@@ -4,16 +4,16 @@
 //! `estimate - 1.9 error`, still beats the k-th exact distance: RaBitQ's bound (arXiv:2405.12497),
 //! which a true neighbor misses with a probability of a few percent at most.
 
-use foveal_datasets::Row;
+use std::ops::Range;
 
-use crate::disk::{OpenError, RamArray};
+use crate::disk::RamArray;
 use crate::distance::ExactQuery;
-use crate::full_store::RowReader;
+use crate::full_store::{ReadError, RowReader};
 use crate::key_table::KeyTable;
 use crate::neighbor::{Candidate, Neighbor};
 use crate::params::SearchParams;
 use crate::quantizer::Quantizer;
-use crate::stats::{QueryStats, Stop, Stopped};
+use crate::stats::{QueryStats, Stop};
 
 /// How many standard deviations a likely bound allows for.
 const LIKELY: f32 = 1.9;
@@ -40,12 +40,6 @@ pub(crate) struct RowOrigin<'a> {
     pub(crate) on_device: bool,
 }
 
-/// Why a rerank ended early.
-pub(crate) enum RerankError {
-    Read(OpenError),
-    Stopped(Stopped),
-}
-
 /// The second stage of one searcher; owns its buffers.
 pub(crate) struct Fullview {
     source: RowSource,
@@ -60,26 +54,26 @@ impl Fullview {
     }
 
     /// The `params.k` nearest of `candidates`, which come best first, by exact distance; equal
-    /// distances smaller key first. The flag tells whether `params.max_reads` cut the reading.
+    /// distances smaller key first.
     pub(crate) fn rerank(
         &mut self,
         origin: &RowOrigin<'_>,
         query: &mut ExactQuery,
         ask: &Rerank<'_>,
         stats: &mut QueryStats,
-    ) -> Result<(Vec<Neighbor>, bool), RerankError> {
+    ) -> Result<Reranked, ReadError> {
         let k = ask.params.k as usize;
         let batch = if origin.on_device { usize::MAX } else { MEMORY_BATCH };
-        if let RowSource::Store(reader) = &mut self.source {
-            reader.begin_query();
-        }
+        self.begin_query();
         self.nearest.clear();
         self.prefetch(origin, ask.candidates, k);
         let mut rest = ask.candidates;
-        let mut cut = false;
+        let (mut cut, mut unread) = (false, ask.beyond);
+        let mut pass_over =
+            |estimate: f32| unread = Some(unread.map_or(estimate, |e| e.min(estimate)));
         while !rest.is_empty() && !cut {
             if let Some(why) = ask.stop.now() {
-                return Err(RerankError::Stopped(why));
+                return Err(ReadError::Stopped(why));
             }
             let most = if self.nearest.len() < k { k - self.nearest.len() } else { batch };
             self.ids.clear();
@@ -88,14 +82,19 @@ impl Fullview {
                     break;
                 }
                 rest = others;
-                if self.may_matter(candidate, k) {
-                    self.ids.push(candidate.id);
+                match self.may_matter(candidate, k) {
+                    true => self.ids.push(candidate.id),
+                    false => pass_over(candidate.estimate),
                 }
             }
-            cut = self.cut_to_reads_left(ask.params, stats);
-            self.read(origin, query, k, stats).map_err(RerankError::Read)?;
+            if let Some(first) = self.cut_to_reads_left(ask.params, stats) {
+                let left_out = ask.candidates.iter().find(|candidate| candidate.id == first);
+                left_out.into_iter().for_each(|candidate| pass_over(candidate.estimate));
+                cut = true;
+            }
+            self.read(origin, query, (k, ask.stop), stats)?;
         }
-        Ok((self.nearest.clone(), cut))
+        Ok(Reranked { neighbors: self.nearest.clone(), partial: cut, unread })
     }
 
     /// Asks the memory for what ranking the first candidates takes: most of what is read at all.
@@ -114,15 +113,15 @@ impl Fullview {
         }
     }
 
-    /// Drops the ids from the first one on that `max_reads` has no read left for; true if it did.
-    fn cut_to_reads_left(&mut self, params: &SearchParams, stats: &mut QueryStats) -> bool {
+    /// Drops the ids from the first one on that `max_reads` has no read left for; returns that.
+    fn cut_to_reads_left(&mut self, params: &SearchParams, stats: &mut QueryStats) -> Option<u32> {
         let (Some(most), RowSource::Store(reader)) = (params.max_reads, &mut self.source) else {
-            return false;
+            return None;
         };
         let left = reader.ask(&self.ids, most, stats);
-        let cut = self.ids.len() > left;
+        let first = self.ids.get(left).copied();
         self.ids.truncate(left);
-        cut
+        first
     }
 
     /// Ranks the rows of `self.ids`.
@@ -130,28 +129,99 @@ impl Fullview {
         &mut self,
         origin: &RowOrigin<'_>,
         query: &mut ExactQuery,
-        k: usize,
+        (k, stop): (usize, &Stop<'_>),
         stats: &mut QueryStats,
-    ) -> Result<(), OpenError> {
-        stats.reranked += self.ids.len() as u32;
-        let (nearest, ids) = (&mut self.nearest, &self.ids);
-        let mut meet = |id: u32, row: Row<'_>| {
-            let neighbor = Neighbor { key: origin.keys.key(id), distance: query.distance(row) };
-            insert(nearest, neighbor, k);
-        };
+    ) -> Result<(), ReadError> {
+        let Fullview { source, nearest, ids } = self;
+        if let RowSource::Store(reader) = source {
+            reader.prefetch(ids);
+        }
+        source.distances(origin, query, (ids, stop, stats), &mut |i, distance| {
+            insert(nearest, Neighbor { key: origin.keys.key(ids[i]), distance }, k);
+        })
+    }
+
+    /// Starts counting the reads of a new query.
+    pub(crate) fn begin_query(&mut self) {
+        if let RowSource::Store(reader) = &mut self.source {
+            reader.begin_query();
+        }
+    }
+
+    /// The exact distance of each of `ids`, by `visit(i, distance)`, i in any order.
+    ///
+    /// # Errors
+    /// A row cannot be read.
+    pub(crate) fn distances(
+        &mut self,
+        origin: &RowOrigin<'_>,
+        query: &mut ExactQuery,
+        (ids, stop, stats): (&[u32], &Stop<'_>, &mut QueryStats),
+        visit: &mut dyn FnMut(usize, f32),
+    ) -> Result<(), ReadError> {
+        let batch = if origin.on_device { ids.len() } else { MEMORY_BATCH };
+        let mut batches = ids.chunks(batch.max(1)).peekable();
+        if let (RowSource::Store(reader), Some(first)) = (&self.source, batches.peek()) {
+            reader.prefetch(first);
+        }
+        let mut done = 0;
+        while let Some(ids) = batches.next() {
+            if let (RowSource::Store(reader), Some(next)) = (&self.source, batches.peek()) {
+                reader.prefetch(next);
+            }
+            let mut shifted = |i: usize, distance: f32| visit(done + i, distance);
+            self.source.distances(origin, query, (ids, stop, stats), &mut shifted)?;
+            done += ids.len();
+        }
+        Ok(())
+    }
+
+    /// The exact distance of every row of `rows`, by `visit(id, distance)`, in any order.
+    ///
+    /// # Errors
+    /// A row cannot be read.
+    pub(crate) fn scan(
+        &mut self,
+        origin: &RowOrigin<'_>,
+        query: &mut ExactQuery,
+        (rows, stats): (Range<u32>, &mut QueryStats),
+        mut visit: impl FnMut(u32, f32),
+    ) -> Result<(), ReadError> {
+        stats.reranked += rows.len() as u32;
         match &mut self.source {
+            RowSource::Store(reader) => {
+                Ok(reader.scan(rows, stats, |id, row| visit(id, query.distance(row)))?)
+            }
+            RowSource::Codes { .. } => {
+                let ids: Vec<u32> = rows.collect();
+                let visit = &mut |i: usize, distance: f32| visit(ids[i], distance);
+                self.source.distances(origin, query, (&ids, &Stop::default(), stats), visit)
+            }
+        }
+    }
+}
+
+impl RowSource {
+    fn distances(
+        &mut self,
+        origin: &RowOrigin<'_>,
+        query: &mut ExactQuery,
+        (ids, stop, stats): (&[u32], &Stop<'_>, &mut QueryStats),
+        visit: &mut dyn FnMut(usize, f32),
+    ) -> Result<(), ReadError> {
+        stats.reranked += ids.len() as u32;
+        match self {
             RowSource::Codes { row } => {
                 let (quantizer, stride) = (origin.quantizer, origin.quantizer.stride());
                 row.resize(quantizer.dim(), 0);
-                for id in ids {
+                for (i, id) in ids.iter().enumerate() {
                     let record = &origin.codes[*id as usize * stride..][..stride];
-                    meet(*id, quantizer.exact_row(record, row));
+                    visit(i, query.distance(quantizer.exact_row(record, row)));
                 }
                 Ok(())
             }
             RowSource::Store(reader) => {
-                reader.prefetch(ids);
-                reader.read(ids, stats, |i, row| meet(ids[i], row))
+                reader.read_until(ids, stop, stats, |i, row| visit(i, query.distance(row)))
             }
         }
     }
@@ -160,8 +230,20 @@ impl Fullview {
 /// What to rerank.
 pub(crate) struct Rerank<'a> {
     pub(crate) candidates: &'a [Candidate],
+    /// The estimate of the best candidate that is not among them, if there is one.
+    pub(crate) beyond: Option<f32>,
     pub(crate) params: &'a SearchParams,
     pub(crate) stop: &'a Stop<'a>,
+}
+
+/// What came out.
+pub(crate) struct Reranked {
+    /// Nearest first.
+    pub(crate) neighbors: Vec<Neighbor>,
+    /// Whether `params.max_reads` cut the reading.
+    pub(crate) partial: bool,
+    /// The best estimate of a candidate that was not read, if there is one.
+    pub(crate) unread: Option<f32>,
 }
 
 /// Puts a neighbor where it belongs among the `k` nearest.

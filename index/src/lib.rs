@@ -17,6 +17,7 @@
 pub mod bulk_build;
 mod calibrate;
 mod check;
+pub mod decode;
 pub mod disk;
 mod distance;
 pub mod exact;
@@ -34,18 +35,22 @@ pub mod payload;
 mod preview;
 mod quantizer;
 pub mod search;
+mod softmax;
 pub mod stats;
+mod vocabulary;
 
 pub use bulk_build::{BuildError, BuildInput, BuildReport, Keys, build};
 pub use calibrate::{Frontier, FrontierPoint, Reach};
 pub use check::{CheckReport, check, inspect};
+pub use decode::{DecodeAsk, Decoded, Decoder, Token, TokenSet, Tokens};
 pub use disk::{FileEntry, Manifest, Measured, OpenError};
 pub use exact::{ExactAsk, ExactError};
 pub use full_store::{Io, OpenOptions};
 pub use neighbor::Neighbor;
 pub use params::{
-    BuildParams, MAX_BUILD_LIST_SIZE, MAX_K, MAX_LIST_SIZE, MAX_MAX_DEGREE, MAX_ROWS, ParamsError,
-    SearchParams,
+    BuildParams, DecodeMode, DecodeParams, LogZMode, MAX_BUILD_LIST_SIZE, MAX_K, MAX_LIST_SIZE,
+    MAX_MAX_DEGREE, MAX_ROWS, ParamsError, SearchParams,
 };
 pub use search::{Answer, Batch, Index, SearchError, Searcher};
+pub use softmax::LogZ;
 pub use stats::{Job, Progress, QueryStats, Stop, Stopped};

@@ -9,6 +9,7 @@ use crate::graph::entry_points_of;
 use crate::key_table::KeyTable;
 use crate::preview::Preview;
 use crate::quantizer::{Quantizer, QuantizerSpec};
+use crate::vocabulary::{Vocabulary, VocabularySpec};
 
 /// What `meta.rkyv` holds.
 #[derive(Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -17,6 +18,8 @@ pub(crate) struct Meta {
     pub(crate) entry_points: u32,
     pub(crate) quantizer: QuantizerSpec,
     pub(crate) frontier: Frontier,
+    /// None unless there are token codes.
+    pub(crate) vocabulary: Option<VocabularySpec>,
 }
 
 /// The resident part of an index.
@@ -24,6 +27,7 @@ pub(crate) struct Opened {
     pub(crate) manifest: Manifest,
     pub(crate) frontier: Frontier,
     pub(crate) preview: Preview,
+    pub(crate) vocabulary: Option<Vocabulary>,
     pub(crate) keys: KeyTable,
 }
 
@@ -42,9 +46,27 @@ pub(crate) fn open(dir: &Path) -> Result<Opened, OpenError> {
         return Err(OpenError::damaged(&path, offset, what));
     }
     let keys = KeyTable::load(dir, &manifest)?;
+    let vocabulary = match meta.vocabulary {
+        Some(spec) => Some(load_vocabulary(dir, &manifest, spec)?),
+        None => None,
+    };
     let graph = Adjacency::from_lists(lists, degree);
     let preview = Preview { quantizer, codes, graph, entry_points: meta.entry_points };
-    Ok(Opened { manifest, frontier: meta.frontier, preview, keys })
+    Ok(Opened { manifest, frontier: meta.frontier, preview, vocabulary, keys })
+}
+
+fn load_vocabulary(
+    dir: &Path,
+    manifest: &Manifest,
+    spec: VocabularySpec,
+) -> Result<Vocabulary, OpenError> {
+    let (path, records) = read_shaped::<u8>(dir, manifest, ArrayKind::Tokens, spec.stride())?;
+    if let Some(id) = Vocabulary::first_unsound(&spec, &records) {
+        let at = crate::disk::array_header::HEADER + id * spec.stride();
+        let what = format!("token {id} has no finite offset, or a cluster that is none");
+        return Err(OpenError::damaged(&path, at as u64, what));
+    }
+    Ok(Vocabulary::arrange(spec, &records)?)
 }
 
 /// Reads an array whose rows must be as many as the manifest says, of `stride` bytes each.
@@ -83,11 +105,21 @@ fn read_checked_meta(dir: &Path, manifest: &Manifest) -> Result<Meta, OpenError>
         return Err(damaged(format!("{found}; wanted {} of {}", manifest.bits, manifest.dim)));
     }
     let factors = [spec.largest_square, spec.scale_unit, spec.add_unit, spec.missed];
+    let largest = [spec.largest_missed, spec.largest_residual];
+    if largest.iter().any(|x| !(*x >= 0.0 && x.is_finite())) {
+        return Err(damaged("a largest distance that is none".into()));
+    }
     if !spec.mean.iter().chain(&factors).all(|x| x.is_finite()) {
         return Err(damaged("a number that is not finite".into()));
     }
     if !meta.frontier.is_sound() {
         return Err(damaged("a frontier of shares and sizes that cannot be".into()));
+    }
+    if manifest.tokens != meta.vocabulary.is_some() {
+        return Err(damaged("token codes without what they mean, or the other way round".into()));
+    }
+    if meta.vocabulary.as_ref().is_some_and(|spec| !spec.is_sound(manifest.dim as usize)) {
+        return Err(damaged("token codes of shapes and numbers that cannot be".into()));
     }
     Ok(meta)
 }

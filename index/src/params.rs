@@ -142,3 +142,113 @@ impl SearchParams {
         Ok(())
     }
 }
+
+/// How candidates for a decode are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DecodeMode {
+    /// The way that reads the fewest bytes.
+    #[default]
+    Auto,
+    /// A scan of few-bit codes: those learned from sample hidden states, else those of preview.
+    Scan,
+    /// A walk of the graph, as FGD does.
+    Graph,
+    /// No estimates: the logits of all tokens.
+    Exact,
+}
+
+impl DecodeMode {
+    /// The name used on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            DecodeMode::Auto => "auto",
+            DecodeMode::Scan => "scan",
+            DecodeMode::Graph => "graph",
+            DecodeMode::Exact => "exact",
+        }
+    }
+}
+
+/// What is told of the sum that probabilities are normalised by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogZMode {
+    /// Nothing: probabilities are normalised over the tokens found.
+    Off,
+    /// An interval that holds it in 99 of 100 decodes.
+    #[default]
+    Interval,
+    /// Its value; every row is read for it.
+    Exact,
+}
+
+impl LogZMode {
+    /// The name used on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogZMode::Off => "off",
+            LogZMode::Interval => "interval",
+            LogZMode::Exact => "exact",
+        }
+    }
+}
+
+/// How a hidden state is decoded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DecodeParams {
+    /// How many tokens are wanted.
+    pub k: u32,
+    /// How candidates are found.
+    pub mode: DecodeMode,
+    /// The share of the true k best that is wanted, below 1, where candidates are scanned for with
+    /// learned codes: decides how many are ranked exactly.
+    pub precision: f64,
+    /// How many candidates are ranked exactly; `None` leaves it to `precision`, or to `list_size`.
+    pub rerank_size: Option<u32>,
+    /// Effort of the walk in mode graph.
+    pub list_size: u32,
+    /// What logits are divided by before they become probabilities.
+    pub temperature: f64,
+    /// Tokens are cut to the fewest whose probabilities sum to this.
+    pub top_p: f64,
+    /// What is told of log Z.
+    pub log_z: LogZMode,
+}
+
+impl DecodeParams {
+    /// The defaults for `k` tokens: 99.9 % of the most likely tokens are right, and 99 % of ten or
+    /// more.
+    pub fn new(k: u32) -> DecodeParams {
+        DecodeParams {
+            k,
+            mode: DecodeMode::Auto,
+            precision: 1.0 - 0.001 * f64::from(k.clamp(1, 10)),
+            rerank_size: None,
+            list_size: SearchParams::new(k).list_size,
+            temperature: 1.0,
+            top_p: 1.0,
+            log_z: LogZMode::Interval,
+        }
+    }
+
+    /// Whether every value can be used.
+    ///
+    /// # Errors
+    /// The first value out of range, named.
+    pub fn check(&self) -> Result<(), ParamsError> {
+        in_range("k", self.k, 1, MAX_K)?;
+        in_range("list_size", self.list_size, self.k, MAX_LIST_SIZE)?;
+        if let Some(rerank_size) = self.rerank_size {
+            in_range("rerank_size", rerank_size, self.k, MAX_LIST_SIZE)?;
+        }
+        if !(0.0..1.0).contains(&self.precision) {
+            return Err(out_of_range("precision", self.precision, "0 to below 1"));
+        }
+        if !(1e-3..=1e3).contains(&self.temperature) {
+            return Err(out_of_range("temperature", self.temperature, "0.001 to 1000"));
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return Err(out_of_range("top_p", self.top_p, "above 0 to 1"));
+        }
+        Ok(())
+    }
+}

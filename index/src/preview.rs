@@ -18,6 +18,11 @@ pub(crate) const REACH_K: usize = 10;
 /// Candidates kept, in list sizes, where a walk's reach ends it.
 const POOL_ROOM: usize = 2;
 
+/// Codes met at once by a scan of them all.
+const SCAN_BATCH: usize = 256;
+/// Codes met at once while the next ones are on their way.
+const ESTIMATE_BATCH: usize = 16;
+
 /// The first stage: codes and graph of one index.
 pub(crate) struct Preview {
     pub(crate) quantizer: Quantizer,
@@ -92,6 +97,55 @@ impl Preview {
             error: distance.error(id) * scale,
         }));
         &slot.candidates
+    }
+
+    /// The estimate, shown, of the candidate at a place, the best at 0, if there is one.
+    pub(crate) fn candidate_at(&self, slot: &PreviewSlot, place: usize) -> Option<f32> {
+        let (scale, add) = self.quantizer.shown(&slot.query);
+        slot.walk.distance_at(place).map(|estimate| estimate * scale + add)
+    }
+
+    /// What the shown distance of a row is never below if its estimate is `estimate` or more.
+    pub(crate) fn lower_bound(&self, slot: &PreviewSlot, estimate: f32) -> f32 {
+        self.quantizer.lower_bound(&slot.query, estimate)
+    }
+
+    /// Takes a query for `estimate`.
+    pub(crate) fn prepare(&self, slot: &mut PreviewSlot, query: Row<'_>) {
+        slot.query.prepare(&self.quantizer, query);
+    }
+
+    /// The estimated shown distances of some rows to the query that a slot took.
+    pub(crate) fn estimate(&self, slot: &PreviewSlot, ids: &[u32], out: &mut [f32]) {
+        let distance = self.quantizer.distance(&self.codes, &slot.query);
+        let (scale, add) = self.quantizer.shown(&slot.query);
+        let batches = ids.chunks(ESTIMATE_BATCH).zip(out.chunks_mut(ESTIMATE_BATCH));
+        for (batch, (ids_now, out)) in batches.enumerate() {
+            let next = ids.iter().skip((batch + 1) * ESTIMATE_BATCH).take(ESTIMATE_BATCH);
+            next.for_each(|id| distance.prefetch(*id));
+            distance.distances(ids_now, out);
+            out.iter_mut().for_each(|estimate| *estimate = *estimate * scale + add);
+        }
+    }
+
+    /// One standard deviation of the error of an estimate, shown.
+    pub(crate) fn error(&self, slot: &PreviewSlot, id: u32) -> f32 {
+        let (scale, _) = self.quantizer.shown(&slot.query);
+        self.quantizer.distance(&self.codes, &slot.query).error(id) * scale
+    }
+
+    /// The estimated shown distance of every row to a query, by id. Linear in the codes.
+    pub(crate) fn estimate_all(&self, slot: &mut PreviewSlot, query: Row<'_>, out: &mut [f32]) {
+        slot.query.prepare(&self.quantizer, query);
+        let distance = self.quantizer.distance(&self.codes, &slot.query);
+        let (scale, add) = self.quantizer.shown(&slot.query);
+        let mut ids = [0; SCAN_BATCH];
+        for (batch, out) in out.chunks_mut(SCAN_BATCH).enumerate() {
+            let first = (batch * SCAN_BATCH) as u32;
+            ids.iter_mut().zip(first..).for_each(|(id, next)| *id = next);
+            distance.distances(&ids[..out.len()], out);
+            out.iter_mut().for_each(|estimate| *estimate = *estimate * scale + add);
+        }
     }
 
     /// Bytes in RAM.

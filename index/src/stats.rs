@@ -77,6 +77,11 @@ pub enum Stopped {
 }
 
 impl Stop<'_> {
+    /// Whether it can never come.
+    pub fn is_never(&self) -> bool {
+        self.deadline.is_none() && self.cancelled.is_none()
+    }
+
     /// Whether the query must end now, and why. Costs a clock reading when there is a deadline.
     pub fn now(&self) -> Option<Stopped> {
         if self.cancelled.is_some_and(|flag| flag.load(Ordering::Relaxed)) {

@@ -87,6 +87,7 @@ fn read_query(args: &Args) -> anyhow::Result<pb::Vector> {
     let dtype = match rows.element() {
         Element::F32 => pb::DType::F32,
         Element::F16 => pb::DType::F16,
+        Element::Bf16 => pb::DType::Bf16,
         Element::U8 => pb::DType::U8,
         Element::I8 => pb::DType::I8,
     };

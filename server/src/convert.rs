@@ -1,18 +1,24 @@
 //! Messages to what the engine takes, answers to messages, and in `status` errors to statuses: the
 //! only place that knows both the wire and the engine. Whatever it lets through, the engine can
-//! search for.
+//! search for, or decode.
 
+mod decode;
 mod status;
 
+use std::time::Duration;
+
 use foveal_datasets::{Element, Metric, Row, Rows, Values};
-use foveal_index::{Frontier, Index, Neighbor, ParamsError, SearchParams};
+use foveal_index::{Frontier, Index, Neighbor, ParamsError, QueryStats, SearchParams};
 use foveal_proto::v1 as pb;
-use half::f16;
+use half::{bf16, f16};
 use tonic::Status;
 
 use crate::config::Limits;
 use crate::search_pool::{Done, Found};
 
+pub use decode::{
+    asked_tokens, decode_batch_response, decode_params, decode_response, token_filter,
+};
 pub use status::{
     DOMAIN, deadline_exceeded, invalid, no_collection, search_status, with_error_info,
 };
@@ -42,10 +48,6 @@ pub fn search_params(
     let given = given.copied().unwrap_or_default();
     let k = given.k.unwrap_or(DEFAULT_K);
     at_most("params.k", k, limits.max_k)?;
-    let refused = |error: ParamsError| {
-        let what = format!("is {}; wanted {}", error.found, error.wanted);
-        invalid(&format!("params.{}", error.name), &what)
-    };
     if let Some(target) = given.target_recall {
         if given.list_size.is_some() || given.rerank_size.is_some() {
             let what = format!("is {target} beside a size; wanted one or the other");
@@ -74,6 +76,12 @@ pub fn search_params(
     Ok(Asked { params, recall: None })
 }
 
+/// INVALID_ARGUMENT for a value that the engine refuses.
+fn refused(error: ParamsError) -> Status {
+    let what = format!("is {}; wanted {}", error.found, error.wanted);
+    invalid(&format!("params.{}", error.name), &what)
+}
+
 fn at_most(field: &str, found: u32, limit: u32) -> Result<(), Status> {
     if found <= limit {
         return Ok(());
@@ -99,12 +107,18 @@ impl Expected {
         Expected { dim: index.dim(), metric: manifest.metric, element: manifest.element }
     }
 
+    /// What `index` expects of a hidden state.
+    pub fn of_hidden(index: &Index) -> Expected {
+        Expected { dim: index.hidden_dim(), ..Expected::by(index) }
+    }
+
     /// What is wrong with `row`, or nothing.
     fn fault(&self, row: Row<'_>) -> Option<String> {
         if !row.is_finite() {
             let position = match row {
                 Row::F32(values) => values.iter().position(|x| !x.is_finite()),
                 Row::F16(values) => values.iter().position(|x| !x.is_finite()),
+                Row::Bf16(values) => values.iter().position(|x| !x.is_finite()),
                 Row::U8(_) | Row::I8(_) => None,
             };
             let position = position.unwrap_or_default();
@@ -130,58 +144,60 @@ impl Expected {
     }
 }
 
-/// The query of a request as `[1 x dim]` rows. Copies raw values once, floats not at all.
+/// The query in a field of a request as `[1 x dim]` rows. Copies raw values once, floats not at
+/// all.
 ///
 /// # Errors
 /// INVALID_ARGUMENT naming the field: no vector, another dimension, bytes that are no whole
 /// numbers, a number that is not finite, zero under cosine.
-pub fn query(vector: Option<pb::Vector>, expected: &Expected) -> Result<Rows, Status> {
+pub fn query(field: &str, vector: Option<pb::Vector>, expected: &Expected) -> Result<Rows, Status> {
     let values = match vector.and_then(|vector| vector.data) {
-        None => return Err(invalid("vector", "is missing")),
+        None => return Err(invalid(field, "is missing")),
         Some(pb::vector::Data::F32(packed)) => Values::F32(packed.values),
-        Some(pb::vector::Data::Raw(raw)) => raw_values(&raw, "vector")?,
+        Some(pb::vector::Data::Raw(raw)) => raw_values(&raw, field)?,
     };
     let (found, wanted) = (values.len(), expected.dim);
     if found != wanted {
         let what = format!("has {found} dimensions; wanted {wanted}, as the collection has");
-        return Err(invalid("vector", &what));
+        return Err(invalid(field, &what));
     }
-    let rows = rows("vector", expected.dim, expected.suited(values))?;
+    let rows = rows(field, expected.dim, expected.suited(values))?;
     match expected.fault(rows.row(0)) {
-        Some(what) => Err(invalid("vector", &what)),
+        Some(what) => Err(invalid(field, &what)),
         None => Ok(rows),
     }
 }
 
-/// The queries of a batch as `[n x dim]` rows, all of them validated. Linear in their values.
+/// The queries in a field of a batch as `[n x dim]` rows, all of them validated. Linear in their
+/// values.
 ///
 /// # Errors
 /// INVALID_ARGUMENT naming the field (`queries[17]` for one query): as for [`query`], and no
 /// queries, too many of them, or too many hits with `k` for each.
 pub fn queries(
+    field: &str,
     vectors: Option<pb::Vectors>,
     expected: &Expected,
-    k: u32,
-    limits: &Limits,
+    (k, limits): (u32, &Limits),
 ) -> Result<Rows, Status> {
-    let vectors = vectors.ok_or_else(|| invalid("queries", "is missing"))?;
+    let vectors = vectors.ok_or_else(|| invalid(field, "is missing"))?;
     if vectors.dim as usize != expected.dim {
         let (found, wanted) = (vectors.dim, expected.dim);
         let what = format!("is {found}; wanted {wanted}, as the collection has");
-        return Err(invalid("queries.dim", &what));
+        return Err(invalid(&format!("{field}.dim"), &what));
     }
     let values = match vectors.data {
-        None => return Err(invalid("queries", "has no vectors")),
+        None => return Err(invalid(field, "has no vectors")),
         Some(pb::vectors::Data::F32(packed)) => Values::F32(packed.values),
-        Some(pb::vectors::Data::Raw(raw)) => raw_values(&raw, "queries")?,
+        Some(pb::vectors::Data::Raw(raw)) => raw_values(&raw, field)?,
     };
     let count = values.len() / expected.dim;
     let most = limits.max_batch_queries as usize;
     if count == 0 && values.is_empty() {
-        return Err(invalid("queries", "has no vectors"));
+        return Err(invalid(field, "has no vectors"));
     }
     if count > most {
-        return Err(invalid("queries", &format!("has {count} vectors; wanted at most {most}")));
+        return Err(invalid(field, &format!("has {count} vectors; wanted at most {most}")));
     }
     let hits = count as u64 * u64::from(k);
     if hits > limits.max_batch_hits {
@@ -189,10 +205,10 @@ pub fn queries(
         let what = format!("{count} queries times k = {k} is {hits} hits; wanted at most {most}");
         return Err(invalid("params.k", &what));
     }
-    let rows = rows("queries", expected.dim, expected.suited(values))?;
+    let rows = rows(field, expected.dim, expected.suited(values))?;
     for (i, row) in rows.iter().enumerate() {
         if let Some(what) = expected.fault(row) {
-            return Err(invalid(&format!("queries[{i}]"), &what));
+            return Err(invalid(&format!("{field}[{i}]"), &what));
         }
     }
     Ok(rows)
@@ -205,11 +221,12 @@ fn rows(field: &str, dim: usize, values: Values) -> Result<Rows, Status> {
 fn raw_values(raw: &pb::Raw, field: &str) -> Result<Values, Status> {
     let element = match raw.dtype() {
         pb::DType::Unspecified => {
-            let what = format!("is {}; wanted F32, F16, U8 or I8", raw.dtype);
+            let what = format!("is {}; wanted F32, F16, BF16, U8 or I8", raw.dtype);
             return Err(invalid(&format!("{field}.raw.dtype"), &what));
         }
         pb::DType::F32 => Element::F32,
         pb::DType::F16 => Element::F16,
+        pb::DType::Bf16 => Element::Bf16,
         pb::DType::U8 => Element::U8,
         pb::DType::I8 => Element::I8,
     };
@@ -226,6 +243,9 @@ fn raw_values(raw: &pb::Raw, field: &str) -> Result<Values, Status> {
         Element::F16 => {
             Values::F16(bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b)).collect())
         }
+        Element::Bf16 => {
+            Values::Bf16(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b)).collect())
+        }
         Element::U8 => Values::U8(bytes.to_vec()),
         Element::I8 => Values::I8(bytes.iter().map(|b| b.cast_signed()).collect()),
     })
@@ -241,8 +261,8 @@ pub fn score(metric: Metric, distance: f32) -> f32 {
 }
 
 /// The response to a search for one query.
-pub fn search_response(done: Done, asked: &Asked, metric: Metric) -> pb::SearchResponse {
-    let usage = usage(&done);
+pub fn search_response(done: Done<Found>, asked: &Asked, metric: Metric) -> pb::SearchResponse {
+    let usage = usage(done.queued, done.found.iter().map(|found| &found.answer.stats));
     let mut response =
         pb::SearchResponse { params: Some(params_message(asked)), ..Default::default() };
     response.usage = Some(usage);
@@ -265,8 +285,8 @@ pub fn search_response(done: Done, asked: &Asked, metric: Metric) -> pb::SearchR
 }
 
 /// The response to a batch. Linear in its hits.
-pub fn batch_response(done: Done, asked: &Asked, metric: Metric) -> pb::SearchBatchResponse {
-    let usage = usage(&done);
+pub fn batch_response(done: Done<Found>, asked: &Asked, metric: Metric) -> pb::SearchBatchResponse {
+    let usage = usage(done.queued, done.found.iter().map(|found| &found.answer.stats));
     let results = done.found.into_iter().map(|found| batch_hits(found, metric)).collect();
     pb::SearchBatchResponse {
         results,
@@ -303,11 +323,11 @@ fn params_message(Asked { params, recall }: &Asked) -> pb::SearchParams {
     }
 }
 
-fn usage(done: &Done) -> pb::Usage {
-    let mut sum = pb::Usage { queue_micros: done.queued.as_micros() as u64, ..Default::default() };
+/// What the queries of a task cost together.
+fn usage<'a>(queued: Duration, of: impl Iterator<Item = &'a QueryStats>) -> pb::Usage {
+    let mut sum = pb::Usage { queue_micros: queued.as_micros() as u64, ..Default::default() };
     let (mut preview_nanos, mut fullview_nanos) = (0, 0);
-    for Found { answer, .. } in &done.found {
-        let stats = &answer.stats;
+    for stats in of {
         sum.distances += u64::from(stats.distances);
         sum.hops += u64::from(stats.hops);
         sum.reranked += u64::from(stats.reranked);
@@ -333,6 +353,7 @@ pub fn collection(name: &str, index: &Index) -> pb::Collection {
     let dtype = match manifest.element {
         Element::F32 => pb::DType::F32,
         Element::F16 => pb::DType::F16,
+        Element::Bf16 => pb::DType::Bf16,
         Element::U8 => pb::DType::U8,
         Element::I8 => pb::DType::I8,
     };

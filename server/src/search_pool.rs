@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use foveal_index::{Answer, Index, SearchError, Searcher, Stop, Stopped};
+use foveal_index::{Answer, Decoder, Index, SearchError, Searcher, Stop, Stopped};
 use tokio::sync::oneshot;
 
 /// How much a pool takes on.
@@ -72,11 +72,11 @@ pub enum PoolError {
 }
 
 /// What computes part `i` of a task: the results of its queries, in their order.
-pub type Run =
-    dyn Fn(&mut Searchers, usize, &Stop<'_>) -> Result<Vec<Found>, PartError> + Send + Sync;
+pub type Run<R> =
+    dyn Fn(&mut Searchers, usize, &Stop<'_>) -> Result<Vec<R>, PartError> + Send + Sync;
 
-/// Work for the pool.
-pub struct Task {
+/// Work for the pool; `R` is what one query has for a result.
+pub struct Task<R> {
     /// How many parts it has, at least 1. They run on any worker, in any order, at once.
     pub parts: usize,
     /// Bytes it holds.
@@ -84,22 +84,24 @@ pub struct Task {
     /// When nobody will want the result any more.
     pub deadline: Instant,
     /// Computes a part; looks at its `Stop` often.
-    pub run: Box<Run>,
+    pub run: Box<Run<R>>,
 }
 
 /// A task's result.
 #[derive(Debug)]
-pub struct Done {
+pub struct Done<R> {
     /// What the parts found, in the order of parts.
-    pub found: Vec<Found>,
+    pub found: Vec<R>,
     /// From the task's arrival until a worker first took it up.
     pub queued: Duration,
 }
 
-/// The searchers of one worker, one a collection, made when first needed and then kept.
+/// The searchers and decoders of one worker, one of each a collection, made when first needed and
+/// then kept.
 #[derive(Default)]
 pub struct Searchers {
     by_slot: Vec<Option<Searcher>>,
+    decoders: Vec<Option<Decoder>>,
 }
 
 impl Searchers {
@@ -109,6 +111,20 @@ impl Searchers {
             self.by_slot.resize_with(slot + 1, || None);
         }
         self.by_slot[slot].get_or_insert_with(|| index.searcher())
+    }
+
+    /// The decoder of the collection number `slot`, which is over `index`.
+    ///
+    /// # Errors
+    /// The index is no head.
+    pub fn decoder_of(&mut self, slot: usize, index: &Index) -> Result<&mut Decoder, SearchError> {
+        if self.decoders.len() <= slot {
+            self.decoders.resize_with(slot + 1, || None);
+        }
+        match &mut self.decoders[slot] {
+            Some(decoder) => Ok(decoder),
+            empty => Ok(empty.insert(index.decoder()?)),
+        }
     }
 }
 
@@ -151,7 +167,7 @@ impl SearchPool {
     ///
     /// # Errors
     /// The queue is full, the deadline passed, a part failed or panicked, or the pool closes.
-    pub async fn run(&self, task: Task) -> Result<Done, PoolError> {
+    pub async fn run<R: Send + 'static>(&self, task: Task<R>) -> Result<Done<R>, PoolError> {
         let deadline = tokio::time::Instant::from_std(task.deadline);
         let (flight, reply) = self.admit(task)?;
         let _abandon = Abandon { queue: &self.queue, flight };
@@ -163,7 +179,7 @@ impl SearchPool {
         }
     }
 
-    fn admit(&self, task: Task) -> Result<(Arc<Flight>, Reply), PoolError> {
+    fn admit<R: Send + 'static>(&self, task: Task<R>) -> Result<Admitted<R>, PoolError> {
         let mut waiting = self.queue.lock();
         if waiting.closing {
             return Err(PoolError::Closed);
@@ -175,10 +191,10 @@ impl SearchPool {
             return Err(PoolError::Full { pending });
         }
         let (sender, reply) = oneshot::channel();
-        let flight = Arc::new(Flight::new(task, sender, &self.load));
+        let flight: Arc<dyn Work> = Arc::new(Flight::new(task, sender, &self.load));
         waiting.entries.push_back(Entry { flight: Arc::clone(&flight), next: 0 });
         drop(waiting);
-        if flight.task.parts == 1 {
+        if flight.parts() == 1 {
             self.queue.arrived.notify_one();
         } else {
             self.queue.arrived.notify_all();
@@ -205,7 +221,8 @@ impl Drop for SearchPool {
     }
 }
 
-type Reply = oneshot::Receiver<Result<Done, PoolError>>;
+/// A task on its way, and where its result will come.
+type Admitted<R> = (Arc<dyn Work>, oneshot::Receiver<Result<Done<R>, PoolError>>);
 
 /// What admitted tasks hold, from admission until their last part let go.
 #[derive(Default)]
@@ -228,8 +245,19 @@ struct Waiting {
 
 /// A task with parts that nobody has taken yet.
 struct Entry {
-    flight: Arc<Flight>,
+    flight: Arc<dyn Work>,
     next: usize,
+}
+
+/// A task, whatever its results are.
+trait Work: Send + Sync {
+    fn parts(&self) -> usize;
+    fn is_cancelled(&self) -> bool;
+    fn cancel(&self);
+    /// Computes a part and keeps its result.
+    fn run_part(&self, part: usize, searchers: &mut Searchers);
+    /// Reports the first error and ends the other parts.
+    fn fail(&self, error: PoolError);
 }
 
 impl Queue {
@@ -239,14 +267,14 @@ impl Queue {
     }
 
     /// Waits for a part to compute; `None` once the pool closes.
-    fn next_part(&self) -> Option<(Arc<Flight>, usize)> {
+    fn next_part(&self) -> Option<(Arc<dyn Work>, usize)> {
         let mut waiting = self.lock();
         loop {
             if waiting.closing {
                 return None;
             }
             if let Some(Entry { flight, next }) = waiting.entries.pop_front() {
-                if next + 1 < flight.task.parts && !flight.cancelled.load(Ordering::Relaxed) {
+                if next + 1 < flight.parts() && !flight.is_cancelled() {
                     let flight = Arc::clone(&flight);
                     waiting.entries.push_back(Entry { flight, next: next + 1 });
                 }
@@ -265,28 +293,28 @@ fn work(queue: &Queue) {
 }
 
 /// A task on its way.
-struct Flight {
-    task: Task,
+struct Flight<R> {
+    task: Task<R>,
     arrived: Instant,
     queued: OnceLock<Duration>,
     cancelled: AtomicBool,
-    landed: Mutex<Landed>,
+    landed: Mutex<Landed<R>>,
     load: Arc<Load>,
 }
 
 /// The parts that are done, and whom to tell when all are.
-struct Landed {
-    parts: Vec<Vec<Found>>,
+struct Landed<R> {
+    parts: Vec<Vec<R>>,
     missing: usize,
-    reply: Option<oneshot::Sender<Result<Done, PoolError>>>,
+    reply: Option<oneshot::Sender<Result<Done<R>, PoolError>>>,
 }
 
-impl Flight {
+impl<R> Flight<R> {
     fn new(
-        task: Task,
-        reply: oneshot::Sender<Result<Done, PoolError>>,
+        task: Task<R>,
+        reply: oneshot::Sender<Result<Done<R>, PoolError>>,
         load: &Arc<Load>,
-    ) -> Flight {
+    ) -> Flight<R> {
         load.tasks.fetch_add(1, Ordering::Relaxed);
         load.bytes.fetch_add(task.bytes, Ordering::Relaxed);
         let parts = (0..task.parts).map(|_| Vec::new()).collect();
@@ -298,6 +326,35 @@ impl Flight {
             load: Arc::clone(load),
             task,
         }
+    }
+
+    fn land(&self, part: usize, found: Vec<R>) {
+        let mut landed = self.landed.lock().unwrap_or_else(PoisonError::into_inner);
+        landed.parts[part] = found;
+        landed.missing -= 1;
+        if landed.missing > 0 {
+            return;
+        }
+        let found = std::mem::take(&mut landed.parts).into_iter().flatten().collect();
+        if let Some(reply) = landed.reply.take() {
+            let queued = self.queued.get().copied().unwrap_or_default();
+            // The receiver may have left at its deadline.
+            let _ = reply.send(Ok(Done { found, queued }));
+        }
+    }
+}
+
+impl<R: Send> Work for Flight<R> {
+    fn parts(&self) -> usize {
+        self.task.parts
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
     }
 
     fn run_part(&self, part: usize, searchers: &mut Searchers) {
@@ -320,24 +377,8 @@ impl Flight {
         }
     }
 
-    fn land(&self, part: usize, found: Vec<Found>) {
-        let mut landed = self.landed.lock().unwrap_or_else(PoisonError::into_inner);
-        landed.parts[part] = found;
-        landed.missing -= 1;
-        if landed.missing > 0 {
-            return;
-        }
-        let found = std::mem::take(&mut landed.parts).into_iter().flatten().collect();
-        if let Some(reply) = landed.reply.take() {
-            let queued = self.queued.get().copied().unwrap_or_default();
-            // The receiver may have left at its deadline.
-            let _ = reply.send(Ok(Done { found, queued }));
-        }
-    }
-
-    /// Reports the first error and ends the other parts.
     fn fail(&self, error: PoolError) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.cancel();
         let mut landed = self.landed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reply) = landed.reply.take() {
             let _ = reply.send(Err(error));
@@ -345,7 +386,7 @@ impl Flight {
     }
 }
 
-impl Drop for Flight {
+impl<R> Drop for Flight<R> {
     fn drop(&mut self) {
         self.load.tasks.fetch_sub(1, Ordering::Relaxed);
         self.load.bytes.fetch_sub(self.task.bytes, Ordering::Relaxed);
@@ -355,13 +396,14 @@ impl Drop for Flight {
 /// Ends the search when nobody waits for it any more, whether or not it has begun.
 struct Abandon<'a> {
     queue: &'a Queue,
-    flight: Arc<Flight>,
+    flight: Arc<dyn Work>,
 }
 
 impl Drop for Abandon<'_> {
     fn drop(&mut self) {
-        self.flight.cancelled.store(true, Ordering::Relaxed);
-        let same = |entry: &Entry| Arc::ptr_eq(&entry.flight, &self.flight);
+        self.flight.cancel();
+        let mine = Arc::as_ptr(&self.flight);
+        let same = |entry: &Entry| std::ptr::addr_eq(Arc::as_ptr(&entry.flight), mine);
         let mut waiting = self.queue.lock();
         if let Some(at) = waiting.entries.iter().position(same) {
             waiting.entries.remove(at);

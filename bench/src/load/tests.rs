@@ -100,6 +100,29 @@ impl SearchService for Fake {
         let results = queries.into_iter().map(list).collect();
         Ok(Response::new(pb::SearchBatchResponse { results, ..Default::default() }))
     }
+
+    async fn decode(
+        &self,
+        _: Asked<pb::DecodeRequest>,
+    ) -> Result<Response<pb::DecodeResponse>, Status> {
+        Err(Status::unimplemented("nobody asks it"))
+    }
+
+    async fn decode_batch(
+        &self,
+        _: Asked<pb::DecodeBatchRequest>,
+    ) -> Result<Response<pb::DecodeBatchResponse>, Status> {
+        Err(Status::unimplemented("nobody asks it"))
+    }
+
+    type DecodeStreamStream = tokio_stream::Empty<Result<pb::DecodeResponse, Status>>;
+
+    async fn decode_stream(
+        &self,
+        _: Asked<tonic::Streaming<pb::DecodeRequest>>,
+    ) -> Result<Response<Self::DecodeStreamStream>, Status> {
+        Err(Status::unimplemented("nobody asks it"))
+    }
 }
 
 #[tonic::async_trait]

@@ -118,6 +118,7 @@ impl Table {
             match self.stored {
                 Stored::As(Element::F32) => self.copy::<f32>(rows, out)?,
                 Stored::As(Element::F16) => self.copy::<f16>(rows, out)?,
+                Stored::As(Element::Bf16) => unreachable!("HDF5 has no such type"),
                 Stored::As(Element::U8) => self.copy::<u8>(rows, out)?,
                 Stored::As(Element::I8) => self.copy::<i8>(rows, out)?,
                 Stored::Wide => self.narrow(rows, out, |x: f64| {

@@ -3,6 +3,7 @@
 mod error;
 mod memory;
 mod row_pass;
+mod tokens;
 
 pub use error::BuildError;
 
@@ -31,6 +32,7 @@ use crate::quantizer::{CodeSpace, Quantizer};
 use crate::stats::Job;
 use memory::BuildMemory;
 use row_pass::{BuildCodes, CHUNK_BYTES, RowPass};
+use tokens::TokenCodes;
 
 /// Rows that train the quantizer.
 const SAMPLE_ROWS: usize = 20_000;
@@ -48,6 +50,8 @@ pub struct BuildInput<'a> {
     pub payload: Option<&'a Path>,
     /// Sample queries, `[any x dim]`, to calibrate with; without them rows of the base serve.
     pub learn: Option<&'a VectorFile>,
+    /// Whether the last number of a row is the bias of its token, and that of a hidden state 1.
+    pub bias: bool,
 }
 
 /// The caller's names for the rows of the base file.
@@ -66,7 +70,7 @@ pub struct BuildReport {
     pub manifest: Manifest,
     /// Seconds and memory.
     pub measured: Measured,
-    /// Bytes of codes, graph and keys that opening it takes.
+    /// Bytes of codes, graph, keys and token codes that opening it takes.
     pub resident_bytes: u64,
     /// Bytes of all its files.
     pub disk_bytes: u64,
@@ -110,6 +114,13 @@ pub fn build(
     drop(grown.graph);
     files.write_codes(&grown.codes, &grown.old, grown.quantizer.stride())?;
     drop(grown.codes);
+    let mut vocabulary = None;
+    if tokens::wanted(input, params) {
+        let encode = || tokens::encode(&mut pass, input, &grown.rows, (params, job));
+        let TokenCodes { spec, records } = pool.install(encode)?;
+        files.write_tokens(&records, spec.stride())?;
+        vocabulary = Some(spec);
+    }
     let window = memory.window_rows(input.base);
     files.entries.extend(pass.write_rows(files.storage, files.dir, (&grown.rows, window))?);
     files.write_keys(input.keys, &grown.rows)?;
@@ -117,7 +128,8 @@ pub fn build(
         files.entries.extend(payload.write(files.storage, files.dir, &grown.rows)?);
     }
     let quantizer = grown.quantizer.spec().clone();
-    files.write_meta(&Meta { entry_points, quantizer, frontier: grown.frontier })?;
+    let frontier = grown.frontier;
+    files.write_meta(&Meta { entry_points, quantizer, frontier, vocabulary })?;
     if job.interrupted() {
         return Err(BuildError::Interrupted);
     }
@@ -177,8 +189,9 @@ fn grow_over(
     let count = (rows.len() - held_out) as u32;
     let graph = grow(&space, &grow_params, count, job)?;
     let entry_points = entry_points_of(rows.len() as u32);
-    let serving = quantizer.serving(params.bits, &pass.facts(), sample);
+    let mut serving = quantizer.serving(params.bits, &pass.facts(), sample);
     let serving_codes = pass.encode(&serving, &rows)?.codes;
+    serving.note(&pass.facts());
     let preview = Preview { quantizer: serving, codes: serving_codes, graph, entry_points };
     let subject = Subject {
         preview: &preview,
@@ -238,9 +251,10 @@ fn check_keys(input: &BuildInput<'_>) -> Result<(), BuildError> {
     }
 }
 
-/// Bytes of what `Index::open` keeps in memory: the data of codes, graph and keys.
+/// Bytes of what `Index::open` keeps in memory: the data of codes, graph, keys and token codes.
 fn resident_bytes(manifest: &Manifest) -> u64 {
-    let resident = [ArrayKind::Codes, ArrayKind::Graph, ArrayKind::Keys].map(ArrayKind::name);
+    let resident = [ArrayKind::Codes, ArrayKind::Graph, ArrayKind::Keys, ArrayKind::Tokens];
+    let resident = resident.map(ArrayKind::name);
     let files = manifest.files.iter().filter(|file| resident.contains(&file.name.as_str()));
     files.map(|file| file.bytes).sum()
 }
@@ -273,6 +287,14 @@ impl Files<'_> {
             }
             writer.append(&records)?;
         }
+        self.entries.extend(writer.finish()?);
+        Ok(())
+    }
+
+    fn write_tokens(&mut self, records: &[u8], stride: usize) -> Result<(), BuildError> {
+        let shape = ArrayShape::packed((records.len() / stride) as u64, stride as u32);
+        let mut writer = ArrayWriter::create(self.storage, self.dir, ArrayKind::Tokens, shape)?;
+        writer.append(records)?;
         self.entries.extend(writer.finish()?);
         Ok(())
     }
@@ -317,6 +339,8 @@ impl Files<'_> {
             shift: params.shift,
             seed: params.seed,
             payload: input.payload.is_some(),
+            tokens: self.entries.iter().any(|file| file.name == ArrayKind::Tokens.name()),
+            bias: input.bias,
             files: self.entries,
             digest: String::new(),
             checksum: String::new(),

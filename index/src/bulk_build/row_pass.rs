@@ -12,6 +12,7 @@ use crate::distance::MAX_SQUARE;
 use crate::full_store::FullStoreWriter;
 use crate::quantizer::{Encoder, Quantizer, RowFacts};
 use crate::stats::Job;
+use crate::vocabulary::{self, Learned};
 
 /// Bytes of rows read, or encoded, at once.
 pub(super) const CHUNK_BYTES: usize = 4 << 20;
@@ -97,6 +98,28 @@ impl<'a> RowPass<'a> {
         Ok(BuildCodes { codes, lifts })
     }
 
+    /// The token records of all rows (`[n x stride]`), that of row `rows[id]` at place `id`.
+    pub(super) fn encode_tokens(
+        &mut self,
+        learned: &Learned,
+        rows: &[u32],
+    ) -> Result<Vec<u8>, BuildError> {
+        let stride = learned.spec.stride();
+        let ids = inverse(rows);
+        let mut records = vec![0; self.len() * stride];
+        let mut some = Vec::new();
+        self.each_chunk("encoding tokens", &mut |first, chunk| {
+            some.resize(chunk.len() * stride, 0);
+            vocabulary::encode_rows(learned, chunk, &mut some);
+            for (i, record) in some.chunks_exact(stride).enumerate() {
+                let id = ids[first + i] as usize;
+                records[id * stride..][..stride].copy_from_slice(record);
+            }
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
     /// Writes the full store, row `rows[id]` for each id in order, `window` rows at a time: one
     /// pass over the base file a window.
     pub(super) fn write_rows(
@@ -169,7 +192,7 @@ fn encode_rows(quantizer: &Quantizer, rows: &Rows, records: &mut Vec<u8>) -> Vec
 }
 
 /// `inverse[permutation[i]] = i`.
-fn inverse(permutation: &[u32]) -> Vec<u32> {
+pub(super) fn inverse(permutation: &[u32]) -> Vec<u32> {
     let mut inverse = vec![0; permutation.len()];
     for (i, to) in permutation.iter().enumerate() {
         inverse[*to as usize] = i as u32;

@@ -36,17 +36,20 @@ pub enum ArrayKind {
     Payload,
     /// Where each text starts, and where the last one ends.
     PayloadOffsets,
+    /// The few-bit code of one row for decoding, and its part of the logit that is no code.
+    Tokens,
 }
 
 impl ArrayKind {
     /// Every array, in the order in which the manifest lists them.
-    pub const ALL: [ArrayKind; 6] = [
+    pub const ALL: [ArrayKind; 7] = [
         ArrayKind::Codes,
         ArrayKind::Graph,
         ArrayKind::Keys,
         ArrayKind::Vectors,
         ArrayKind::Payload,
         ArrayKind::PayloadOffsets,
+        ArrayKind::Tokens,
     ];
 
     /// The file that holds the array.
@@ -58,6 +61,7 @@ impl ArrayKind {
             ArrayKind::Vectors => "vectors.bin",
             ArrayKind::Payload => "payload.bin",
             ArrayKind::PayloadOffsets => "payload_offsets.bin",
+            ArrayKind::Tokens => "tokens.bin",
         }
     }
 
@@ -70,6 +74,7 @@ impl ArrayKind {
             ArrayKind::Vectors => "vectors.bin.crc",
             ArrayKind::Payload => "payload.bin.crc",
             ArrayKind::PayloadOffsets => "payload_offsets.bin.crc",
+            ArrayKind::Tokens => "tokens.bin.crc",
         }
     }
 
@@ -81,6 +86,7 @@ impl ArrayKind {
             ArrayKind::Vectors => *b"vecs",
             ArrayKind::Payload => *b"json",
             ArrayKind::PayloadOffsets => *b"joff",
+            ArrayKind::Tokens => *b"toks",
         }
     }
 

@@ -70,6 +70,10 @@ pub struct Manifest {
     pub seed: u64,
     /// Whether every row has a JSON object.
     pub payload: bool,
+    /// Whether every row has a token code, to decode with.
+    pub tokens: bool,
+    /// Whether the last number of a row is the bias of its token.
+    pub bias: bool,
     /// Every file but the manifest and `measured.json`, in the one order there is.
     pub files: Vec<FileEntry>,
     /// The xxh3-128 of the list of files: equal for equal indexes.
@@ -177,7 +181,7 @@ impl Manifest {
             }
         }
         if let Some(name) = seen.first() {
-            return wrong(format!("file {name:?} is listed, but payload is false"));
+            return wrong(format!("file {name:?} is listed, but payload or tokens is false"));
         }
         let wanted = digest(&self.files);
         if self.digest != wanted {
@@ -188,10 +192,13 @@ impl Manifest {
 
     /// The files an index of this kind has.
     fn wanted_files(&self) -> impl Iterator<Item = &'static str> {
-        let payload = [ArrayKind::Payload, ArrayKind::PayloadOffsets];
         let arrays = ArrayKind::ALL
             .into_iter()
-            .filter(move |kind| self.payload || !payload.contains(kind))
+            .filter(|kind| match kind {
+                ArrayKind::Payload | ArrayKind::PayloadOffsets => self.payload,
+                ArrayKind::Tokens => self.tokens,
+                _ => true,
+            })
             .flat_map(|kind| [kind.name(), kind.crc_name()]);
         std::iter::once(META).chain(arrays)
     }

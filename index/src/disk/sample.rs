@@ -26,6 +26,8 @@ pub(crate) fn manifest() -> Manifest {
         shift: 0.0,
         seed: u64::MAX,
         payload: false,
+        tokens: false,
+        bias: false,
         files: vec![],
         digest: String::new(),
         checksum: String::new(),
@@ -45,7 +47,7 @@ fn stride(kind: ArrayKind) -> u32 {
         ArrayKind::Graph => DEGREE * 4,
         ArrayKind::Keys => 4,
         ArrayKind::Vectors => 16,
-        ArrayKind::Payload | ArrayKind::PayloadOffsets => 8,
+        ArrayKind::Payload | ArrayKind::PayloadOffsets | ArrayKind::Tokens => 8,
     }
 }
 

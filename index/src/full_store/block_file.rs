@@ -36,6 +36,12 @@ impl BlockFile {
         Ok(BlockFile { array, layout, direct })
     }
 
+    /// The same units, but read from another file: one that misbehaves.
+    #[cfg(test)]
+    pub(super) fn reading_from(self, file: File) -> BlockFile {
+        BlockFile { direct: Some(file), ..self }
+    }
+
     pub(super) fn array(&self) -> &OpenArray {
         &self.array
     }

@@ -61,6 +61,12 @@ impl Layout {
         id / self.rows_per_unit
     }
 
+    /// The rows of a unit that are among `rows`.
+    pub fn ids_of(self, unit: u32, rows: Range<u32>) -> Range<u32> {
+        let first = unit * self.rows_per_unit;
+        first.max(rows.start)..first.saturating_add(self.rows_per_unit).min(rows.end)
+    }
+
     /// Where row `id` lies within its unit, in bytes.
     #[inline]
     pub fn within_unit(self, id: u32) -> Range<usize> {

@@ -41,6 +41,7 @@ use bytemuck::Pod;
 use foveal_datasets::{Element, Row};
 
 use crate::disk::{ArrayKind, Manifest, OpenArray, OpenError, RamArray};
+use crate::stats::Stopped;
 use block_file::BlockFile;
 use layout::Layout;
 use mapped::MappedUnits;
@@ -114,6 +115,17 @@ pub struct OpenOptions {
     /// Whether each read goes to the device, past the page cache: for measurements. Only
     /// `uring` and `pread` can.
     pub cold: bool,
+}
+
+/// Why rows were not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Damage, or the operating system refused.
+    #[error(transparent)]
+    Failed(#[from] OpenError),
+    /// The query must end.
+    #[error("stopped: {0:?}")]
+    Stopped(Stopped),
 }
 
 /// The full vectors of an index. Cheap to clone; shared between threads.
@@ -222,6 +234,7 @@ fn row_of(element: Element, bytes: &[u8]) -> Row<'_> {
     match element {
         Element::F32 => Row::F32(cast(bytes)),
         Element::F16 => Row::F16(cast(bytes)),
+        Element::Bf16 => Row::Bf16(cast(bytes)),
         Element::U8 => Row::U8(bytes),
         Element::I8 => Row::I8(cast(bytes)),
     }

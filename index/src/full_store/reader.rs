@@ -7,9 +7,9 @@ use foveal_datasets::Row;
 
 use super::seen::SeenUnits;
 use super::uring::Ring;
-use super::{Io, Medium, Shared, row_of};
+use super::{Io, Medium, ReadError, Shared, row_of};
 use crate::disk::{OpenError, RamArray};
-use crate::stats::QueryStats;
+use crate::stats::{QueryStats, Stop};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -111,8 +111,30 @@ impl RowReader {
         &mut self,
         ids: &[u32],
         stats: &mut QueryStats,
-        mut visit: impl FnMut(usize, Row<'_>),
+        visit: impl FnMut(usize, Row<'_>),
     ) -> Result<(), OpenError> {
+        match self.read_until(ids, &Stop::default(), stats, visit) {
+            Ok(()) => Ok(()),
+            Err(ReadError::Failed(error)) => Err(error),
+            Err(ReadError::Stopped(_)) => unreachable!("nothing stops it"),
+        }
+    }
+
+    /// As [`read`](RowReader::read), unless `stop` comes first: with io_uring even while the device
+    /// does not answer; read calls and mapped pages are waited for.
+    ///
+    /// # Errors
+    /// As [`read`](RowReader::read), and the stop.
+    ///
+    /// # Panics
+    /// If an id is not below the number of rows.
+    pub fn read_until(
+        &mut self,
+        ids: &[u32],
+        stop: &Stop<'_>,
+        stats: &mut QueryStats,
+        mut visit: impl FnMut(usize, Row<'_>),
+    ) -> Result<(), ReadError> {
         let layout = self.shared.layout;
         self.ask(ids, u32::MAX, stats);
         match &self.shared.medium {
@@ -132,16 +154,59 @@ impl RowReader {
                 }
                 Ok(())
             }
-            Medium::Blocks(_) => self.read_blocks(ids, stats, visit),
+            Medium::Blocks(_) => self.read_blocks(ids, stop, stats, visit),
         }
+    }
+
+    /// Hands every row of `rows` to `visit(id, row)`, in any order, and counts their reads as
+    /// [`read`](RowReader::read) does for rows that the query had not asked for before.
+    ///
+    /// # Errors
+    /// As [`read`](RowReader::read).
+    ///
+    /// # Panics
+    /// If `rows` reaches beyond the number of rows.
+    pub fn scan(
+        &mut self,
+        rows: Range<u32>,
+        stats: &mut QueryStats,
+        mut visit: impl FnMut(u32, Row<'_>),
+    ) -> Result<(), OpenError> {
+        assert!(rows.end <= self.shared.n, "rows to {} of {}", rows.end, self.shared.n);
+        let Shared { layout, element, medium, .. } = &*self.shared;
+        let units =
+            |rows: &Range<u32>| layout.unit_of(rows.start)..layout.unit_of(rows.end - 1) + 1;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if let Medium::Blocks(_) = medium {
+            let ids: Vec<u32> = rows.collect();
+            return self.read(&ids, stats, |i, row| visit(ids[i], row));
+        }
+        stats.reads += units(&rows).len() as u32 * layout.blocks_per_unit();
+        for unit in units(&rows) {
+            let bytes = match medium {
+                Medium::Memory(all) => {
+                    let start = layout.unit_start(unit) as usize;
+                    &all[start..start + layout.unit_bytes()]
+                }
+                Medium::Mapped(mapped) => mapped.unit(unit)?,
+                Medium::Blocks(_) => unreachable!("blocks were read above"),
+            };
+            for id in layout.ids_of(unit, rows.clone()) {
+                visit(id, row_of(*element, &bytes[layout.within_unit(id)]));
+            }
+        }
+        Ok(())
     }
 
     fn read_blocks(
         &mut self,
         ids: &[u32],
+        stop: &Stop<'_>,
         stats: &mut QueryStats,
         mut visit: impl FnMut(usize, Row<'_>),
-    ) -> Result<(), OpenError> {
+    ) -> Result<(), ReadError> {
         let RowReader { shared, plan, ring, buffer, .. } = self;
         let Medium::Blocks(file) = &shared.medium else {
             return Ok(());
@@ -156,13 +221,19 @@ impl RowReader {
             }
         };
         if let Some(ring) = ring {
-            return ring.read(file, &plan.units, visit_unit);
+            return ring.read(file, &plan.units, stop, visit_unit);
         }
         let buffer = match buffer {
             Some(buffer) => buffer,
-            None => buffer.insert(RamArray::zeroed(layout.unit_bytes())?),
+            None => {
+                let unit = RamArray::zeroed(layout.unit_bytes()).map_err(OpenError::from)?;
+                buffer.insert(unit)
+            }
         };
         for (at, &unit) in plan.units.iter().enumerate() {
+            if let Some(why) = stop.now() {
+                return Err(ReadError::Stopped(why));
+            }
             file.read_unit(unit, buffer)?;
             visit_unit(at, buffer);
         }

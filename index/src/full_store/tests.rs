@@ -1,3 +1,5 @@
+mod faults;
+
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -36,6 +38,7 @@ fn write(n: u32, dim: usize, element: Element) -> Written {
         let part = match rows.values() {
             Values::F32(v) => Values::F32(v[range].to_vec()),
             Values::F16(v) => Values::F16(v[range].to_vec()),
+            Values::Bf16(v) => Values::Bf16(v[range].to_vec()),
             Values::U8(v) => Values::U8(v[range].to_vec()),
             Values::I8(v) => Values::I8(v[range].to_vec()),
         };

@@ -6,12 +6,16 @@ use std::os::fd::AsRawFd;
 
 use io_uring::{IoUring, opcode, types};
 
+use super::ReadError;
 use super::block_file::BlockFile;
 use super::layout::Layout;
 use crate::disk::{OpenError, RamArray};
+use crate::stats::Stop;
 
 /// Most units in flight.
 const MAX_DEPTH: usize = 64;
+/// Between two looks at whether a query must stop, in nanoseconds.
+const LOOK_NANOS: u32 = 5_000_000;
 /// Most bytes in flight, as long as that allows four units.
 const MAX_BYTES: usize = 4 << 20;
 
@@ -32,6 +36,10 @@ pub(super) struct Ring {
     /// Buffers that belong to us.
     free: Vec<u32>,
     in_flight: usize,
+    /// The number of the call of `read` that is under way, and of the one that each buffer was
+    /// last queued for.
+    call: u64,
+    calls: Vec<u64>,
     /// Whether the kernel keeps the buffers pinned.
     pinned: bool,
 }
@@ -39,6 +47,7 @@ pub(super) struct Ring {
 /// A finished read.
 struct Completion {
     buffer: usize,
+    call: u64,
     position: usize,
     result: i32,
 }
@@ -64,38 +73,41 @@ impl Ring {
         let pinned = unsafe { ring.submitter().register_buffers(&parts) }.is_ok();
         let free = (0..depth as u32).collect();
         let buffers = ManuallyDrop::new(buffers);
-        Ok(Ring { ring, buffers, unit_bytes, free, in_flight: 0, pinned })
+        let calls = vec![0; depth];
+        Ok(Ring { ring, buffers, unit_bytes, free, in_flight: 0, call: 0, calls, pinned })
     }
 
     /// Reads `units` and hands each, verified, to `visit(position in units, bytes)`, in the order
-    /// in which they arrive.
+    /// in which they arrive, unless `stop` comes first. What then is still on its way, or after an
+    /// error or a panic of the visitor, keeps its buffers until it arrives, and is not looked at.
     pub(super) fn read(
         &mut self,
         file: &BlockFile,
         units: &[u32],
+        stop: &Stop<'_>,
         mut visit: impl FnMut(usize, &[u8]),
-    ) -> Result<(), OpenError> {
+    ) -> Result<(), ReadError> {
         let refused = || OpenError::io(file.array().path(), "read by io_uring");
-        // A visitor that panicked may have left reads behind.
-        self.drain().map_err(refused())?;
-        let mut next = 0;
-        let mut outcome = Ok(());
+        self.call += 1;
+        let (mut next, mut done) = (0, 0);
         loop {
-            while outcome.is_ok() && next < units.len() && self.queue(file, units, next) {
+            while next < units.len() && self.queue(file, units, next) {
                 next += 1;
             }
-            if self.in_flight == 0 {
-                return outcome;
+            if done == units.len() {
+                return Ok(());
             }
-            self.wait().map_err(refused())?;
-            // After damage the rest is still waited for, but not looked at.
-            while let Some(Completion { buffer, position, result }) = self.completed() {
-                if outcome.is_ok() {
-                    outcome = self.finish(file, buffer, units[position], result);
-                }
-                if outcome.is_ok() {
+            self.wait(stop).map_err(refused())?;
+            while let Some(Completion { buffer, call, position, result }) = self.completed() {
+                if call == self.call {
+                    self.finish(file, buffer, units[position], result)?;
+                    done += 1;
                     visit(position, &self.buffers[buffer]);
                 }
+            }
+            // Looked at last: what has arrived is an answer.
+            if let Some(why) = stop.now().filter(|_| done < units.len()) {
+                return Err(ReadError::Stopped(why));
             }
         }
     }
@@ -117,17 +129,25 @@ impl Ring {
         // borrowed by nobody, until `completed` returns it.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         pushed.expect("the queue has a place for each buffer");
+        self.calls[buffer as usize] = self.call;
         self.in_flight += 1;
         true
     }
 
-    /// Submits what is queued and returns once a read has completed, or was interrupted.
-    fn wait(&mut self) -> io::Result<()> {
-        match self.ring.submit_and_wait(1) {
+    /// Submits what is queued and returns once a read has completed, was interrupted, or `stop`
+    /// should be looked at.
+    fn wait(&mut self, stop: &Stop<'_>) -> io::Result<()> {
+        let waited = if stop.is_never() {
+            self.ring.submit_and_wait(1)
+        } else {
+            let moment = types::Timespec::new().nsec(LOOK_NANOS);
+            self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&moment))
+        };
+        match waited {
             Ok(_) => Ok(()),
-            // Interrupted, or short of memory or places for now: completions free both.
+            // Interrupted, late, or short of memory or places for now: completions free both.
             Err(e) => match e.raw_os_error() {
-                Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                Some(libc::EINTR | libc::ETIME | libc::EAGAIN | libc::EBUSY) => Ok(()),
                 _ => Err(e),
             },
         }
@@ -141,7 +161,7 @@ impl Ring {
         self.in_flight -= 1;
         self.free.push(buffer);
         let (buffer, position) = (buffer as usize, position as usize);
-        Some(Completion { buffer, position, result: entry.result() })
+        Some(Completion { buffer, call: self.calls[buffer], position, result: entry.result() })
     }
 
     /// Makes sure that a completed buffer holds the whole unit, as it was written.
@@ -167,7 +187,7 @@ impl Ring {
     /// Waits until no buffer is the kernel's.
     fn drain(&mut self) -> io::Result<()> {
         while self.in_flight > 0 {
-            self.wait()?;
+            self.wait(&Stop::default())?;
             while self.completed().is_some() {}
         }
         Ok(())

@@ -6,6 +6,7 @@
 //! | `planar` | distances of 8-bit codes to a query of one or two signed 8-bit planes |
 //! | `byte_l2` | exact squared L2 between byte rows |
 //! | `fresh` | ids of a list that a walk has not seen yet |
+//! | `lookup` | sums of table entries, for product codes |
 //! | `ordered` | insertion into a sorted array of keys |
 //! | `float` | Hadamard butterflies, sums, f16 rows |
 //! | `bench` | the same for a benchmark to call |
@@ -20,6 +21,7 @@ pub mod bench;
 pub(crate) mod byte_l2;
 pub(crate) mod float;
 pub(crate) mod fresh;
+pub(crate) mod lookup;
 pub(crate) mod nibble;
 pub(crate) mod ordered;
 pub(crate) mod planar;

@@ -5,9 +5,11 @@
 //! so short that waking the threads takes longer: until two have gone by) and are at least three.
 //! The only definition of it: the command line and the benchmarks call it.
 
+mod decodes;
 mod latency;
 mod memory_reading;
 
+pub use decodes::DecodePlan;
 pub use latency::{Latency, median};
 pub use memory_reading::anonymous_bytes;
 
@@ -18,10 +20,11 @@ use std::time::{Duration, Instant};
 use foveal_datasets::{ErrorKind, Rows};
 use rustix::thread::CpuSet;
 
+use crate::decode::Decoded;
 use crate::neighbor::Neighbor;
 use crate::params::SearchParams;
 use crate::search::{Answer, Batch, Index, SearchError, Searcher};
-use crate::stats::{Job, Stop};
+use crate::stats::{Job, QueryStats, Stop};
 
 const MIN_PASSES: usize = 3;
 const MIN_SECONDS: f64 = 1.0;
@@ -65,8 +68,39 @@ pub struct Plan<'a> {
     pub job: Job<'a>,
 }
 
+/// What is asked again and again: searches, or decodes.
+trait Asked: Sync {
+    /// What a thread owns.
+    type Worker;
+    /// What one query finds.
+    type Found: Default + Send;
+
+    /// How many queries there are.
+    fn queries(&self) -> usize;
+    /// How many threads ask them.
+    fn threads(&self) -> usize;
+    /// Whom to tell of each pass.
+    fn job(&self) -> Job<'_>;
+    /// What a thread needs.
+    ///
+    /// # Errors
+    /// The index cannot be asked such a thing.
+    fn worker(&self) -> Result<Self::Worker, SearchError>;
+    /// One pass over the rows of a share.
+    ///
+    /// # Errors
+    /// The first query that failed.
+    fn ask(
+        &self,
+        worker: &mut Self::Worker,
+        share: &mut Share<Self::Found>,
+    ) -> Result<(), SearchError>;
+    /// Bytes that a finding holds on the heap.
+    fn held_bytes(found: &Self::Found) -> usize;
+}
+
 /// What was measured.
-pub struct Measurement {
+pub struct Measurement<Found = Vec<Neighbor>> {
     /// Timed passes.
     pub passes: usize,
     /// What they took in all.
@@ -80,7 +114,7 @@ pub struct Measurement {
     /// What the queries of all timed passes cost.
     pub totals: Totals,
     /// The answers of the last pass, in query order.
-    pub found: Vec<Vec<Neighbor>>,
+    pub found: Vec<Found>,
     /// Anonymous memory after the last query, less what this measurement holds of answers.
     pub anonymous_bytes: u64,
 }
@@ -92,7 +126,7 @@ pub struct Totals {
     pub queries: u64,
     /// Neighbors returned.
     pub results: u64,
-    /// Of those, the ones proven to be right.
+    /// Of those, the ones proven to be right; of decodes, those whose order is proved.
     pub certified: u64,
     /// Answers cut short by the limit on reads.
     pub partial: u64,
@@ -100,6 +134,8 @@ pub struct Totals {
     pub distances: u64,
     /// Nodes expanded.
     pub hops: u64,
+    /// Candidates ranked exactly.
+    pub reranked: u64,
     /// Blocks that fullview asked for.
     pub reads: u64,
     /// Of those, the ones asked of the operating system.
@@ -110,13 +146,17 @@ pub struct Totals {
 
 impl Totals {
     fn count(&mut self, answer: &Answer) {
-        let stats = &answer.stats;
-        self.queries += 1;
         self.results += answer.neighbors.len() as u64;
         self.certified += u64::from(answer.certified);
         self.partial += u64::from(answer.partial);
+        self.count_query(&answer.stats);
+    }
+
+    fn count_query(&mut self, stats: &QueryStats) {
+        self.queries += 1;
         self.distances += u64::from(stats.distances);
         self.hops += u64::from(stats.hops);
+        self.reranked += u64::from(stats.reranked);
         self.reads += u64::from(stats.reads);
         self.device_reads += u64::from(stats.device_reads);
         self.read_bytes += stats.read_bytes;
@@ -129,6 +169,7 @@ impl Totals {
         self.partial += other.partial;
         self.distances += other.distances;
         self.hops += other.hops;
+        self.reranked += other.reranked;
         self.reads += other.reads;
         self.device_reads += other.device_reads;
         self.read_bytes += other.read_bytes;
@@ -136,52 +177,93 @@ impl Totals {
 }
 
 /// What one thread is told and what it found: handed to it for a pass, handed back after it.
-struct Share {
+struct Share<Found> {
     rows: Range<usize>,
-    found: Vec<Vec<Neighbor>>,
+    found: Vec<Found>,
     nanos: Vec<u64>,
     totals: Totals,
     span: (Instant, Instant),
     failed: Option<SearchError>,
 }
 
-impl Share {
-    fn of(rows: Range<usize>) -> Share {
+impl<Found: Default> Share<Found> {
+    fn of(rows: Range<usize>) -> Share<Found> {
         let now = Instant::now();
-        let (found, nanos) = (vec![Vec::new(); rows.len()], Vec::new());
-        Share { rows, found, nanos, totals: Totals::default(), span: (now, now), failed: None }
+        let found = rows.clone().map(|_| Found::default()).collect();
+        let (nanos, totals) = (Vec::new(), Totals::default());
+        Share { rows, found, nanos, totals, span: (now, now), failed: None }
+    }
+
+    /// One timed pass; the worker is made for the first one.
+    fn ask<A: Asked<Found = Found>>(
+        &mut self,
+        asked: &A,
+        worker: &mut Option<A::Worker>,
+    ) -> Result<(), SearchError> {
+        let worker = match worker {
+            Some(worker) => worker,
+            None => worker.insert(asked.worker()?),
+        };
+        self.nanos.reserve(self.rows.len());
+        let started = Instant::now();
+        asked.ask(worker, self)?;
+        self.span = (started, Instant::now());
+        Ok(())
     }
 
     /// Bytes on the heap.
-    fn held_bytes(&self) -> usize {
-        let lists: usize = self.found.iter().map(Vec::capacity).sum();
-        lists * size_of::<Neighbor>()
-            + self.found.capacity() * size_of::<Vec<Neighbor>>()
+    fn held_bytes(&self, of: fn(&Found) -> usize) -> usize {
+        self.found.iter().map(of).sum::<usize>()
+            + self.found.capacity() * size_of::<Found>()
             + self.nanos.capacity() * size_of::<u64>()
-    }
-
-    /// One pass over the rows of this share.
-    fn search(&mut self, plan: &Plan<'_>, searcher: &mut Searcher) {
-        let Share { rows, found, nanos, totals, .. } = self;
-        nanos.reserve(rows.len());
-        let stop = Stop { deadline: None, cancelled: plan.job.interrupt };
-        let batch =
-            Batch { params: plan.params, in_flight: plan.in_flight, rows: rows.clone(), stop };
-        let started = Instant::now();
-        let outcome = searcher.search_batch(plan.queries, &batch, &mut |i, answer| {
-            totals.count(&answer);
-            nanos.push(answer.nanos);
-            found[i - rows.start] = answer.neighbors;
-        });
-        self.span = (started, Instant::now());
-        self.failed = outcome.err();
     }
 }
 
-/// A thread that searches whatever share it is handed.
-struct Worker {
-    give: Sender<Share>,
-    take: Receiver<Share>,
+impl Asked for Plan<'_> {
+    type Worker = Searcher;
+    type Found = Vec<Neighbor>;
+
+    fn queries(&self) -> usize {
+        self.queries.len()
+    }
+
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    fn job(&self) -> Job<'_> {
+        self.job
+    }
+
+    fn worker(&self) -> Result<Searcher, SearchError> {
+        Ok(self.index.searcher())
+    }
+
+    fn ask(
+        &self,
+        searcher: &mut Searcher,
+        share: &mut Share<Vec<Neighbor>>,
+    ) -> Result<(), SearchError> {
+        let Share { rows, found, nanos, totals, .. } = share;
+        let stop = Stop { deadline: None, cancelled: self.job.interrupt };
+        let batch =
+            Batch { params: self.params, in_flight: self.in_flight, rows: rows.clone(), stop };
+        searcher.search_batch(self.queries, &batch, &mut |i, answer| {
+            totals.count(&answer);
+            nanos.push(answer.nanos);
+            found[i - rows.start] = answer.neighbors;
+        })
+    }
+
+    fn held_bytes(found: &Vec<Neighbor>) -> usize {
+        found.capacity() * size_of::<Neighbor>()
+    }
+}
+
+/// A thread that asks whatever share it is handed.
+struct Worker<Found> {
+    give: Sender<Share<Found>>,
+    take: Receiver<Share<Found>>,
 }
 
 /// Answers all queries again and again and measures.
@@ -192,34 +274,51 @@ struct Worker {
 /// # Panics
 /// If a searcher panicked.
 pub fn run(plan: &Plan<'_>) -> Result<Measurement, MeasureError> {
-    let cpus = cpus_for(plan.threads);
+    measured(plan)
+}
+
+/// Decodes all hidden states again and again and measures.
+///
+/// # Errors
+/// The first decode that failed; the plan was cancelled; the memory of the process is not told.
+///
+/// # Panics
+/// If a decoder panicked.
+pub fn run_decodes(plan: &DecodePlan<'_>) -> Result<Measurement<Decoded>, MeasureError> {
+    measured(plan)
+}
+
+fn measured<A: Asked>(asked: &A) -> Result<Measurement<A::Found>, MeasureError> {
+    let cpus = cpus_for(asked.threads());
     std::thread::scope(|scope| {
-        let workers: Vec<Worker> = (0..plan.threads)
-            .map(|i| {
-                let (give, handed) = channel::<Share>();
-                let (done, take) = channel();
-                let cpu = cpus.get(i).copied();
-                scope.spawn(move || {
-                    cpu.inspect(|cpu| pin_to(*cpu));
-                    let mut searcher = plan.index.searcher();
-                    for mut share in handed {
-                        share.search(plan, &mut searcher);
-                        if done.send(share).is_err() {
-                            break;
-                        }
+        let start = |i: usize| {
+            let (give, handed) = channel::<Share<A::Found>>();
+            let (done, take) = channel();
+            let cpu = cpus.get(i).copied();
+            scope.spawn(move || {
+                cpu.inspect(|cpu| pin_to(*cpu));
+                let mut worker = None;
+                for mut share in handed {
+                    share.failed = share.ask(asked, &mut worker).err();
+                    if done.send(share).is_err() {
+                        break;
                     }
-                });
-                Worker { give, take }
-            })
-            .collect();
-        measure(plan, &workers)
+                }
+            });
+            Worker { give, take }
+        };
+        let workers: Vec<Worker<A::Found>> = (0..asked.threads()).map(start).collect();
+        measure(asked, &workers)
     })
 }
 
-fn measure(plan: &Plan<'_>, workers: &[Worker]) -> Result<Measurement, MeasureError> {
-    let n = plan.queries.len();
+fn measure<A: Asked>(
+    asked: &A,
+    workers: &[Worker<A::Found>],
+) -> Result<Measurement<A::Found>, MeasureError> {
+    let n = asked.queries();
     let threads = workers.len();
-    let mut shares: Vec<Share> =
+    let mut shares: Vec<Share<A::Found>> =
         (0..threads).map(|i| Share::of(i * n / threads..(i + 1) * n / threads)).collect();
     shares = pass(workers, shares)?;
     for share in &mut shares {
@@ -241,21 +340,24 @@ fn measure(plan: &Plan<'_>, workers: &[Worker]) -> Result<Measurement, MeasureEr
         }
         let total = (done as f64 * MIN_SECONDS / taken.max(1e-9)).ceil() as u64;
         let total = total.max(MIN_PASSES as u64);
-        plan.job.tell("search", done as u64, total);
+        asked.job().tell("search", done as u64, total);
     }
     // Read while the searchers still hold their scratch memory: it is part of what search takes.
-    let held: usize = shares.iter().map(Share::held_bytes).sum();
+    let held: usize = shares.iter().map(|share| share.held_bytes(A::held_bytes)).sum();
     let anonymous_bytes =
         anonymous_bytes().map_err(MeasureError::Memory)?.saturating_sub(held as u64);
     Ok(Measurement { anonymous_bytes, ..summary(shares, times) })
 }
 
 /// One pass of all threads over their shares.
-fn pass(workers: &[Worker], shares: Vec<Share>) -> Result<Vec<Share>, MeasureError> {
+fn pass<Found>(
+    workers: &[Worker<Found>],
+    shares: Vec<Share<Found>>,
+) -> Result<Vec<Share<Found>>, MeasureError> {
     for (worker, share) in workers.iter().zip(shares) {
         worker.give.send(share).expect(ALIVE);
     }
-    let mut shares: Vec<Share> =
+    let mut shares: Vec<Share<Found>> =
         workers.iter().map(|worker| worker.take.recv().expect(ALIVE)).collect();
     match shares.iter_mut().find_map(|share| share.failed.take()) {
         Some(error) => Err(error.into()),
@@ -266,7 +368,7 @@ fn pass(workers: &[Worker], shares: Vec<Share>) -> Result<Vec<Share>, MeasureErr
 const ALIVE: &str = "a worker lives until its channel closes, unless its searcher panicked";
 
 /// From the start of the first thread to the end of the last.
-fn pass_seconds(shares: &[Share]) -> f64 {
+fn pass_seconds<Found>(shares: &[Share<Found>]) -> f64 {
     let start = shares.iter().map(|share| share.span.0).min();
     let end = shares.iter().map(|share| share.span.1).max();
     match (start, end) {
@@ -275,7 +377,7 @@ fn pass_seconds(shares: &[Share]) -> f64 {
     }
 }
 
-fn summary(shares: Vec<Share>, times: Vec<f64>) -> Measurement {
+fn summary<Found>(shares: Vec<Share<Found>>, times: Vec<f64>) -> Measurement<Found> {
     let mut totals = Totals::default();
     let (mut nanos, mut found) = (Vec::new(), Vec::new());
     for share in shares {
@@ -317,7 +419,7 @@ fn pin_to(cpu: usize) {
 mod tests {
     use super::*;
 
-    fn share(rows: Range<usize>, start: Instant, millis: [u64; 2]) -> Share {
+    fn share(rows: Range<usize>, start: Instant, millis: [u64; 2]) -> Share<Vec<Neighbor>> {
         let mut share = Share::of(rows);
         let [from, to] = millis.map(Duration::from_millis);
         share.span = (start + from, start + to);

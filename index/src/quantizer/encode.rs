@@ -14,6 +14,8 @@ pub(crate) struct RowFacts {
     pub(crate) square: f32,
     /// The largest squared norm of a residual.
     pub(crate) residual_square: f32,
+    /// The largest squared distance of a residual r to what its code stands for, `|a u - r|^2`.
+    pub(crate) missed_square: f32,
 }
 
 impl RowFacts {
@@ -22,6 +24,7 @@ impl RowFacts {
         RowFacts {
             square: self.square.max(other.square),
             residual_square: self.residual_square.max(other.residual_square),
+            missed_square: self.missed_square.max(other.missed_square),
         }
     }
 }
@@ -80,7 +83,7 @@ impl<'a> Encoder<'a> {
         record.fill(0);
         let Some(grid) = &mut self.grid else {
             write_bytes(quantizer, row, norm_square, record);
-            return RowFacts { square, residual_square: square };
+            return RowFacts { square, residual_square: square, missed_square: 0.0 };
         };
         let (point, factors) = grid.fit(&self.residual);
         match quantizer.kind {
@@ -92,7 +95,8 @@ impl<'a> Encoder<'a> {
                 write_planar_factors(record, factors);
             }
         }
-        RowFacts { square, residual_square: factors.square }
+        let missed_square = missed_square(quantizer, point, factors);
+        RowFacts { square, residual_square: factors.square, missed_square }
     }
 }
 
@@ -123,6 +127,25 @@ impl Encoder<'_> {
         }
         (sum / rows.len().max(1) as f64) as f32
     }
+}
+
+/// `|a u - r|^2` with the factor a as it is stored.
+fn missed_square(quantizer: &Quantizer, point: &[f32], factors: Factors) -> f32 {
+    if factors.scale == 0.0 {
+        return 0.0;
+    }
+    let stored = match quantizer.kind {
+        Kind::Nibble { .. } => {
+            let unit = quantizer.spec.scale_unit;
+            f16::from_f32(factors.scale / unit).to_f32() * unit
+        }
+        _ => factors.scale,
+    };
+    let (a, b) = (f64::from(stored), f64::from(factors.square));
+    let product = b / f64::from(factors.scale);
+    let missed = a * a * f64::from(float::dot(point, point)) - 2.0 * a * product + b;
+    // Sums of f32 are off by less than this share of what they add up.
+    (missed + 1e-5 * b).max(0.0) as f32
 }
 
 fn write_bytes(quantizer: &Quantizer, row: Row<'_>, norm_square: f32, record: &mut [u8]) {

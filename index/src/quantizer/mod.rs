@@ -58,6 +58,10 @@ pub(crate) struct QuantizerSpec {
     pub(crate) add_unit: f32,
     /// The share of `|r|^2` that codes miss, the mean over the sample: `|a u - r|^2 / |r|^2`.
     pub(crate) missed: f32,
+    /// The largest `|a u - r|` of a row: what hard bounds allow for.
+    pub(crate) largest_missed: f32,
+    /// The largest `|r|` of a row.
+    pub(crate) largest_residual: f32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +100,8 @@ impl Quantizer {
             scale_unit: 1.0,
             add_unit: 1.0,
             missed: 0.0,
+            largest_missed: 0.0,
+            largest_residual: 0.0,
         };
         Quantizer::from_spec(metric, sample.element(), spec)
     }
@@ -143,6 +149,12 @@ impl Quantizer {
         let mut serving = Quantizer::from_spec(self.metric, self.element, spec);
         serving.spec.missed = Encoder::new(&serving).missed_share(sample);
         serving
+    }
+
+    /// Notes the facts of every row as this quantizer encoded it.
+    pub(crate) fn note(&mut self, facts: &RowFacts) {
+        self.spec.largest_missed = facts.missed_square.sqrt();
+        self.spec.largest_residual = facts.residual_square.sqrt();
     }
 
     /// What it learned.

@@ -42,9 +42,49 @@ fn encode(quantizer: &Quantizer, rows: &Rows) -> (Vec<u8>, RowFacts) {
 fn serving(metric: Metric, bits: u8, rows: &Rows, seed: u64) -> (Quantizer, Vec<u8>) {
     let first = Quantizer::train(metric, rows, seed);
     let (_, facts) = encode(&first, rows);
-    let serving = first.serving(bits, &facts, rows);
-    let (codes, _) = encode(&serving, rows);
+    let mut serving = first.serving(bits, &facts, rows);
+    let (codes, facts) = encode(&serving, rows);
+    serving.note(&facts);
     (serving, codes)
+}
+
+#[test]
+fn hard_bounds_are_never_above_the_true_distance() {
+    for metric in Metric::ALL {
+        for (bits, dim) in [(4, 20), (4, 128), (4, 300), (8, 64)] {
+            let kinds = [gaussian(300, dim, 3), bytes(Element::U8, 300, dim, 4)];
+            for rows in kinds {
+                let (quantizer, codes) = serving(metric, bits, &rows, 5);
+                let ids: Vec<u32> = (0..300).collect();
+                let mut estimates = vec![0.0; 300];
+                let mut prepared = PreparedQuery::default();
+                // Queries far and near, one of them a row.
+                let far = gaussian(6, dim, 6);
+                let wide = |row: Row<'_>| {
+                    let mut wide = vec![0.0; dim];
+                    row.widen_into(&mut wide);
+                    wide
+                };
+                let near: Vec<f32> = wide(rows.row(7)).iter().map(|x| x * 1.001 + 1e-3).collect();
+                let queries = far.iter().map(wide).chain([near, wide(rows.row(9))]);
+                let mut tightest = f64::INFINITY;
+                for query in queries {
+                    prepared.prepare(&quantizer, Row::F32(&query));
+                    quantizer.distance(&codes, &prepared).distances(&ids, &mut estimates);
+                    let (scale, add) = quantizer.shown(&prepared);
+                    for (id, estimate) in ids.iter().zip(&estimates) {
+                        let row = rows.row(*id as usize);
+                        let exact = metric.plain_distance(Row::F32(&query), row);
+                        let bound = quantizer.lower_bound(&prepared, estimate * scale + add);
+                        let bound = f64::from(bound);
+                        assert!(bound <= exact + 1e-9, "{metric} {bits} {dim}: {bound} {exact}");
+                        tightest = tightest.min((exact - bound) / exact.abs().max(1e-9));
+                    }
+                }
+                assert!(tightest < 0.9, "{metric} {bits} {dim}: a bound that bounds nothing");
+            }
+        }
+    }
 }
 
 /// What the estimates of many pairs tell about themselves.

@@ -14,7 +14,7 @@ use crate::built::{Built, floats, half, names, params, rows_and_queries, write_r
 /// Builds `base` in a directory that must hold nothing new afterwards; the error.
 fn refused(base: &VectorFile, keys: Keys<'_>, params: &BuildParams) -> BuildError {
     let dir = tempfile::tempdir().unwrap();
-    let input = BuildInput { base, keys, payload: None, learn: None };
+    let input = BuildInput { base, keys, payload: None, learn: None, bias: false };
     let error = build(&input, &dir.path().join("index"), params, Job::default()).unwrap_err();
     assert_eq!(names(dir.path()), [""; 0], "{error}");
     error
@@ -142,7 +142,8 @@ fn an_output_that_exists_is_kept() {
     fs::create_dir(&out).unwrap();
     fs::write(out.join("mine"), "precious").unwrap();
     let before = names(dir.path());
-    let input = BuildInput { base: &base, keys: Keys::From(0), payload: None, learn: None };
+    let input =
+        BuildInput { base: &base, keys: Keys::From(0), payload: None, learn: None, bias: false };
     let error = build(&input, &out, &params(Metric::L2, 4), Job::default()).unwrap_err();
     let wanted = format!("{}: exists already; wanted a new directory", out.display());
     assert_eq!((error.to_string(), error.kind()), (wanted, ErrorKind::CannotCreate));
@@ -164,8 +165,13 @@ fn payloads_that_do_not_fit_leave_nothing_behind() {
     ] {
         fs::write(&texts, text).unwrap();
         let before = names(dir.path());
-        let input =
-            BuildInput { base: &base, keys: Keys::From(0), payload: Some(&texts), learn: None };
+        let input = BuildInput {
+            base: &base,
+            keys: Keys::From(0),
+            payload: Some(&texts),
+            learn: None,
+            bias: false,
+        };
         let out = dir.path().join("index");
         let error = build(&input, &out, &params(Metric::L2, 4), Job::default()).unwrap_err();
         assert!(error.to_string().contains(wanted), "{error}");
@@ -182,7 +188,7 @@ fn interrupted(base: &VectorFile, dir: &Path, stage: &str) -> Option<BuildError>
         }
     };
     let job = Job { progress: Some(&tell), interrupt: Some(&interrupt) };
-    let input = BuildInput { base, keys: Keys::From(0), payload: None, learn: None };
+    let input = BuildInput { base, keys: Keys::From(0), payload: None, learn: None, bias: false };
     build(&input, &dir.join("index"), &params(Metric::L2, 4), job).err()
 }
 
@@ -199,7 +205,8 @@ fn an_interrupt_at_any_stage_leaves_nothing_behind() {
         }
     };
     let job = Job { progress: Some(&tell), interrupt: None };
-    let input = BuildInput { base: &base, keys: Keys::From(0), payload: None, learn: None };
+    let input =
+        BuildInput { base: &base, keys: Keys::From(0), payload: None, learn: None, bias: false };
     let elsewhere = tempfile::tempdir().unwrap();
     build(&input, &elsewhere.path().join("index"), &params(Metric::L2, 4), job).unwrap();
     let mut stages = stages.into_inner().unwrap();

@@ -32,6 +32,7 @@ pub fn write_rows(dir: &Path, name: &str, rows: &Rows) -> VectorFile {
     let extension = match rows.element() {
         Element::F32 => "fbin",
         Element::F16 => "f16bin",
+        Element::Bf16 => "bf16bin",
         Element::U8 => "u8bin",
         Element::I8 => "i8bin",
     };
@@ -56,7 +57,7 @@ impl Built {
         }
         let path = dir.path().join("index");
         let payload = texts.map(|_| payload.as_path());
-        let input = BuildInput { base: &base, keys, payload, learn: None };
+        let input = BuildInput { base: &base, keys, payload, learn: None, bias: false };
         let report = build(&input, &path, params, Job::default()).unwrap();
         Built { _dir: dir, base, path, report }
     }
@@ -106,7 +107,9 @@ pub fn rows_and_queries(element: Element, n: usize, queries: usize, dim: usize) 
     let centres = (n / 60).max(1);
     let all = n + queries;
     let rows = match element {
-        Element::F32 | Element::F16 => clusters(all, dim, centres, 7).convert(element).unwrap(),
+        Element::F32 | Element::F16 | Element::Bf16 => {
+            clusters(all, dim, centres, 7).convert(element).unwrap()
+        }
         Element::U8 => byte_clusters(all, dim, centres, 7),
         Element::I8 => match byte_clusters(all, dim, centres, 7).values() {
             Values::U8(bytes) => {
@@ -125,6 +128,7 @@ pub fn part(rows: &Rows, range: std::ops::Range<usize>) -> Rows {
     let values = match rows.values() {
         Values::F32(x) => Values::F32(x[numbers].to_vec()),
         Values::F16(x) => Values::F16(x[numbers].to_vec()),
+        Values::Bf16(x) => Values::Bf16(x[numbers].to_vec()),
         Values::U8(x) => Values::U8(x[numbers].to_vec()),
         Values::I8(x) => Values::I8(x[numbers].to_vec()),
     };

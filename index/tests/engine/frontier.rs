@@ -73,8 +73,13 @@ fn sample_queries_teach_what_rows_cannot() {
     let learn = write_rows(dir.path(), "learn", &far(400, 0.0));
     let plain = Built::new(&rows, &params(Metric::InnerProduct, 4));
     let taught = dir.path().join("taught");
-    let input =
-        BuildInput { base: &plain.base, keys: Keys::From(0), payload: None, learn: Some(&learn) };
+    let input = BuildInput {
+        base: &plain.base,
+        keys: Keys::From(0),
+        payload: None,
+        learn: Some(&learn),
+        bias: false,
+    };
     build(&input, &taught, &params(Metric::InnerProduct, 4), Job::default()).unwrap();
     let taught = Index::open(&taught).unwrap();
     assert_eq!((taught.frontier().queries, taught.frontier().learned), (400, true));

@@ -6,6 +6,7 @@ mod answers;
 mod build;
 mod built;
 mod damage;
+mod decode;
 mod frontier;
 mod media;
 mod reach;

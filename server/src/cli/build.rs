@@ -1,5 +1,6 @@
 //! `foveal build`: vectors in, an index out.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -7,7 +8,7 @@ use foveal_datasets::{Element, Metric, VectorFile};
 use foveal_index::{BuildInput, BuildParams, BuildReport, Job, Keys};
 use serde::Serialize;
 
-use super::exit_code::{Outcome, must_not_exist};
+use super::exit_code::{Failure, Outcome, must_not_exist};
 use super::interrupt::Interrupt;
 use super::output::{Format, Output};
 use super::progress::Bars;
@@ -19,7 +20,8 @@ use super::{choices, key_file, shell_words, size};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct BuildArgs {
-    /// Vectors to index: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin or .npy; .hdf5 if compiled in.
+    /// Vectors to index: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin .npy .safetensors;
+    /// .hdf5 if compiled in.
     #[arg(long, value_name = "FILE")]
     base: PathBuf,
     /// What "near" means: squared Euclidean distance, inner product, or angle.
@@ -43,8 +45,18 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "S", default_value_t = defaults().shift)]
     shift: f32,
     /// Sample queries, to measure which effort reaches which recall; for queries unlike the rows.
+    /// With metric ip: sample hidden states, for `foveal decode`.
     #[arg(long, value_name = "FILE")]
     learn: Option<PathBuf>,
+    /// The tensor that holds the vectors, where the base is a .safetensors file.
+    #[arg(long, value_name = "NAME")]
+    tensor: Option<String>,
+    /// A number to add to each logit when decoding: any file of n numbers; metric ip alone.
+    #[arg(long, value_name = "FILE")]
+    bias: Option<PathBuf>,
+    /// Keep full vectors of f32 as 16-bit floats: half the disk and reads; says what is lost.
+    #[arg(long, value_name = "f16|bf16", value_parser = choices::half())]
+    store: Option<Element>,
     /// Keys of the rows, in order: a one-dimensional .npy of u64 or i64.
     #[arg(long, value_name = "FILE.npy", conflicts_with = "first_key")]
     keys: Option<PathBuf>,
@@ -73,7 +85,9 @@ const EXAMPLES: &str = "\
 Examples:
   foveal build --base sift.fvecs --metric l2 --out sift.index
   foveal build --base texts.npy --metric cosine --out texts.index \\
-      --payload texts.jsonl --keys ids.npy --memory 4GiB";
+      --payload texts.jsonl --keys ids.npy --memory 4GiB
+  foveal build --base model.safetensors --tensor lm_head.weight --metric ip \
+      --learn states.fbin --out head.index";
 
 /// What the engine takes where nothing is asked for: the same for every metric.
 fn defaults() -> BuildParams {
@@ -115,7 +129,7 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
     let params = params_of(args);
     params.check()?;
     must_not_exist(&args.out)?;
-    let base = VectorFile::open(&args.base)?;
+    let base = open_base(args)?;
     let key_list = match &args.keys {
         Some(path) => Some(key_file::read(path, base.len())?),
         None => None,
@@ -125,8 +139,12 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
         None => Keys::From(args.first_key),
     };
     let learn = args.learn.as_ref().map(VectorFile::open).transpose()?;
-    let payload = args.payload.as_deref();
-    let input = BuildInput { base: &base, keys, payload, learn: learn.as_ref() };
+    let learn = match learn {
+        Some(learn) if args.bias.is_some() => Some(learn.with_ones()?),
+        learn => learn,
+    };
+    let (payload, bias) = (args.payload.as_deref(), args.bias.is_some());
+    let input = BuildInput { base: &base, keys, payload, learn: learn.as_ref(), bias };
     let report = build_with_progress(&input, &args.out, &params, &Interrupt::catch()?)?;
     let mut output = Output::stdout();
     match args.format {
@@ -135,6 +153,73 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
     }
     Ok(Outcome::Done)
 }
+
+/// The vectors to index, as they are to be kept.
+fn open_base(args: &BuildArgs) -> anyhow::Result<VectorFile> {
+    let tensors = args.base.extension().is_some_and(|name| name == "safetensors");
+    let mut base = match &args.tensor {
+        Some(name) => VectorFile::open_tensor(&args.base, name)?,
+        None if tensors => {
+            let message = "a .safetensors file holds many tensors; wanted --tensor NAME";
+            return Err(Failure::usage(message).into());
+        }
+        None => VectorFile::open(&args.base)?,
+    };
+    if let Some(path) = &args.bias {
+        if args.metric != Metric::InnerProduct {
+            let message = format!("--bias does not go with --metric {}; wanted ip", args.metric);
+            return Err(Failure::usage(message).into());
+        }
+        let biases = numbers_of(path, base.len())?;
+        base = base.with_last(biases)?;
+    }
+    if let Some(element) = args.store {
+        let told = change_of(&base, element, args.seed)?;
+        base = base.rounded_to(element)?;
+        let _ = writeln!(std::io::stderr(), "foveal: kept as {element}: {told}");
+    }
+    Ok(base)
+}
+
+/// All numbers of a file, which must be `wanted`.
+fn numbers_of(path: &Path, wanted: usize) -> anyhow::Result<Vec<f32>> {
+    let file = VectorFile::open(path)?;
+    let rows = file.read(0..file.len())?;
+    let mut numbers = vec![0.0; rows.values().len()];
+    let places = numbers.chunks_exact_mut(rows.dim());
+    rows.iter().zip(places).for_each(|(row, place)| row.widen_into(place));
+    if numbers.len() != wanted {
+        let (shown, found) = (path.display(), numbers.len());
+        let message = format!("{shown}: holds {found} numbers; wanted {wanted}, one a row");
+        return Err(Failure::bad_data(message).into());
+    }
+    Ok(numbers)
+}
+
+/// What rounding changes, over a sample of rows.
+fn change_of(base: &VectorFile, element: Element, seed: u64) -> anyhow::Result<String> {
+    let (_, rows) = base.sample(ROUNDED_SAMPLE, seed)?;
+    let rounded = rows.convert(element)?;
+    let [mut before, mut after] = [vec![0.0f32; rows.dim()], vec![0.0; rows.dim()]];
+    let (mut changed, mut squares) = (0.0f64, 0.0f64);
+    for (row, kept) in rows.iter().zip(rounded.iter()) {
+        row.widen_into(&mut before);
+        kept.widen_into(&mut after);
+        for (x, y) in before.iter().zip(&after) {
+            changed += (f64::from(*x) - f64::from(*y)).powi(2);
+            squares += f64::from(*x).powi(2);
+        }
+    }
+    let sample = grouped(rows.len() as u64);
+    if changed == 0.0 {
+        return Ok(format!("no number of {sample} rows changes"));
+    }
+    let share = (changed / squares).sqrt();
+    Ok(format!("{sample} rows change by {share:.1e} of their length, root mean square"))
+}
+
+/// Rows that tell what rounding changes.
+const ROUNDED_SAMPLE: usize = 10_000;
 
 /// Builds with a bar on stderr; ctrl-c ends the build and removes what it made.
 ///
@@ -265,6 +350,8 @@ mod tests {
             shift: 0.0,
             seed: 42,
             payload: true,
+            tokens: false,
+            bias: false,
             files: vec![file],
             digest: "abc".into(),
             checksum: "def".into(),

@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use foveal_datasets::{Element, Metric};
-use foveal_index::Io;
+use foveal_index::{DecodeMode, Io, LogZMode};
 
 /// A metric by its name.
 pub(crate) fn metric() -> impl TypedValueParser<Value = Metric> {
@@ -16,6 +16,12 @@ pub(crate) fn element() -> impl TypedValueParser<Value = Element> {
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Element>())
 }
 
+/// A 16-bit float by its name.
+pub(crate) fn half() -> impl TypedValueParser<Value = Element> {
+    let names = [Element::F16, Element::Bf16].map(Element::name);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Element>())
+}
+
 /// Bits a dimension that codes may have.
 pub(crate) fn bits() -> impl TypedValueParser<Value = u8> {
     PossibleValuesParser::new(["4", "8"]).try_map(|digits| digits.parse::<u8>())
@@ -25,4 +31,20 @@ pub(crate) fn bits() -> impl TypedValueParser<Value = u8> {
 pub(crate) fn io() -> impl TypedValueParser<Value = Io> {
     let names = ["auto", "memory", "mapped", "pread", "uring"];
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Io>())
+}
+
+/// How candidates for a decode are found.
+pub(crate) fn decode_mode() -> impl TypedValueParser<Value = DecodeMode> {
+    let modes = [DecodeMode::Auto, DecodeMode::Scan, DecodeMode::Graph, DecodeMode::Exact];
+    let of = move |name: String| modes.into_iter().find(|mode| mode.name() == name);
+    PossibleValuesParser::new(modes.map(DecodeMode::name))
+        .try_map(move |name| of(name).ok_or("one of the names listed"))
+}
+
+/// What is told of log Z.
+pub(crate) fn log_z() -> impl TypedValueParser<Value = LogZMode> {
+    let modes = [LogZMode::Off, LogZMode::Interval, LogZMode::Exact];
+    let of = move |name: String| modes.into_iter().find(|mode| mode.name() == name);
+    PossibleValuesParser::new(modes.map(LogZMode::name))
+        .try_map(move |name| of(name).ok_or("one of the names listed"))
 }

@@ -22,7 +22,8 @@ const CHUNK_BYTES: usize = 8 << 20;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ConvertArgs {
-    /// What to read: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .npy, or truth as .ibin .ivecs;
+    /// What to read: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin .npy, or truth as .ibin
+    /// .ivecs;
     /// .hdf5, which holds both, if compiled in.
     #[arg(long = "in", value_name = "FILE")]
     input: PathBuf,
@@ -125,6 +126,7 @@ fn element_for(out: &Path, input: Element) -> Element {
     match extension(out) {
         "fvecs" | "fbin" => Element::F32,
         "f16bin" => Element::F16,
+        "bf16bin" => Element::Bf16,
         "bvecs" | "u8bin" => Element::U8,
         "i8bin" => Element::I8,
         _ => input,

@@ -67,8 +67,13 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<Outcom
     let mut output = Output::stdout();
 
     output.print(&introduction(&base, terminal))?;
-    let input =
-        BuildInput { base: &base, keys: Keys::From(0), payload: Some(&files.payload), learn: None };
+    let input = BuildInput {
+        base: &base,
+        keys: Keys::From(0),
+        payload: Some(&files.payload),
+        learn: None,
+        bias: false,
+    };
     let out = args.keep.clone().unwrap_or_else(|| dir.path().join("index"));
     let built = build_with_progress(&input, &out, &BuildParams::new(METRIC), &interrupt)?;
     output.print(&built_in(&built))?;

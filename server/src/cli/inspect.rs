@@ -158,6 +158,8 @@ mod tests {
             shift: 0.0,
             seed: 42,
             payload: true,
+            tokens: false,
+            bias: false,
             files: vec![entry("codes", 400), entry("graph", 600)],
             digest: "abc".into(),
             checksum: "def".into(),

@@ -15,13 +15,22 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 /// header; a key below 0; another number of keys than `rows`.
 pub(crate) fn read(path: &Path, rows: usize) -> anyhow::Result<Vec<u64>> {
     let shown = path.display();
-    let bytes = std::fs::read(path).with_context(|| format!("{shown}: cannot be read"))?;
-    let keys = parse(&bytes).map_err(|what| Failure::bad_data(format!("{shown}: {what}")))?;
+    let keys = read_all(path)?;
     if keys.len() != rows {
         let message = format!("{shown}: holds {} keys; wanted {rows}, one a row", keys.len());
         return Err(Failure::bad_data(message).into());
     }
     Ok(keys)
+}
+
+/// Keys in file order, however many.
+///
+/// # Errors
+/// As [`read`], but for their number.
+pub(crate) fn read_all(path: &Path) -> anyhow::Result<Vec<u64>> {
+    let shown = path.display();
+    let bytes = std::fs::read(path).with_context(|| format!("{shown}: cannot be read"))?;
+    Ok(parse(&bytes).map_err(|what| Failure::bad_data(format!("{shown}: {what}")))?)
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<u64>, String> {

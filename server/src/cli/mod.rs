@@ -2,12 +2,13 @@
 //!
 //! | file | question it answers |
 //! |---|---|
-//! | `build` `search` `truth` `convert` `inspect` `check` `demo` `serve` | what a verb does |
+//! | `build` `search` `decode` `truth` `convert` | what a verb does |
+//! | `inspect` `check` `demo` `serve` | the same |
 //! | `completions` `man` | how a shell and a manual learn the verbs |
 //! | `exit_code` | which number a failure ends with |
 //! | `output` `table` `terminal` | how results reach a reader or a script |
 //! | `progress` `interrupt` | how a long job is watched and ended |
-//! | `search_report` | how a measured search is told |
+//! | `search_report` `decode_report` | how a measured search or decode is told |
 //! | `choices` `size` `row_range` | what the text of an argument means |
 //! | `query_file` `key_file` `payload_line` `neighbor_lists` `sample` | what files hold |
 //! | `shell_words` | how a command is shown so that it can be pasted |
@@ -17,6 +18,8 @@ mod check;
 mod choices;
 mod completions;
 mod convert;
+mod decode;
+mod decode_report;
 mod demo;
 mod exit_code;
 mod inspect;
@@ -76,6 +79,7 @@ enum Verb {
     Demo(demo::DemoArgs),
     Build(build::BuildArgs),
     Search(Box<search::SearchArgs>),
+    Decode(Box<decode::DecodeArgs>),
     Truth(truth::TruthArgs),
     Convert(convert::ConvertArgs),
     Inspect(inspect::InspectArgs),
@@ -127,6 +131,7 @@ fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<Outcome> {
         Verb::Demo(args) => demo::run(&args, terminal),
         Verb::Build(args) => build::run(&args, terminal),
         Verb::Search(args) => search::run(&args, terminal),
+        Verb::Decode(args) => decode::run(&args, terminal),
         Verb::Truth(args) => truth::run(&args),
         Verb::Convert(args) => convert::run(&args),
         Verb::Inspect(args) => inspect::run(&args, terminal),

@@ -27,7 +27,7 @@ pub(crate) struct SearchArgs {
     /// The index: a directory made by `foveal build`.
     #[arg(long, value_name = "DIR")]
     index: PathBuf,
-    /// Queries: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin or .npy.
+    /// Queries: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin or .npy.
     #[arg(long, value_name = "FILE")]
     queries: PathBuf,
     /// Neighbors to find for each query.
@@ -181,7 +181,7 @@ fn check_combination(args: &SearchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn truth_for(path: &Path, queries: usize, k: u32) -> anyhow::Result<Truth> {
+pub(crate) fn truth_for(path: &Path, queries: usize, k: u32) -> anyhow::Result<Truth> {
     let truth = Truth::read(path)?;
     let shown = path.display();
     if truth.queries() != queries {
@@ -197,7 +197,7 @@ fn truth_for(path: &Path, queries: usize, k: u32) -> anyhow::Result<Truth> {
     Ok(truth)
 }
 
-fn every_core() -> usize {
+pub(crate) fn every_core() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
@@ -235,7 +235,7 @@ fn neighbors_shown(
 }
 
 /// Whether recall is as high as was asked for.
-fn verdict(wanted: Option<f64>, found: Option<f64>) -> Outcome {
+pub(crate) fn verdict(wanted: Option<f64>, found: Option<f64>) -> Outcome {
     let (Some(wanted), Some(found)) = (wanted, found) else {
         return Outcome::Done;
     };
@@ -248,13 +248,13 @@ fn verdict(wanted: Option<f64>, found: Option<f64>) -> Outcome {
 }
 
 /// A share: a number from 0 to 1.
-fn share(text: &str) -> Result<f64, String> {
+pub(crate) fn share(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
     if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("wanted 0 to 1".into()) }
 }
 
 /// How many: a number of at least 1 and at most 1024.
-fn count(text: &str) -> Result<usize, String> {
+pub(crate) fn count(text: &str) -> Result<usize, String> {
     let number: usize = text.parse().map_err(|_| format!("{text:?} is no whole number"))?;
     if (1..=1024).contains(&number) { Ok(number) } else { Err("wanted 1 to 1024".into()) }
 }

@@ -19,7 +19,7 @@ use super::{choices, query_file, shell_words};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TruthArgs {
-    /// Vectors to search among: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin or .npy.
+    /// Vectors to search among: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin or .npy.
     #[arg(long, value_name = "FILE")]
     base: PathBuf,
     /// Queries, in one of the same formats.

@@ -83,6 +83,9 @@ fn engine_status(error: &SearchError, collection: &str) -> Status {
         SearchError::Dim { .. }
         | SearchError::NotFinite { .. }
         | SearchError::TooLong
+        | SearchError::NoHead { .. }
+        | SearchError::NoToken
+        | SearchError::UnknownKey { .. }
         | SearchError::ZeroQuery => {
             return invalid("vector", &error.to_string());
         }

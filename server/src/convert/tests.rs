@@ -27,6 +27,19 @@ fn raw(dtype: pb::DType, bytes: &[u8]) -> Option<pb::Vector> {
     Some(pb::Vector { data: Some(pb::vector::Data::Raw(raw)) })
 }
 
+fn query(vector: Option<pb::Vector>, expected: &Expected) -> Result<Rows, Status> {
+    super::query("vector", vector, expected)
+}
+
+fn queries(
+    vectors: Option<pb::Vectors>,
+    expected: &Expected,
+    k: u32,
+    limits: &Limits,
+) -> Result<Rows, Status> {
+    super::queries("queries", vectors, expected, (k, limits))
+}
+
 fn many(dim: u32, values: &[f32]) -> Option<pb::Vectors> {
     let packed = pb::PackedFloat { values: values.to_vec() };
     Some(pb::Vectors { dim, data: Some(pb::vectors::Data::F32(packed)) })
@@ -209,7 +222,7 @@ fn batches_are_refused_whole_and_name_the_query() {
     assert_invalid(queries(zero, &cosine, 10, &limits), "queries[1]");
 }
 
-fn done(distances: &[f32], payloads: Vec<Option<String>>) -> Done {
+fn done(distances: &[f32], payloads: Vec<Option<String>>) -> Done<Found> {
     let neighbors = (1..).zip(distances).map(|(key, &distance)| Neighbor { key, distance });
     let stats = QueryStats { distances: 5, preview_nanos: 1_600, ..QueryStats::default() };
     let answer = Answer {

@@ -12,7 +12,7 @@ fn pool(threads: usize, max_pending: usize) -> Arc<SearchPool> {
 fn task(
     parts: usize,
     run: impl Fn(usize, &Stop<'_>) -> Result<Vec<Found>, PartError> + Send + Sync + 'static,
-) -> Task {
+) -> Task<Found> {
     let run = Box::new(move |_: &mut Searchers, part: usize, stop: &Stop<'_>| run(part, stop));
     Task { parts, bytes: 10, deadline: Instant::now() + LONG, run }
 }
@@ -30,7 +30,7 @@ fn found(certified: u32) -> Found {
 }
 
 /// A task that holds its worker until the sender is dropped, and a receiver that says it began.
-pub(crate) fn gate() -> (Task, mpsc::Sender<()>, mpsc::Receiver<()>) {
+pub(crate) fn gate() -> (Task<Found>, mpsc::Sender<()>, mpsc::Receiver<()>) {
     let (open, opened) = mpsc::channel::<()>();
     let (begun, began) = mpsc::channel();
     let opened = Mutex::new(opened);
@@ -42,7 +42,10 @@ pub(crate) fn gate() -> (Task, mpsc::Sender<()>, mpsc::Receiver<()>) {
     (task(1, run), open, began)
 }
 
-fn spawn(pool: &Arc<SearchPool>, task: Task) -> tokio::task::JoinHandle<Result<Done, PoolError>> {
+fn spawn(
+    pool: &Arc<SearchPool>,
+    task: Task<Found>,
+) -> tokio::task::JoinHandle<Result<Done<Found>, PoolError>> {
     let pool = Arc::clone(pool);
     tokio::spawn(async move { pool.run(task).await })
 }

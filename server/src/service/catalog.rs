@@ -197,7 +197,8 @@ mod tests {
         std::fs::write(&base, values.flat_map(u32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
         let base = foveal_datasets::VectorFile::open(&base).unwrap();
         let keys = foveal_index::Keys::From(0);
-        let input = foveal_index::BuildInput { base: &base, keys, payload: None, learn: None };
+        let input =
+            foveal_index::BuildInput { base: &base, keys, payload: None, learn: None, bias: false };
         let params = foveal_index::BuildParams::new(foveal_datasets::Metric::L2);
         let out = dir.path().join("index");
         let job = foveal_index::Job::default();

@@ -7,12 +7,13 @@
 //! | `call` | what every call passes through: deadline, `ErrorInfo`, log |
 //! | `catalog` | which collections are open, and how their full vectors are read |
 //! | `search` `collection` `admin` | what a call of this service does |
-//! | `search_job` | how a search becomes parts for the pool |
+//! | `search_job` `decode_job` | how a search or a decode becomes parts for the pool |
 
 mod admin;
 mod call;
 mod catalog;
 mod collection;
+mod decode_job;
 mod lifecycle;
 mod search;
 mod search_job;

@@ -1,18 +1,23 @@
 //! What the calls of `SearchService` do.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use foveal_datasets::Metric;
+use foveal_index::Decoded;
 use foveal_proto::v1 as pb;
 use foveal_proto::v1::search_service_server::SearchService;
-use tonic::{Request, Response, Status};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::error;
 
 use super::call::deadline_of;
+use super::decode_job::DecodeJob;
 use super::search_job::SearchJob;
 use super::{Collection, Shared};
 use crate::convert::{self, Asked, Expected};
-use crate::search_pool::{Done, PartError, PoolError};
+use crate::search_pool::{Done, Found, PartError, PoolError, Task};
 
 /// `SearchService` over the open collections.
 pub(super) struct Search(pub(super) Arc<Shared>);
@@ -29,7 +34,7 @@ impl SearchService for Search {
         let asked = self.asked(request.params.as_ref(), &collection)?;
         let params = asked.params;
         let expected = Expected::by(&collection.index);
-        let queries = convert::query(request.vector, &expected)?;
+        let queries = convert::query("vector", request.vector, &expected)?;
 
         let payload_limit = self.payload_limit(request.with_payload);
         let done = self.submit(SearchJob { collection, queries, params, payload_limit }, deadline);
@@ -49,7 +54,7 @@ impl SearchService for Search {
         // Up to 16 MiB are looked through: too long for a thread that others' calls wait for.
         let limits = self.0.limits.clone();
         let validation = tokio::task::spawn_blocking(move || {
-            convert::queries(request.queries, &expected, params.k, &limits)
+            convert::queries("queries", request.queries, &expected, (params.k, &limits))
         });
         let queries = validation.await.map_err(|error| {
             error!(%error, "validation of a batch failed");
@@ -59,6 +64,55 @@ impl SearchService for Search {
         let payload_limit = self.payload_limit(request.with_payload);
         let done = self.submit(SearchJob { collection, queries, params, payload_limit }, deadline);
         Ok(Response::new(convert::batch_response(done.await?, &asked, expected.metric)))
+    }
+
+    async fn decode(
+        &self,
+        request: Request<pb::DecodeRequest>,
+    ) -> Result<Response<pb::DecodeResponse>, Status> {
+        let deadline = deadline_of(&request);
+        Ok(Response::new(self.decode_one(request.into_inner(), deadline).await?))
+    }
+
+    async fn decode_batch(
+        &self,
+        request: Request<pb::DecodeBatchRequest>,
+    ) -> Result<Response<pb::DecodeBatchResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let request = request.into_inner();
+        let collection = self.head("collection", &request.collection)?;
+        let params = convert::decode_params(request.params.as_ref(), &self.0.limits)?;
+        let tokens = convert::token_filter(request.filter.as_ref(), &collection.index)?;
+        let expected = Expected::of_hidden(&collection.index);
+        let limits = self.0.limits.clone();
+        let validation = tokio::task::spawn_blocking(move || {
+            convert::queries("hidden", request.hidden, &expected, (params.k, &limits))
+        });
+        let hidden = validation.await.map_err(|error| {
+            error!(%error, "validation of a batch failed");
+            convert::search_status(&PoolError::Panicked, &collection.name)
+        })??;
+        let job = DecodeJob { collection, hidden, params, tokens, asked: Vec::new() };
+        let done = self.submit_decode(job, deadline).await?;
+        Ok(Response::new(convert::decode_batch_response(done, &params)))
+    }
+
+    type DecodeStreamStream =
+        Pin<Box<dyn Stream<Item = Result<pb::DecodeResponse, Status>> + Send + 'static>>;
+
+    async fn decode_stream(
+        &self,
+        request: Request<Streaming<pb::DecodeRequest>>,
+    ) -> Result<Response<Self::DecodeStreamStream>, Status> {
+        let search = Search(Arc::clone(&self.0));
+        let timeout = Duration::from_millis(self.0.limits.request_timeout_millis);
+        // One after the other: answers keep the order of the requests, and a client that is gone
+        // takes the decode under way with it.
+        let responses = request.into_inner().then(move |request| {
+            let search = Search(Arc::clone(&search.0));
+            async move { search.decode_one(request?, Instant::now() + timeout).await }
+        });
+        Ok(Response::new(Box::pin(responses)))
     }
 }
 
@@ -71,15 +125,60 @@ impl Search {
         convert::search_params(given, &self.0.limits, collection.index.frontier())
     }
 
+    async fn decode_one(
+        &self,
+        request: pb::DecodeRequest,
+        deadline: Instant,
+    ) -> Result<pb::DecodeResponse, Status> {
+        let collection = self.head("collection", &request.collection)?;
+        let params = convert::decode_params(request.params.as_ref(), &self.0.limits)?;
+        let tokens = convert::token_filter(request.filter.as_ref(), &collection.index)?;
+        convert::asked_tokens(&request.asked, &collection.index)?;
+        let expected = Expected::of_hidden(&collection.index);
+        let hidden = convert::query("hidden", request.hidden, &expected)?;
+        let job = DecodeJob { collection, hidden, params, tokens, asked: request.asked };
+        let done = self.submit_decode(job, deadline).await?;
+        Ok(convert::decode_response(done, &params))
+    }
+
+    /// The collection of a name, if it can be decoded with.
+    fn head(&self, field: &str, name: &str) -> Result<Arc<Collection>, Status> {
+        let collection = Arc::clone(self.0.catalog.get(field, name)?);
+        let metric = collection.index.manifest().metric;
+        if metric != Metric::InnerProduct {
+            let what = format!("has metric {metric}; wanted ip, whose distances are logits");
+            return Err(convert::invalid(field, &what));
+        }
+        Ok(collection)
+    }
+
+    async fn submit_decode(
+        &self,
+        job: DecodeJob,
+        deadline: Instant,
+    ) -> Result<Done<Decoded>, Status> {
+        let collection = Arc::clone(&job.collection);
+        let task = job.into_task(deadline, self.0.pool.limits().threads);
+        self.run(task, &collection).await
+    }
+
     fn payload_limit(&self, with_payload: bool) -> Option<u64> {
         with_payload.then_some(self.0.limits.max_payload_bytes)
     }
 
-    async fn submit(&self, job: SearchJob, deadline: Instant) -> Result<Done, Status> {
+    async fn submit(&self, job: SearchJob, deadline: Instant) -> Result<Done<Found>, Status> {
         let collection = Arc::clone(&job.collection);
         let task = job.into_task(deadline, self.0.pool.limits().threads);
+        self.run(task, &collection).await
+    }
+
+    async fn run<R: Send + 'static>(
+        &self,
+        task: Task<R>,
+        collection: &Collection,
+    ) -> Result<Done<R>, Status> {
         self.0.pool.run(task).await.map_err(|error| {
-            log(&error, &collection);
+            log(&error, collection);
             convert::search_status(&error, &collection.name)
         })
     }

@@ -34,7 +34,7 @@ pub(super) struct SearchJob {
 
 impl SearchJob {
     /// The search as a task for `threads` workers.
-    pub(super) fn into_task(self, deadline: Instant, threads: usize) -> Task {
+    pub(super) fn into_task(self, deadline: Instant, threads: usize) -> Task<Found> {
         let queries = self.queries.len();
         let size = part_size(queries, threads);
         let bytes = queries * self.queries.row_bytes();
@@ -93,7 +93,7 @@ impl SearchJob {
     }
 }
 
-fn part_size(queries: usize, threads: usize) -> usize {
+pub(super) fn part_size(queries: usize, threads: usize) -> usize {
     queries.div_ceil(threads.max(1) * PARTS_PER_WORKER).clamp(1, MAX_PART)
 }
 

@@ -20,6 +20,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
+mod decode;
 mod lifecycle;
 
 use super::*;
@@ -58,7 +59,8 @@ fn build(dir: &Path, name: &str, metric: Metric, payload: bool) -> std::path::Pa
 
     let base = VectorFile::open(&base).unwrap();
     let payload = payload.then_some(payloads.as_path());
-    let input = BuildInput { base: &base, keys: Keys::From(FIRST_KEY), payload, learn: None };
+    let input =
+        BuildInput { base: &base, keys: Keys::From(FIRST_KEY), payload, learn: None, bias: false };
     let out = dir.join(name);
     foveal_index::build(&input, &out, &BuildParams::new(metric), Job::default()).unwrap();
     out

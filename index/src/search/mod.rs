@@ -1,24 +1,29 @@
 //! The order of a query: preview, fullview, answer.
 
+mod error;
+
+pub use error::SearchError;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use foveal_datasets::{ErrorKind, Metric, Row, Rows};
+use foveal_datasets::{Metric, Row, Rows};
 
 use crate::calibrate::Frontier;
 use crate::disk::{Manifest, OpenError};
 use crate::distance::{ExactQuery, is_too_long};
 use crate::full_store::{FullStore, Io, OpenOptions};
-use crate::fullview::{Fullview, Rerank, RerankError, RowOrigin, RowSource};
+use crate::fullview::{Fullview, Rerank, Reranked, RowOrigin, RowSource};
 use crate::key_table::KeyTable;
 use crate::neighbor::Neighbor;
 use crate::open::{self, Opened};
-use crate::params::{ParamsError, SearchParams, out_of_range};
+use crate::params::{SearchParams, out_of_range};
 use crate::payload::Payload;
 use crate::preview::{Preview, PreviewSlot};
-use crate::stats::{QueryStats, Stop, Stopped};
+use crate::stats::{QueryStats, Stop};
+use crate::vocabulary::Vocabulary;
 
 /// Hops between two looks at the deadline.
 const STEPS_A_LOOK: u32 = 32;
@@ -28,72 +33,23 @@ const MAX_IN_FLIGHT: usize = 64;
 /// An index, open for queries. Cheap to clone; shared between threads.
 #[derive(Clone)]
 pub struct Index {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Shared {
+/// What all searchers and decoders of an index share.
+pub(crate) struct Shared {
     path: PathBuf,
-    manifest: Manifest,
-    frontier: Frontier,
-    preview: Preview,
-    keys: KeyTable,
+    pub(crate) manifest: Manifest,
+    pub(crate) frontier: Frontier,
+    pub(crate) preview: Preview,
+    /// Only where sample hidden states were given to an inner-product build.
+    pub(crate) vocabulary: Option<Vocabulary>,
+    pub(crate) keys: KeyTable,
     /// None where the codes hold the rows.
-    store: Option<FullStore>,
+    pub(crate) store: Option<FullStore>,
     payload: Option<Payload>,
-}
-
-/// Why a query has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum SearchError {
-    /// A parameter cannot be used.
-    #[error(transparent)]
-    Params(#[from] ParamsError),
-    /// The query has another dimension than the index.
-    #[error("the query has dimension {found}; the index has {wanted}")]
-    Dim {
-        /// The query's.
-        found: usize,
-        /// The index's.
-        wanted: usize,
-    },
-    /// The query holds a number that is none.
-    #[error("the query holds {found} at position {position}; wanted finite numbers")]
-    NotFinite {
-        /// Where.
-        position: usize,
-        /// What.
-        found: f32,
-    },
-    /// The query's distances would pass the range of f32.
-    #[error("the query is too long: its squared norm passes the range of f32")]
-    TooLong,
-    /// A query of zeros has no direction.
-    #[error("the query is all zeros, which has no cosine")]
-    ZeroQuery,
-    /// The deadline passed, or nobody waits any more.
-    #[error("the query was stopped: {}", match .0 {
-        Stopped::Deadline => "its deadline passed",
-        Stopped::Cancelled => "it was cancelled",
-    })]
-    Stopped(Stopped),
-    /// A full vector or payload cannot be read.
-    #[error(transparent)]
-    Read(#[from] OpenError),
-}
-
-impl SearchError {
-    /// What kind of failure this is.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            SearchError::Params(_) => ErrorKind::Usage,
-            SearchError::Dim { .. }
-            | SearchError::NotFinite { .. }
-            | SearchError::TooLong
-            | SearchError::ZeroQuery => ErrorKind::BadData,
-            SearchError::Stopped(_) => ErrorKind::Interrupted,
-            SearchError::Read(error) => error.kind(),
-        }
-    }
+    /// `[n]`: keys and their ids, sorted; made when first asked for.
+    pub(crate) ids: OnceLock<Vec<(u64, u32)>>,
 }
 
 /// The answer to one query.
@@ -105,7 +61,8 @@ pub struct Answer {
     pub exhausted: bool,
     /// Whether `max_reads` left candidates unread.
     pub partial: bool,
-    /// How many of the leading neighbors are proved to be the nearest rows; 0 where nothing is.
+    /// How many of the leading neighbors are proved to precede every other candidate of preview,
+    /// by a bound that never fails: those that were not read included.
     pub certified: u32,
     /// From the start of the query to its end, in nanoseconds.
     pub nanos: u64,
@@ -144,16 +101,27 @@ impl Index {
     /// As [`Index::open`], and options that contradict each other.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Index, OpenError> {
         let path = path.as_ref();
-        let Opened { manifest, frontier, preview, keys } = open::open(path)?;
+        let Opened { manifest, frontier, preview, vocabulary, keys } = open::open(path)?;
         let store = if preview.quantizer.is_exact() {
             None
         } else {
-            let resident = preview.resident_bytes() + keys.resident_bytes();
+            let vocabulary = vocabulary.as_ref().map_or(0, Vocabulary::resident_bytes);
+            let resident = preview.resident_bytes() + keys.resident_bytes() + vocabulary;
             Some(FullStore::open(path, &manifest, &less(options, resident)?)?)
         };
         let payload = manifest.payload.then(|| Payload::open(path, &manifest)).transpose()?;
         let path = path.into();
-        let shared = Shared { path, manifest, frontier, preview, keys, store, payload };
+        let shared = Shared {
+            path,
+            manifest,
+            frontier,
+            preview,
+            vocabulary,
+            keys,
+            store,
+            payload,
+            ids: OnceLock::new(),
+        };
         Ok(Index { shared: Arc::new(shared) })
     }
 
@@ -188,9 +156,10 @@ impl Index {
         self.shared.store.as_ref().map_or(Io::None, FullStore::io)
     }
 
-    /// Bytes of codes, graph and keys in memory.
+    /// Bytes of codes, graph, keys and token codes in memory.
     pub fn resident_bytes(&self) -> u64 {
-        self.shared.preview.resident_bytes() + self.shared.keys.resident_bytes()
+        let vocabulary = self.shared.vocabulary.as_ref().map_or(0, Vocabulary::resident_bytes);
+        self.shared.preview.resident_bytes() + self.shared.keys.resident_bytes() + vocabulary
     }
 
     /// Bytes of full vectors in memory or in the page cache now. Slow: meant for reports.
@@ -203,11 +172,8 @@ impl Index {
 
     /// A searcher of its own for a thread.
     pub fn searcher(&self) -> Searcher {
-        let source = match &self.shared.store {
-            Some(store) => RowSource::Store(Box::new(store.reader())),
-            None => RowSource::Codes { row: Vec::new() },
-        };
-        Searcher { index: self.clone(), slots: Vec::new(), fullview: Fullview::new(source) }
+        let fullview = self.shared.fullview();
+        Searcher { index: self.clone(), slots: Vec::new(), fullview }
     }
 
     /// The payload of a row as JSON text; none if the index has no payloads or no such key. Scans
@@ -223,6 +189,11 @@ impl Index {
 
     fn check(&self, query: Row<'_>, params: &SearchParams) -> Result<(), SearchError> {
         params.check()?;
+        self.check_query(query)
+    }
+
+    /// Whether a query can be asked of the rows.
+    pub(crate) fn check_query(&self, query: Row<'_>) -> Result<(), SearchError> {
         if query.dim() != self.dim() {
             return Err(SearchError::Dim { found: query.dim(), wanted: self.dim() });
         }
@@ -237,6 +208,26 @@ impl Index {
             Metric::Cosine if query.is_zero() => Err(SearchError::ZeroQuery),
             Metric::L2 | Metric::InnerProduct if is_too_long(query) => Err(SearchError::TooLong),
             _ => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    /// A second stage of its own for a thread.
+    pub(crate) fn fullview(&self) -> Fullview {
+        Fullview::new(match &self.store {
+            Some(store) => RowSource::Store(Box::new(store.reader())),
+            None => RowSource::Codes { row: Vec::new() },
+        })
+    }
+
+    /// What that stage needs of the index.
+    pub(crate) fn row_origin(&self) -> RowOrigin<'_> {
+        RowOrigin {
+            quantizer: &self.preview.quantizer,
+            codes: &self.preview.codes,
+            keys: &self.keys,
+            on_device: self.store.as_ref().is_some_and(|store| store.io().is_device()),
         }
     }
 }
@@ -404,25 +395,22 @@ impl Slot {
         params: &SearchParams,
         stop: &Stop<'_>,
     ) -> Result<Answer, SearchError> {
-        let Shared { preview, keys, store, manifest, .. } = &*index.shared;
+        let Shared { preview, store, manifest, .. } = &*index.shared;
         let mut stats = QueryStats::default();
         (stats.distances, stats.hops) = self.preview.counts();
         // Exact codes cost no read: nothing is left unranked.
         let most = if store.is_some() { params.rerank_size } else { params.list_size };
+        let beyond = preview.candidate_at(&self.preview, most as usize);
         let candidates = preview.candidates(&mut self.preview, most as usize);
         let between = Instant::now();
-        let origin = RowOrigin {
-            quantizer: &preview.quantizer,
-            codes: &preview.codes,
-            keys,
-            on_device: store.as_ref().is_some_and(|store| store.io().is_device()),
-        };
-        let ask = Rerank { candidates, params, stop };
+        let origin = index.shared.row_origin();
+        let ask = Rerank { candidates, beyond, params, stop };
         let reranked = fullview.rerank(&origin, &mut self.exact, &ask, &mut stats);
-        let (neighbors, partial) = reranked.map_err(|error| match error {
-            RerankError::Read(error) => SearchError::Read(error),
-            RerankError::Stopped(why) => SearchError::Stopped(why),
-        })?;
+        let Reranked { neighbors, partial, unread } = reranked?;
+        let certified = match unread.map(|estimate| preview.lower_bound(&self.preview, estimate)) {
+            Some(bound) => neighbors.partition_point(|neighbor| neighbor.distance < bound),
+            None => neighbors.len(),
+        };
         let end = Instant::now();
         stats.preview_nanos = (between - self.started).as_nanos() as u64;
         stats.fullview_nanos = (end - between).as_nanos() as u64;
@@ -430,7 +418,7 @@ impl Slot {
             neighbors,
             exhausted: manifest.n < u64::from(params.k),
             partial,
-            certified: 0,
+            certified: certified as u32,
             nanos: (end - self.started).as_nanos() as u64,
             stats,
         })

@@ -1,0 +1,124 @@
+//! What is asked of a decode, and what it tells.
+
+use crate::params::{DecodeMode, DecodeParams};
+use crate::search::Index;
+use crate::softmax::LogZ;
+use crate::stats::{QueryStats, Stop};
+
+/// A token and how likely it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Token {
+    /// The caller's name for it: the row of the head.
+    pub key: u64,
+    /// `<h, x> + b`, exactly.
+    pub logit: f32,
+    /// The log of its probability; see [`Decoded::log_z`].
+    pub log_prob: f64,
+}
+
+/// The answer to one hidden state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decoded {
+    /// At most k, most likely first; equal logits smaller key first. Fewer where `top_p` cut them
+    /// or fewer are allowed.
+    pub tokens: Vec<Token>,
+    /// The tokens that were asked for by key, in that order.
+    pub asked: Vec<Token>,
+    /// The log of the sum over all allowed tokens of `exp(logit / temperature)`, which log
+    /// probabilities are normalised by. None if it was not asked for: they are then normalised over
+    /// `tokens`, as FGD does.
+    pub log_z: Option<LogZ>,
+    /// Whether no other allowed token can have a place among the tokens.
+    pub order_proved: bool,
+    /// How candidates were found; never `Auto`.
+    pub mode: DecodeMode,
+    /// From the start of the decode to its end, in nanoseconds.
+    pub nanos: u64,
+    /// What it cost; `distances` counts estimated logits.
+    pub stats: QueryStats,
+}
+
+/// Which tokens count.
+#[derive(Clone, Debug, Default)]
+pub enum Tokens {
+    /// All of them.
+    #[default]
+    All,
+    /// Only these.
+    Allow(TokenSet),
+    /// All but these.
+    Deny(TokenSet),
+}
+
+/// Tokens of one index.
+#[derive(Clone, Debug)]
+pub struct TokenSet {
+    /// A bit an id.
+    bits: Vec<u64>,
+    /// How many there are.
+    len: usize,
+}
+
+impl TokenSet {
+    fn contains(&self, id: u32) -> bool {
+        self.bits[id as usize / 64] >> (id % 64) & 1 == 1
+    }
+}
+
+impl Tokens {
+    pub(super) fn allows(&self, id: u32) -> bool {
+        match self {
+            Tokens::All => true,
+            Tokens::Allow(set) => set.contains(id),
+            Tokens::Deny(set) => !set.contains(id),
+        }
+    }
+
+    /// How many of `n` tokens count.
+    pub fn count(&self, n: usize) -> usize {
+        match self {
+            Tokens::All => n,
+            Tokens::Allow(set) => set.len,
+            Tokens::Deny(set) => n - set.len,
+        }
+    }
+}
+
+/// What to tell of a hidden state.
+#[derive(Clone, Copy, Debug)]
+pub struct DecodeAsk<'a> {
+    /// How.
+    pub params: DecodeParams,
+    /// Which tokens count.
+    pub tokens: &'a Tokens,
+    /// Keys of tokens to tell of even if they are not among the best.
+    pub asked: &'a [u64],
+    /// When to give up.
+    pub stop: Stop<'a>,
+}
+
+impl DecodeAsk<'_> {
+    /// The `k` best of all tokens, with the defaults.
+    pub fn new(k: u32) -> DecodeAsk<'static> {
+        let (tokens, asked, stop) = (&Tokens::All, [].as_slice(), Stop::default());
+        DecodeAsk { params: DecodeParams::new(k), tokens, asked, stop }
+    }
+}
+
+impl Index {
+    /// Whether a key names a token.
+    pub fn has_token(&self, key: u64) -> bool {
+        self.shared.id_of(key).is_some()
+    }
+
+    /// The tokens that `keys` name; those that name none are left out.
+    pub fn token_set(&self, keys: &[u64]) -> TokenSet {
+        let mut set = TokenSet { bits: vec![0; self.len().div_ceil(64) as usize], len: 0 };
+        for id in keys.iter().filter_map(|key| self.shared.id_of(*key)) {
+            let word = &mut set.bits[id as usize / 64];
+            set.len += usize::from(*word >> (id % 64) & 1 == 0);
+            *word |= 1 << (id % 64);
+        }
+        set
+    }
+}

@@ -1,0 +1,123 @@
+//! Devices that misbehave: late, never, short, broken, swapped.
+
+use std::fs::{File, OpenOptions as FileOptions};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use super::*;
+use crate::stats::{Stop, Stopped};
+
+/// The store of some rows, whose reads go to another file; `None` where io_uring is refused.
+fn reading_from(written: &Written, file: File) -> Option<FullStore> {
+    let store = open_or_skip(written, Io::Uring, false)?;
+    let Ok(shared) = Arc::try_unwrap(store.shared) else { panic!("nobody shares it yet") };
+    let Medium::Blocks(blocks) = shared.medium else { panic!("io_uring reads blocks") };
+    let medium = Medium::Blocks(blocks.reading_from(file));
+    Some(FullStore { shared: Arc::new(Shared { medium, ..shared }) })
+}
+
+/// A pipe with a name: a device that answers when it is written to. Open at both ends, so that
+/// reads wait.
+fn pipe(written: &Written) -> File {
+    let path = written.dir.path().join("pipe");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    FileOptions::new().read(true).write(true).open(path).unwrap()
+}
+
+fn soon() -> Stop<'static> {
+    Stop { deadline: Some(Instant::now() + Duration::from_millis(30)), ..Stop::default() }
+}
+
+#[test]
+fn a_device_that_never_answers_ends_the_query_in_time() {
+    let written = write(100, 32, Element::U8);
+    let device = pipe(&written);
+    let Some(store) = reading_from(&written, device.try_clone().unwrap()) else { return };
+    let mut reader = store.reader();
+    let started = Instant::now();
+    let late =
+        reader.read_until(&[3], &soon(), &mut QueryStats::default(), |_, _| panic!("no row"));
+    assert!(matches!(late, Err(ReadError::Stopped(Stopped::Deadline))), "{late:?}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+
+    // The answer comes when nobody waits for it any more: it is not taken for another one's.
+    let block = fs::read(written.path()).unwrap()[4096..8192].to_vec();
+    let mut other = block.clone();
+    other.fill(0xee);
+    (&device).write_all(&other).unwrap();
+    (&device).write_all(&block).unwrap();
+    let mut rows = Vec::new();
+    reader
+        .read_until(&[3], &soon(), &mut QueryStats::default(), |_, row| {
+            assert_eq!(row, written.rows.row(3));
+            rows.push(3);
+        })
+        .unwrap();
+    assert_eq!(rows, [3]);
+    // And a reader that is dropped while one is on its way waits for it.
+    let late = reader.read_until(&[5], &soon(), &mut QueryStats::default(), |_, _| ());
+    assert!(late.is_err());
+    let writer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        (&device).write_all(&block).unwrap();
+    });
+    drop(reader);
+    writer.join().unwrap();
+}
+
+#[test]
+fn less_than_a_block_is_never_taken_for_one() {
+    let written = write(100, 32, Element::U8);
+    let device = pipe(&written);
+    (&device).write_all(&[1; 100]).unwrap();
+    let Some(store) = reading_from(&written, device) else { return };
+    let read = store.reader().read(&[0], &mut QueryStats::default(), |_, _| panic!("no row"));
+    // It is read again the plain way, which a pipe refuses.
+    assert!(read.unwrap_err().to_string().contains("vectors.bin"));
+}
+
+#[test]
+fn what_the_device_refuses_is_told() {
+    let written = write(100, 32, Element::U8);
+    // The first pages of a process are not mapped: reading them is an input/output error.
+    let broken = File::open("/proc/self/mem").unwrap();
+    let Some(store) = reading_from(&written, broken) else { return };
+    let read = store.reader().read(&[0], &mut QueryStats::default(), |_, _| panic!("no row"));
+    let told = read.unwrap_err().to_string();
+    assert!(told.contains("vectors.bin") && told.contains("read by io_uring"), "{told}");
+}
+
+#[test]
+fn a_block_in_the_place_of_another_is_found() {
+    let written = write(600, 32, Element::U8);
+    let mut bytes = fs::read(written.path()).unwrap();
+    let (first, second) = bytes[4096..].split_at_mut(4096);
+    first.swap_with_slice(&mut second[..4096]);
+    let path = written.dir.path().join("swapped");
+    fs::write(&path, bytes).unwrap();
+    let Some(store) = reading_from(&written, File::open(path).unwrap()) else { return };
+    for id in [0, 200] {
+        let read = store.reader().read(&[id], &mut QueryStats::default(), |_, _| panic!("no row"));
+        let told = read.unwrap_err().to_string();
+        assert!(told.contains("vectors.bin"), "{told}");
+    }
+}
+
+#[test]
+fn a_cancelled_query_reads_nothing_more() {
+    let written = write(2000, 64, Element::F32);
+    let cancelled = std::sync::atomic::AtomicBool::new(true);
+    let stop = Stop { cancelled: Some(&cancelled), ..Stop::default() };
+    for io in [Io::Pread, Io::Uring] {
+        let Some(store) = open_or_skip(&written, io, false) else { continue };
+        let mut reader = store.reader();
+        let ids = ids(2000);
+        let mut visits = 0;
+        let read = reader.read_until(&ids, &stop, &mut QueryStats::default(), |_, _| visits += 1);
+        assert!(matches!(read, Err(ReadError::Stopped(Stopped::Cancelled))), "{io}");
+        assert!(visits < ids.len(), "{io}");
+        reader.read(&ids, &mut QueryStats::default(), |_, _| ()).unwrap();
+    }
+}

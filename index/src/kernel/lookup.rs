@@ -1,0 +1,310 @@
+//! Scores of 4-bit product codes: sums of table entries, for every row of an array in order.
+//!
+//! Rows come in blocks of 16. A block is `parts / 8` lines: line `g` holds parts `8 g` to `8 g + 7`
+//! of its 16 rows, byte `4 r + j` those of row `r`: part `8 g + j` in its lower half, part
+//! `8 g + 4 + j` in its upper. A table is a line a four parts: entry `16 j + c` is what code `c` of
+//! the `j`-th of them adds. One permutation of a line then looks up 64 parts, and one dot product
+//! with ones sums four parts of each row.
+
+use super::{LINE, Level};
+
+/// Rows of a block.
+pub(crate) const BLOCK_ROWS: usize = 16;
+/// Parts of a line of codes.
+pub(crate) const LINE_PARTS: usize = 8;
+
+/// `kernel(codes, tables, out)`: `out[i]` is the sum over the parts of row `i` of their entries.
+/// `codes` is `[blocks x parts / 8]` lines, `tables` `[parts / 4]` lines, `out` `[blocks x 16]`.
+/// Panics if the lengths do not go together. Linear in `codes`.
+pub(crate) type LookupKernel = fn(&[u8], &[u8], &mut [u32]);
+
+/// The kernel of a level; where a CPU of the highest level lacks byte permutations of a line
+/// (VBMI), the one below.
+///
+/// Panics if this CPU lacks the level.
+pub(crate) fn kernel(level: Level) -> LookupKernel {
+    assert!(level <= Level::best(), "the CPU lacks {level:?}");
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 if is_x86_feature_detected!("avx512vbmi") => avx512,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx2 => avx2,
+        Level::Portable => portable,
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => portable,
+    }
+}
+
+/// Fills `places` with the places of all values of at least `least`, in order. No value may be NaN.
+pub(crate) fn places_above(values: &[f32], least: f32, places: &mut Vec<u32>) {
+    places.resize(values.len() + BLOCK_ROWS, 0);
+    #[cfg(target_arch = "x86_64")]
+    if Level::in_use() == Level::Avx512 {
+        // SAFETY: the level in use is one the CPU has; there is a place for each value and a
+        // block more.
+        let found = unsafe { x86::places_above(values, least, places) };
+        return places.truncate(found);
+    }
+    let mut found = 0;
+    for (place, value) in (0..).zip(values) {
+        places[found] = place;
+        found += usize::from(*value >= least);
+    }
+    places.truncate(found);
+}
+
+/// Where the part of a row lies in its block: the byte, and how far its four bits are shifted.
+pub(crate) fn place(row: usize, part: usize) -> (usize, u32) {
+    let (line, within) = (part / LINE_PARTS, part % LINE_PARTS);
+    (line * LINE + 4 * row + within % 4, if within < 4 { 0 } else { 4 })
+}
+
+/// Lines of codes of a block. Panics unless tables are whole pairs of lines and `codes` and `out`
+/// as many blocks.
+fn check(codes: &[u8], tables: &[u8], out: &[u32]) -> usize {
+    assert!(!tables.is_empty() && tables.len().is_multiple_of(2 * LINE), "eight parts a line");
+    let lines = tables.len() / (2 * LINE);
+    assert!(out.len().is_multiple_of(BLOCK_ROWS), "whole blocks");
+    assert_eq!(codes.len(), out.len() / BLOCK_ROWS * lines * LINE, "a block of codes a block");
+    lines
+}
+
+fn portable(codes: &[u8], tables: &[u8], out: &mut [u32]) {
+    let lines = check(codes, tables, out);
+    let blocks = codes.chunks_exact(lines * LINE).zip(out.as_chunks_mut::<BLOCK_ROWS>().0);
+    for (block, sums) in blocks {
+        *sums = [0; BLOCK_ROWS];
+        let halves = block.chunks_exact(LINE).zip(tables.chunks_exact(2 * LINE));
+        for (line, tables) in halves {
+            let (low, high) = tables.split_at(LINE);
+            for (sum, codes) in sums.iter_mut().zip(line.as_chunks::<4>().0) {
+                for (j, code) in codes.iter().enumerate() {
+                    let (first, second) = (code & 15, code >> 4);
+                    *sum += u32::from(low[16 * j + usize::from(first)]);
+                    *sum += u32::from(high[16 * j + usize::from(second)]);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2(codes: &[u8], tables: &[u8], out: &mut [u32]) {
+    let lines = check(codes, tables, out);
+    // SAFETY: `kernel`, the only way here, checked the level; the line above, the lengths.
+    unsafe { x86::avx2(codes, tables, lines, out) }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512(codes: &[u8], tables: &[u8], out: &mut [u32]) {
+    let lines = check(codes, tables, out);
+    // SAFETY: `kernel`, the only way here, checked the level and VBMI; the line above, the lengths.
+    unsafe { x86::avx512(codes, tables, lines, out) }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::super::LINE;
+    use super::BLOCK_ROWS;
+
+    /// Blocks that share each load of a table.
+    const TOGETHER: usize = 4;
+
+    /// # Safety
+    /// AVX2 is there; `tables` is `2 lines` lines, `codes` `lines` lines a block, `out` 16 sums.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn avx2(codes: &[u8], tables: &[u8], lines: usize, out: &mut [u32]) {
+        let ones = _mm256_set1_epi16(1);
+        let low_half = _mm256_set1_epi8(15);
+        for (block, sums) in codes.chunks_exact(lines * LINE).zip(out.chunks_exact_mut(BLOCK_ROWS))
+        {
+            let mut rows = [_mm256_setzero_si256(); 2];
+            for line in 0..lines {
+                for (half, rows) in rows.iter_mut().enumerate() {
+                    // SAFETY: `line` is below `lines`, and each of its halves 32 bytes.
+                    let codes = unsafe {
+                        _mm256_loadu_si256(block.as_ptr().add(line * LINE + half * 32).cast())
+                    };
+                    let low = _mm256_and_si256(codes, low_half);
+                    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low_half);
+                    for (second, codes) in [low, high].into_iter().enumerate() {
+                        let table = &tables[(2 * line + second) * LINE..][..LINE];
+                        let found = look_up(table, codes);
+                        // Bytes to pairs of one row, pairs to their sum: unsigned, none overflows.
+                        let even = _mm256_and_si256(found, _mm256_set1_epi16(255));
+                        let pairs = _mm256_add_epi16(even, _mm256_srli_epi16::<8>(found));
+                        *rows = _mm256_add_epi32(*rows, _mm256_madd_epi16(pairs, ones));
+                    }
+                }
+            }
+            // SAFETY: `sums` is 16 numbers.
+            unsafe {
+                _mm256_storeu_si256(sums.as_mut_ptr().cast(), rows[0]);
+                _mm256_storeu_si256(sums.as_mut_ptr().add(8).cast(), rows[1]);
+            }
+        }
+    }
+
+    /// Byte `4 r + j` of the result is entry `16 j + codes[4 r + j]` of `table`, a line.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn look_up(table: &[u8], codes: __m256i) -> __m256i {
+        assert_eq!(table.len(), LINE, "a line");
+        let mut found = _mm256_setzero_si256();
+        for j in 0..4 {
+            // SAFETY: 16 bytes from `16 j` on lie inside the line.
+            let entries = unsafe { _mm_loadu_si128(table.as_ptr().add(16 * j).cast()) };
+            let all = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(entries), codes);
+            let mine = _mm256_set1_epi32(0xff << (8 * j));
+            found = _mm256_or_si256(found, _mm256_and_si256(all, mine));
+        }
+        found
+    }
+
+    /// # Safety
+    /// AVX-512 F is there; `places` is longer than `values` by a block at least.
+    #[target_feature(enable = "avx512f,popcnt")]
+    pub(super) unsafe fn places_above(values: &[f32], least: f32, places: &mut [u32]) -> usize {
+        let wanted = _mm512_set1_ps(least);
+        let first = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        let (blocks, rest) = values.as_chunks::<BLOCK_ROWS>();
+        let mut found = 0;
+        for (i, block) in blocks.iter().enumerate() {
+            // SAFETY: a block is 16 numbers.
+            let block = unsafe { _mm512_loadu_ps(block.as_ptr()) };
+            let mask = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(block, wanted);
+            if mask != 0 {
+                let here = _mm512_add_epi32(first, _mm512_set1_epi32((i * BLOCK_ROWS) as i32));
+                let kept = _mm512_maskz_compress_epi32(mask, here);
+                // SAFETY: `found` is at most the number of values before this block, and `places`
+                // has room for those and 16 more.
+                unsafe { _mm512_storeu_si512(places.as_mut_ptr().add(found).cast(), kept) };
+                found += mask.count_ones() as usize;
+            }
+        }
+        for (i, value) in rest.iter().enumerate().filter(|(_, value)| **value >= least) {
+            debug_assert!(*value >= least);
+            places[found] = (blocks.len() * BLOCK_ROWS + i) as u32;
+            found += 1;
+        }
+        found
+    }
+
+    /// # Safety
+    /// AVX-512 F, BW, VNNI and VBMI are there; `tables` is `2 lines` lines, `codes` `lines` lines a
+    /// block, `out` 16 sums.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vbmi")]
+    pub(super) unsafe fn avx512(codes: &[u8], tables: &[u8], lines: usize, out: &mut [u32]) {
+        let block_bytes = lines * LINE;
+        let several = out.len() / BLOCK_ROWS / TOGETHER * TOGETHER;
+        let (first, rest) = out.split_at_mut(several * BLOCK_ROWS);
+        let (first_codes, rest_codes) = codes.split_at(several * block_bytes);
+        let groups = first_codes.chunks_exact(TOGETHER * block_bytes);
+        for (codes, sums) in groups.zip(first.chunks_exact_mut(TOGETHER * BLOCK_ROWS)) {
+            // SAFETY: `TOGETHER` blocks of codes and of sums.
+            unsafe { blocks::<TOGETHER>(codes, tables, lines, sums) };
+        }
+        let groups = rest_codes.chunks_exact(block_bytes);
+        for (codes, sums) in groups.zip(rest.chunks_exact_mut(BLOCK_ROWS)) {
+            // SAFETY: one block of codes and of sums.
+            unsafe { blocks::<1>(codes, tables, lines, sums) };
+        }
+    }
+
+    /// # Safety
+    /// As `avx512`, for `N` blocks.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vbmi")]
+    unsafe fn blocks<const N: usize>(codes: &[u8], tables: &[u8], lines: usize, out: &mut [u32]) {
+        let ones = _mm512_set1_epi8(1);
+        let low_half = _mm512_set1_epi8(15);
+        // Byte `4 r + j` looks into the `j`-th sixteen entries of a table.
+        let sixteen = _mm512_set1_epi32(0x3020_1000);
+        let mut sums = [_mm512_setzero_si512(); N];
+        for line in 0..lines {
+            // SAFETY: `tables` is `2 lines` lines.
+            let (low, high) = unsafe {
+                let at = tables.as_ptr().add(2 * line * LINE);
+                (_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(LINE).cast()))
+            };
+            for (i, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: `codes` is `lines` lines a block.
+                let codes = unsafe {
+                    _mm512_loadu_si512(codes.as_ptr().add((i * lines + line) * LINE).cast())
+                };
+                // (codes & 15) | sixteen
+                let first = _mm512_ternarylogic_epi32::<0xea>(codes, low_half, sixteen);
+                let shifted = _mm512_srli_epi16::<4>(codes);
+                let second = _mm512_ternarylogic_epi32::<0xea>(shifted, low_half, sixteen);
+                *sum = _mm512_dpbusd_epi32(*sum, _mm512_permutexvar_epi8(first, low), ones);
+                *sum = _mm512_dpbusd_epi32(*sum, _mm512_permutexvar_epi8(second, high), ones);
+            }
+        }
+        for (i, sum) in sums.into_iter().enumerate() {
+            // SAFETY: `out` is 16 numbers a block.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().add(i * BLOCK_ROWS).cast(), sum) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foveal_datasets::synthetic::Seeded;
+
+    use super::*;
+
+    #[test]
+    fn sums_are_those_of_the_entries_one_by_one() {
+        let mut random = Seeded::new(8);
+        for (lines, blocks) in [(1, 0), (1, 1), (1, 3), (2, 4), (5, 5), (18, 9)] {
+            let parts = lines * LINE_PARTS;
+            let tables: Vec<u8> = (0..2 * lines * LINE).map(|_| random.next_u64() as u8).collect();
+            let mut codes = vec![0u8; blocks * lines * LINE];
+            let mut wanted = vec![0u32; blocks * BLOCK_ROWS];
+            for (i, sum) in wanted.iter_mut().enumerate() {
+                for part in 0..parts {
+                    let code = (random.next_u64() % 16) as u8;
+                    let (byte, shift) = place(i % BLOCK_ROWS, part);
+                    codes[i / BLOCK_ROWS * lines * LINE + byte] |= code << shift;
+                    *sum += u32::from(tables[part * 16 + usize::from(code)]);
+                }
+            }
+            for level in Level::available() {
+                let mut found = vec![7u32; wanted.len()];
+                kernel(level)(&codes, &tables, &mut found);
+                assert_eq!(found, wanted, "{level:?}, {lines} lines, {blocks} blocks");
+            }
+        }
+    }
+
+    #[test]
+    fn places_above_are_found_in_order() {
+        let mut random = Seeded::new(9);
+        for n in [0, 1, 15, 16, 17, 100, 1000] {
+            let values: Vec<f32> = (0..n).map(|_| random.gaussian()).collect();
+            for least in [f32::MIN, -0.5, 0.7, 9.0] {
+                let places = (0..).zip(&values).filter(|(_, value)| **value >= least);
+                let wanted: Vec<u32> = places.map(|(place, _)| place).collect();
+                let mut found = vec![3; 7];
+                places_above(&values, least, &mut found);
+                assert_eq!(found, wanted, "{n} {least}");
+            }
+        }
+        let mut found = Vec::new();
+        places_above(&[f32::NEG_INFINITY; 40], f32::MIN, &mut found);
+        assert_eq!(found, [0u32; 0]);
+    }
+
+    #[test]
+    fn the_largest_sum_is_exact() {
+        let (lines, blocks) = (128, 5);
+        let (tables, codes) = (vec![255; 2 * lines * LINE], vec![0xff; blocks * lines * LINE]);
+        for level in Level::available() {
+            let mut found = vec![0; blocks * BLOCK_ROWS];
+            kernel(level)(&codes, &tables, &mut found);
+            assert!(found.iter().all(|sum| *sum == 255 * 1024), "{level:?}");
+        }
+    }
+}

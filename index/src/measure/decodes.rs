@@ -1,0 +1,66 @@
+//! Decodes to be measured.
+
+use foveal_datasets::Rows;
+
+use super::{Asked, Share};
+use crate::decode::{DecodeAsk, Decoded, Decoder, Token, Tokens};
+use crate::params::DecodeParams;
+use crate::search::{Index, SearchError};
+use crate::stats::{Job, Stop};
+
+/// What to decode.
+pub struct DecodePlan<'a> {
+    /// Asked by every thread.
+    pub index: &'a Index,
+    /// All hidden states, `[n x dim]`; split evenly among the threads.
+    pub hidden: &'a Rows,
+    /// How each is decoded.
+    pub params: DecodeParams,
+    /// Which tokens count.
+    pub tokens: &'a Tokens,
+    /// `[n]`: a token to tell of for each hidden state; or none at all.
+    pub next: &'a [u64],
+    /// Threads, each with a decoder of its own; at least 1.
+    pub threads: usize,
+    /// Told after each pass; its interrupt ends the measurement.
+    pub job: Job<'a>,
+}
+
+impl Asked for DecodePlan<'_> {
+    type Worker = Decoder;
+    type Found = Decoded;
+
+    fn queries(&self) -> usize {
+        self.hidden.len()
+    }
+
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    fn job(&self) -> Job<'_> {
+        self.job
+    }
+
+    fn worker(&self) -> Result<Decoder, SearchError> {
+        self.index.decoder()
+    }
+
+    fn ask(&self, decoder: &mut Decoder, share: &mut Share<Decoded>) -> Result<(), SearchError> {
+        let stop = Stop { deadline: None, cancelled: self.job.interrupt };
+        for (found, row) in share.found.iter_mut().zip(share.rows.clone()) {
+            let asked = self.next.get(row..row + 1).unwrap_or_default();
+            let ask = DecodeAsk { params: self.params, tokens: self.tokens, asked, stop };
+            *found = decoder.decode(self.hidden.row(row), &ask)?;
+            share.nanos.push(found.nanos);
+            share.totals.results += found.tokens.len() as u64;
+            share.totals.certified += u64::from(found.order_proved);
+            share.totals.count_query(&found.stats);
+        }
+        Ok(())
+    }
+
+    fn held_bytes(found: &Decoded) -> usize {
+        (found.tokens.capacity() + found.asked.capacity()) * size_of::<Token>()
+    }
+}

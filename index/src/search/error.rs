@@ -1,0 +1,88 @@
+//! What can be wrong with a query.
+
+use foveal_datasets::{ErrorKind, Metric};
+
+use crate::disk::OpenError;
+use crate::full_store::ReadError;
+use crate::params::ParamsError;
+use crate::stats::Stopped;
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// A parameter cannot be used.
+    #[error(transparent)]
+    Params(#[from] ParamsError),
+    /// The query has another dimension than the index.
+    #[error("the query has dimension {found}; the index has {wanted}")]
+    Dim {
+        /// The query's.
+        found: usize,
+        /// The index's.
+        wanted: usize,
+    },
+    /// The query holds a number that is none.
+    #[error("the query holds {found} at position {position}; wanted finite numbers")]
+    NotFinite {
+        /// Where.
+        position: usize,
+        /// What.
+        found: f32,
+    },
+    /// The query's distances would pass the range of f32.
+    #[error("the query is too long: its squared norm passes the range of f32")]
+    TooLong,
+    /// A query of zeros has no direction.
+    #[error("the query is all zeros, which has no cosine")]
+    ZeroQuery,
+    /// Distances of this metric are no logits.
+    #[error("the index has metric {found}; wanted ip, whose distances are logits")]
+    NoHead {
+        /// The index's.
+        found: Metric,
+    },
+    /// None of the tokens allowed is one of the index.
+    #[error("no token is allowed: the list leaves none of the index's")]
+    NoToken,
+    /// A token asked for is none.
+    #[error("key {key} names no token of the index")]
+    UnknownKey {
+        /// The key.
+        key: u64,
+    },
+    /// The deadline passed, or nobody waits any more.
+    #[error("the query was stopped: {}", match .0 {
+        Stopped::Deadline => "its deadline passed",
+        Stopped::Cancelled => "it was cancelled",
+    })]
+    Stopped(Stopped),
+    /// A full vector or payload cannot be read.
+    #[error(transparent)]
+    Read(#[from] OpenError),
+}
+
+impl From<ReadError> for SearchError {
+    fn from(error: ReadError) -> SearchError {
+        match error {
+            ReadError::Failed(error) => SearchError::Read(error),
+            ReadError::Stopped(why) => SearchError::Stopped(why),
+        }
+    }
+}
+
+impl SearchError {
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            SearchError::Params(_) | SearchError::NoHead { .. } => ErrorKind::Usage,
+            SearchError::Dim { .. }
+            | SearchError::NotFinite { .. }
+            | SearchError::TooLong
+            | SearchError::NoToken
+            | SearchError::UnknownKey { .. }
+            | SearchError::ZeroQuery => ErrorKind::BadData,
+            SearchError::Stopped(_) => ErrorKind::Interrupted,
+            SearchError::Read(error) => error.kind(),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Where hidden states point: the axes in which logits are told apart, and their scales.
+
+use foveal_datasets::Rows;
+use nalgebra::DMatrix;
+use rayon::prelude::*;
+
+use crate::kernel::float;
+
+/// Of the mean variance of an axis, added to each: axes along which the sample hardly varies are
+/// not trusted to be flat.
+const SHRINK: f64 = 0.1;
+
+/// How rows and hidden states are turned; see the module.
+pub(super) struct Mapping {
+    /// `[dim]`.
+    pub(super) mean: Vec<f32>,
+    /// `[dim x dim]`: row i is what coordinate i of `h - m` adds to q.
+    pub(super) to_query: Vec<f32>,
+    /// `[dim x dim]`: row i is what coordinate i of x adds to y.
+    pub(super) to_row: Vec<f32>,
+}
+
+impl Mapping {
+    /// The axes of hidden states, scaled by how far they reach along each.
+    pub(super) fn of_states(hidden: &Rows) -> Mapping {
+        let (mean, covariance) = moments(hidden);
+        let (mut variances, axes) = eigen(hidden.dim(), covariance);
+        let average = variances.iter().sum::<f64>() / variances.len() as f64;
+        // In units of the average: bf16 has the range. A sample that does not vary at all says
+        // nothing: every axis counts the same.
+        let unit = if average > f64::MIN_POSITIVE { 1.0 / average } else { 0.0 };
+        let held = |variance: f64| (variance * unit).max(0.0) + SHRINK;
+        variances.iter_mut().for_each(|variance| *variance = held(*variance));
+        let scales: Vec<f64> = variances.iter().map(|variance| variance.sqrt()).collect();
+        Mapping::new(mean, &axes, &scales)
+    }
+
+    /// `axes[i]`: one axis, of length 1.
+    fn new(mean: Vec<f32>, axes: &[Vec<f64>], scales: &[f64]) -> Mapping {
+        let dim = mean.len();
+        let mut to_query = vec![0.0; dim * dim];
+        let mut to_row = vec![0.0; dim * dim];
+        for (column, (axis, scale)) in axes.iter().zip(scales).enumerate() {
+            for (row, x) in axis.iter().enumerate() {
+                to_query[row * dim + column] = (x / scale) as f32;
+                to_row[row * dim + column] = (x * scale) as f32;
+            }
+        }
+        Mapping { mean, to_query, to_row }
+    }
+
+    /// The same with the coordinates of q and y in another order.
+    pub(super) fn in_order(self, order: &[usize]) -> Mapping {
+        let dim = self.mean.len();
+        let sorted = |matrix: &[f32]| super::groups::columns(matrix, dim, order);
+        let (to_query, to_row) = (sorted(&self.to_query), sorted(&self.to_row));
+        Mapping { mean: self.mean, to_query, to_row }
+    }
+
+    /// y of every row, `[n x dim]`.
+    pub(super) fn rows(&self, rows: &Rows) -> Vec<f32> {
+        let dim = rows.dim();
+        let mut mapped = vec![0.0; rows.len() * dim];
+        mapped.par_chunks_exact_mut(dim).enumerate().for_each(|(i, y)| {
+            let mut wide = vec![0.0; dim];
+            rows.row(i).widen_into(&mut wide);
+            turn(&self.to_row, &wide, y);
+        });
+        mapped
+    }
+}
+
+/// `to` becomes the sum over i of `x[i]` times row i of `matrix` (`[len(x) x len(to)]`).
+pub(super) fn turn(matrix: &[f32], x: &[f32], to: &mut [f32]) {
+    to.fill(0.0);
+    for (x, row) in x.iter().zip(matrix.chunks_exact(to.len())) {
+        float::add_scaled(to, row, *x);
+    }
+}
+
+/// Mean and covariance of rows, summed in f64 in the order of the rows.
+fn moments(rows: &Rows) -> (Vec<f32>, Vec<f64>) {
+    let (n, dim) = (rows.len().max(1) as f64, rows.dim());
+    let mut centred = vec![0.0f32; rows.len() * dim];
+    for (wide, row) in centred.chunks_exact_mut(dim).zip(rows.iter()) {
+        row.widen_into(wide);
+    }
+    let mut sums = vec![0.0f64; dim];
+    for row in centred.chunks_exact(dim) {
+        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
+    let mean: Vec<f32> = sums.into_iter().map(|sum| (sum / n) as f32).collect();
+    for row in centred.chunks_exact_mut(dim) {
+        row.iter_mut().zip(&mean).for_each(|(x, mean)| *x -= mean);
+    }
+    let mut covariance = vec![0.0f64; dim * dim];
+    // A row of the matrix at a time, whole on one thread: the same sums on any number of them.
+    covariance.par_chunks_exact_mut(dim).enumerate().for_each(|(i, sums)| {
+        for row in centred.chunks_exact(dim) {
+            let x = f64::from(row[i]);
+            let products = sums.iter_mut().zip(row).take(i + 1);
+            products.for_each(|(sum, y)| *sum += x * f64::from(*y));
+        }
+        sums.iter_mut().for_each(|sum| *sum /= n);
+    });
+    for i in 0..dim {
+        for j in i + 1..dim {
+            covariance[i * dim + j] = covariance[j * dim + i];
+        }
+    }
+    (mean, covariance)
+}
+
+/// Eigenvalues, and the axis of length 1 that belongs to each. `O(dim^3)`.
+fn eigen(dim: usize, symmetric: Vec<f64>) -> (Vec<f64>, Vec<Vec<f64>>) {
+    let solved = DMatrix::from_vec(dim, dim, symmetric).symmetric_eigen();
+    let axes = solved.eigenvectors.column_iter().map(|axis| axis.iter().copied().collect());
+    (solved.eigenvalues.iter().copied().collect(), axes.collect())
+}
+
+/// The upper half of a number, rounded to nearest, ties to even.
+pub(super) fn to_bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// The number whose upper half this is.
+#[inline]
+pub(super) fn from_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}

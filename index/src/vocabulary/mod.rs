@@ -1,0 +1,195 @@
+//! A softmax head in few bits: hidden state -> an estimated logit of every token.
+//!
+//! A token is a row x, a hidden state h, the logit `<h, x>`. What an error in x does to a logit
+//! depends on where hidden states point, so codes are measured in the metric of the hidden states:
+//! with their mean m and covariance `C = V diag(v) V'`,
+//!
+//! ```text
+//! <h, x> = <m, x> + <q, y>,   q = diag(v)^-1/2 V' (h - m),   y = diag(v)^1/2 V' x
+//! ```
+//!
+//! `|y - z|^2` is then the mean squared difference of the logits of two rows. `<m, x>` is kept as
+//! it is, y as a product code (Jégou et al., TPAMI 2011): its coordinates in groups, each group's
+//! part of y as one of 16 centroids. Groups are dealt out so that the products of their variances
+//! match (optimized product quantization, Ge et al., TPAMI 2014): a coordinate that varies much
+//! has a group of its own, and many that vary little share one.
+//!
+//! Tokens lie in clusters of that space. A cluster has a code like a token's, which tells how its
+//! tokens do on average: only the codes of the best clusters need be scanned.
+//!
+//! | file | question it answers |
+//! |---|---|
+//! | `mapping` | where hidden states point, and how rows and states are turned |
+//! | `groups` | which coordinates share a code, and its centroids |
+//! | `clusters` | which tokens are alike |
+//! | `encode` | a row -> its record |
+//! | `layout` | records -> memory that is scanned in order |
+//! | `score` | a hidden state -> estimated logits, and the best of them |
+
+mod clusters;
+mod encode;
+mod groups;
+mod layout;
+mod mapping;
+mod score;
+
+pub(crate) use encode::encode_rows;
+pub(crate) use layout::Vocabulary;
+pub(crate) use score::TokenScores;
+
+use foveal_datasets::Rows;
+
+use crate::kernel::lookup::LINE_PARTS;
+use groups::CENTROIDS;
+use mapping::Mapping;
+
+/// Coordinates a group, on average.
+const COORDINATES_A_PART: usize = 4;
+/// Most groups.
+const MAX_PARTS: usize = 256;
+
+/// What was learned of a head, as plain fields: what `meta.rkyv` keeps.
+#[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub(crate) struct VocabularySpec {
+    /// Sample hidden states behind it.
+    pub(crate) learned: u32,
+    /// `[dim]`: m.
+    pub(crate) mean: Vec<f32>,
+    /// `[dim x dim]` of bf16: row i is what coordinate i of `h - m` adds to q. The coordinates of q
+    /// are in the order of the groups.
+    pub(crate) to_query: Vec<u16>,
+    /// Coordinates of each group; a multiple of 8 of them, the last ones may be empty.
+    pub(crate) sizes: Vec<u16>,
+    /// `[dim x 16]`: coordinate i of the centroids of its group.
+    pub(crate) centroids: Vec<f32>,
+    /// `[clusters x stride]`: the records of the clusters' means; the cluster in them is their own.
+    pub(crate) clusters: Vec<u8>,
+    /// What scanning and ranking so much finds.
+    pub(crate) points: Vec<ScanPoint>,
+}
+
+/// What scanning a share of the tokens, and looking closer at the best estimates, finds.
+#[derive(Clone, Copy, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub(crate) struct ScanPoint {
+    /// Tokens wanted.
+    pub(crate) k: u32,
+    /// The share of the tokens that is scanned, above 0 to 1.
+    pub(crate) share: f64,
+    /// Candidates taken of them, by estimate.
+    pub(crate) rerank_size: u32,
+    /// The mean share of the true k best tokens that are found, over sample hidden states that
+    /// nothing was learned from.
+    pub(crate) precision: f64,
+}
+
+/// How a vocabulary is learned, before any row has a code.
+pub(crate) struct Learned {
+    pub(crate) spec: VocabularySpec,
+    /// `[dim x dim]`: row i is what coordinate i of x adds to y.
+    to_row: Vec<f32>,
+    /// `[clusters x (dim + 1)]`: the means of the clusters, `<m, x>` last.
+    means: Vec<f32>,
+}
+
+/// Learns the codes of the `tokens` rows of which `sample` (`[n x dim]`) is a part, for hidden
+/// states like `hidden` (`[m x dim]`). `O((n + m + dim) dim^2 + n dim clusters)`.
+pub(crate) fn learn(sample: &Rows, tokens: usize, hidden: &Rows, seed: u64) -> Learned {
+    let dim = sample.dim();
+    let mapping = Mapping::of_states(hidden);
+    let mapped = mapping.rows(sample);
+    let (order, sizes) = groups::deal(&mapped, dim, parts_of(dim));
+    let mapping = mapping.in_order(&order);
+    let mapped = groups::columns(&mapped, dim, &order);
+    let centroids = groups::centroids(&mapped, dim, &sizes, seed);
+    let points = clusters::points(sample, &mapping.mean, &mapped);
+    let means = clusters::means(&points, dim + 1, clusters::count(tokens), seed);
+    let Mapping { mean, to_query, to_row } = mapping;
+    let mut spec = VocabularySpec {
+        learned: hidden.len() as u32,
+        mean,
+        to_query: to_query.into_iter().map(mapping::to_bf16).collect(),
+        sizes,
+        centroids,
+        clusters: Vec::new(),
+        points: Vec::new(),
+    };
+    spec.clusters = encode::encode_means(&spec, &means);
+    Learned { spec, to_row, means }
+}
+
+/// Groups of a code: a multiple of what a line of codes holds.
+fn parts_of(dim: usize) -> usize {
+    (dim / COORDINATES_A_PART).next_multiple_of(LINE_PARTS).clamp(LINE_PARTS, MAX_PARTS)
+}
+
+impl VocabularySpec {
+    pub(crate) fn dim(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// Bytes of a record: four bits a group, then `<m, x>` as f32 and the cluster as u16.
+    pub(crate) fn stride(&self) -> usize {
+        self.sizes.len() / 2 + encode::TAIL
+    }
+
+    fn cluster_count(&self) -> usize {
+        self.clusters.len() / self.stride()
+    }
+
+    /// The share of the tokens to scan and the number of rows to rank exactly for `k` tokens at a
+    /// mean precision: what reached it on sample hidden states with the fewest bytes read, of
+    /// `tokens` codes and of candidates at so many bytes each; else the most that was tried.
+    /// `whole`: all are scanned in any case.
+    pub(crate) fn effort(
+        &self,
+        (k, precision): (u32, f64),
+        whole: bool,
+        (tokens, candidate_bytes): (usize, usize),
+    ) -> (f64, u32) {
+        let largest = self.points.iter().map(|point| point.k).max().unwrap_or(k);
+        let known = self.points.iter().map(|point| point.k).filter(|known| *known >= k).min();
+        let known = known.unwrap_or(largest);
+        let of_k = || {
+            let points = self.points.iter().filter(|point| point.k == known);
+            points.filter(|point| !whole || point.share >= 1.0)
+        };
+        let bytes = |point: &ScanPoint| {
+            let scanned = point.share * (tokens * self.stride()) as f64;
+            scanned + f64::from(point.rerank_size) * candidate_bytes as f64
+        };
+        let enough = of_k().filter(|point| point.precision >= precision);
+        let cheapest = enough.min_by(|a, b| bytes(a).total_cmp(&bytes(b)));
+        let best = || of_k().max_by(|a, b| a.precision.total_cmp(&b.precision));
+        let Some(point) = cheapest.or_else(best) else { return (1.0, k) };
+        // Beyond what was tried, in proportion.
+        let size = u64::from(point.rerank_size) * u64::from(k.max(known)) / u64::from(known);
+        let share = if k > known { 1.0 } else { point.share };
+        (share, size.min(u64::from(crate::params::MAX_LIST_SIZE)) as u32)
+    }
+
+    /// Whether every number is one that `learn` may have written for vectors of `dim`.
+    pub(crate) fn is_sound(&self, dim: usize) -> bool {
+        let sizes = self.sizes.iter().map(|size| usize::from(*size)).sum::<usize>();
+        let finite = |numbers: &[f32]| numbers.iter().all(|x| x.is_finite());
+        let points = self.points.iter().all(|point| {
+            let k = point.k > 0 && point.k <= point.rerank_size;
+            let share = point.share > 0.0 && point.share <= 1.0;
+            k && share && (0.0..=1.0).contains(&point.precision)
+        });
+        let matrix = self.to_query.iter().all(|bits| mapping::from_bf16(*bits).is_finite());
+        let stride = self.stride();
+        let clusters = self.clusters.len() / stride;
+        let records = self.clusters.chunks_exact(stride);
+        self.mean.len() == dim
+            && self.to_query.len() == dim * dim
+            && self.centroids.len() == dim * CENTROIDS
+            && (sizes, self.sizes.len()) == (dim, parts_of(dim))
+            && (1..=clusters::MOST).contains(&clusters)
+            && self.clusters.len() == clusters * stride
+            && records.into_iter().all(|record| encode::offset_of(record).is_finite())
+            && matrix
+            && finite(&self.mean)
+            && finite(&self.centroids)
+            && points
+    }
+}

@@ -1,0 +1,369 @@
+//! What a decode tells, against sums over every token in f64.
+
+use std::sync::atomic::AtomicBool;
+
+use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::{Metric, Rows, VectorFile};
+use foveal_index::stats::Job;
+use foveal_index::{
+    BuildInput, DecodeAsk, DecodeMode, DecodeParams, Decoded, Index, Keys, LogZMode, SearchError,
+    Stop, Token, Tokens, build,
+};
+use tempfile::TempDir;
+
+use crate::built::{floats, params, wide, write_rows};
+
+const DIM: usize = 24;
+const TOKENS: usize = 1500;
+const FIRST_KEY: u64 = 100;
+
+/// A vocabulary of skewed norms, and hidden states in few directions about a large mean: what a
+/// language model's output layer is like.
+struct Head {
+    dir: TempDir,
+    tokens: Rows,
+    /// Of the kind that the index learned from, but none of those.
+    hidden: Rows,
+    index: Index,
+}
+
+fn gaussians(count: usize, scale: impl Fn(usize, usize) -> f32, seed: u64) -> Rows {
+    let mut random = Seeded::new(seed);
+    let numbers = (0..count * DIM).map(|i| scale(i / DIM, i % DIM) * random.gaussian());
+    floats(DIM, numbers.collect())
+}
+
+fn states(count: usize, seed: u64) -> Rows {
+    let spread = gaussians(count, |_, i| 1.2 * 0.8f32.powi(i as i32), seed);
+    let mean = |i: usize| if i.is_multiple_of(3) { 0.8 } else { -0.3 };
+    let numbers = spread.iter().flat_map(|row| {
+        wide(row).into_iter().enumerate().map(|(i, x)| x + mean(i)).collect::<Vec<_>>()
+    });
+    floats(DIM, numbers.collect())
+}
+
+fn head_of(tokens: Rows, learned: bool) -> Head {
+    let dir = tempfile::tempdir().unwrap();
+    let base = write_rows(dir.path(), "tokens", &tokens);
+    let learn = write_rows(dir.path(), "learn", &states(800, 1));
+    let index = build_head(&dir, &base, learned.then_some(&learn), "index");
+    Head { dir, tokens, hidden: states(60, 2), index }
+}
+
+fn build_head(dir: &TempDir, base: &VectorFile, learn: Option<&VectorFile>, name: &str) -> Index {
+    let path = dir.path().join(name);
+    let keys = Keys::From(FIRST_KEY);
+    let input = BuildInput { base, keys, payload: None, learn, bias: false };
+    build(&input, &path, &params(Metric::InnerProduct, 4), Job::default()).unwrap();
+    Index::open(&path).unwrap()
+}
+
+fn head(learned: bool) -> Head {
+    head_of(gaussians(TOKENS, |row, _| 1.0 + (row % 7) as f32 * 0.15, 3), learned)
+}
+
+impl Head {
+    /// Key and logit of every token, the most likely first.
+    fn truth(&self, state: usize) -> Vec<(u64, f64)> {
+        let hidden = wide(self.hidden.row(state));
+        let logit = |token: &[f32]| -> f64 {
+            token.iter().zip(&hidden).map(|(x, h)| f64::from(*x) * f64::from(*h)).sum()
+        };
+        let tokens = self.tokens.iter().enumerate();
+        let mut all: Vec<(u64, f64)> =
+            tokens.map(|(i, row)| (FIRST_KEY + i as u64, logit(&wide(row)))).collect();
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        all
+    }
+
+    fn decode(&self, state: usize, params: DecodeParams) -> Decoded {
+        let ask = DecodeAsk { params, ..DecodeAsk::new(1) };
+        self.index.decoder().unwrap().decode(self.hidden.row(state), &ask).unwrap()
+    }
+}
+
+fn log_sum_exp(logits: impl Iterator<Item = f64> + Clone, temperature: f64) -> f64 {
+    let largest = logits.clone().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = logits.map(|logit| ((logit - largest) / temperature).exp()).sum();
+    largest / temperature + sum.ln()
+}
+
+fn exact(k: u32) -> DecodeParams {
+    DecodeParams { mode: DecodeMode::Exact, log_z: LogZMode::Exact, ..DecodeParams::new(k) }
+}
+
+/// The share of the true best tokens that are found.
+fn precision(head: &Head, params: DecodeParams) -> f64 {
+    let k = params.k as usize;
+    let found = |state: usize| {
+        let wanted: Vec<u64> = head.truth(state)[..k].iter().map(|(key, _)| *key).collect();
+        let tokens = head.decode(state, params).tokens;
+        tokens.iter().filter(|token| wanted.contains(&token.key)).count()
+    };
+    let found: usize = (0..head.hidden.len()).map(found).sum();
+    found as f64 / (head.hidden.len() * k) as f64
+}
+
+/// The digest of a head, and all that some decodes tell but time.
+pub fn told() -> String {
+    let head = head(true);
+    let modes = [DecodeMode::Scan, DecodeMode::Graph];
+    let decodes = modes.into_iter().flat_map(|mode| {
+        let decode = |state| head.decode(state, DecodeParams { mode, ..DecodeParams::new(10) });
+        (0..8).map(decode).collect::<Vec<_>>()
+    });
+    let told = decodes.map(|decoded| {
+        let keys: Vec<u64> = decoded.tokens.iter().map(|token| token.key).collect();
+        (keys, decoded.log_z, decoded.stats.distances, decoded.stats.reranked)
+    });
+    format!("{} {:?}", head.index.manifest().digest, told.collect::<Vec<_>>())
+}
+
+#[test]
+fn the_exact_path_tells_logits_and_probabilities_of_everything() {
+    let head = head(false);
+    for (state, temperature) in [(0, 1.0), (1, 0.5), (2, 3.0)] {
+        let params = DecodeParams { temperature, ..exact(TOKENS as u32) };
+        let decoded = head.decode(state, params);
+        let truth = head.truth(state);
+        let log_z = log_sum_exp(truth.iter().map(|(_, logit)| *logit), temperature);
+        assert!((decoded.log_z.unwrap().value - log_z).abs() < 1e-5);
+        assert_eq!((decoded.mode, decoded.order_proved), (DecodeMode::Exact, true));
+        let sum: f64 = decoded.tokens.iter().map(|token| token.log_prob.exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-9, "probabilities sum to {sum}");
+        for (token, (key, logit)) in decoded.tokens.iter().zip(&truth) {
+            assert!((f64::from(token.logit) - logit).abs() < 1e-4, "{token:?} {key} {logit}");
+            assert!((token.log_prob - (logit / temperature - log_z)).abs() < 2e-4);
+        }
+        let keys: Vec<u64> = decoded.tokens.iter().map(|token| token.key).collect();
+        assert_eq!(keys[..50], truth[..50].iter().map(|(key, _)| *key).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn every_way_finds_the_best_tokens() {
+    let (taught, untaught) = (head(true), head(false));
+    assert!(taught.index.manifest().tokens && !untaught.index.manifest().tokens);
+    for k in [1, 10, 50] {
+        let defaults = DecodeParams::new(k);
+        let scan = DecodeParams { mode: DecodeMode::Scan, ..defaults };
+        let graph = DecodeParams { mode: DecodeMode::Graph, list_size: 600, ..defaults };
+        assert!(precision(&taught, defaults) >= 0.97, "k {k}");
+        assert!(precision(&taught, scan) >= 0.97, "k {k}");
+        assert!(precision(&untaught, scan) >= 0.97, "k {k}");
+        assert!(precision(&taught, graph) >= 0.9, "k {k}");
+        assert_eq!(precision(&untaught, DecodeParams { mode: DecodeMode::Exact, ..defaults }), 1.0);
+    }
+    let more = DecodeParams { rerank_size: Some(400), ..DecodeParams::new(10) };
+    assert!(precision(&taught, more) >= 0.99);
+}
+
+#[test]
+fn logits_are_exact_whatever_found_them() {
+    let head = head(true);
+    for mode in [DecodeMode::Scan, DecodeMode::Graph, DecodeMode::Exact] {
+        let decoded = head.decode(5, DecodeParams { mode, ..DecodeParams::new(20) });
+        assert_eq!(decoded.mode, mode);
+        let truth = head.truth(5);
+        for token in &decoded.tokens {
+            let wanted = truth.iter().find(|(key, _)| *key == token.key).unwrap().1;
+            assert!((f64::from(token.logit) - wanted).abs() < 1e-4, "{mode:?} {token:?}");
+        }
+        assert!(decoded.tokens.is_sorted_by(|a, b| a.logit >= b.logit), "{mode:?}");
+    }
+}
+
+#[test]
+fn intervals_hold_log_z_and_probabilities_are_of_the_whole_vocabulary() {
+    for head in [head(true), head(false)] {
+        let (mut held, mut widths) = (0, Vec::new());
+        for state in 0..head.hidden.len() {
+            let truth = log_sum_exp(head.truth(state).into_iter().map(|(_, logit)| logit), 1.0);
+            let decoded = head
+                .decode(state, DecodeParams { mode: DecodeMode::Scan, ..DecodeParams::new(10) });
+            let log_z = decoded.log_z.unwrap();
+            held += usize::from(log_z.low - 1e-5 <= truth && truth <= log_z.high + 1e-5);
+            widths.push(log_z.high - log_z.low);
+            let token = decoded.tokens[0];
+            assert!((token.log_prob - (f64::from(token.logit) - log_z.value)).abs() < 1e-12);
+            assert!((log_z.value - truth).abs() < 0.2);
+        }
+        assert!(held >= 57, "{held} of 60");
+        widths.sort_by(f64::total_cmp);
+        assert!(widths[30] <= 0.04, "half of the intervals are wider than {}", widths[30]);
+    }
+}
+
+#[test]
+fn without_log_z_probabilities_are_of_the_tokens_found() {
+    let head = head(true);
+    let decoded = head.decode(0, DecodeParams { log_z: LogZMode::Off, ..DecodeParams::new(10) });
+    assert_eq!(decoded.log_z, None);
+    let sum: f64 = decoded.tokens.iter().map(|token| token.log_prob.exp()).sum();
+    assert!((sum - 1.0).abs() < 1e-12);
+    // In the walk alone nothing else is estimated.
+    let params =
+        DecodeParams { mode: DecodeMode::Graph, log_z: LogZMode::Off, ..DecodeParams::new(5) };
+    assert!(head.decode(0, params).stats.distances < TOKENS as u32);
+}
+
+#[test]
+fn an_order_is_proved_only_where_it_is_true() {
+    let head = head(true);
+    for state in 0..head.hidden.len() {
+        for rerank_size in [20, 300, 1400, TOKENS as u32] {
+            let params = DecodeParams {
+                rerank_size: Some(rerank_size),
+                mode: DecodeMode::Scan,
+                ..DecodeParams::new(3)
+            };
+            let decoded = head.decode(state, params);
+            let keys: Vec<u64> = decoded.tokens.iter().map(|token| token.key).collect();
+            let wanted: Vec<u64> = head.truth(state)[..3].iter().map(|(key, _)| *key).collect();
+            assert!(!decoded.order_proved || keys == wanted, "state {state}, {rerank_size}");
+        }
+    }
+}
+
+#[test]
+fn tokens_asked_for_are_told_even_outside_of_the_best() {
+    let head = head(true);
+    let truth = head.truth(7);
+    let asked = [truth[0].0, truth[TOKENS - 1].0, truth[0].0];
+    let ask = DecodeAsk { asked: &asked, ..DecodeAsk::new(2) };
+    let decoded = head.index.decoder().unwrap().decode(head.hidden.row(7), &ask).unwrap();
+    let keys: Vec<u64> = decoded.asked.iter().map(|token| token.key).collect();
+    assert_eq!(keys, asked);
+    assert_eq!(decoded.asked[0], decoded.tokens[0]);
+    assert!((f64::from(decoded.asked[1].logit) - truth[TOKENS - 1].1).abs() < 1e-4);
+    let unknown = DecodeAsk { asked: &[FIRST_KEY + TOKENS as u64], ..DecodeAsk::new(2) };
+    let error = head.index.decoder().unwrap().decode(head.hidden.row(7), &unknown).unwrap_err();
+    assert_eq!(error.to_string(), "key 1600 names no token of the index");
+}
+
+#[test]
+fn lists_decide_which_tokens_count() {
+    let head = head(true);
+    let truth = head.truth(9);
+    let best: Vec<u64> = truth[..40].iter().map(|(key, _)| *key).collect();
+    let one = [truth[700].0];
+    for mode in [DecodeMode::Scan, DecodeMode::Exact] {
+        let decode = |tokens: Tokens| {
+            let params = DecodeParams { mode, ..DecodeParams::new(10) };
+            let ask = DecodeAsk { params, tokens: &tokens, ..DecodeAsk::new(1) };
+            head.index.decoder().unwrap().decode(head.hidden.row(9), &ask)
+        };
+        let denied = decode(Tokens::Deny(head.index.token_set(&best))).unwrap();
+        assert_eq!(denied.tokens[0].key, truth[40].0);
+        let rest = log_sum_exp(truth[40..].iter().map(|(_, logit)| *logit), 1.0);
+        let log_z = denied.log_z.unwrap();
+        assert!(log_z.low - 0.02 <= rest && rest <= log_z.high + 0.02, "{rest} {log_z:?}");
+        let allowed = decode(Tokens::Allow(head.index.token_set(&best))).unwrap();
+        assert_eq!(allowed.tokens.len(), 10);
+        assert!(allowed.tokens.iter().all(|token| best.contains(&token.key)));
+        let only = decode(Tokens::Allow(head.index.token_set(&one))).unwrap();
+        assert_eq!(only.tokens.len(), 1);
+        assert_eq!((only.tokens[0].key, only.order_proved), (one[0], true));
+        assert!(only.tokens[0].log_prob.abs() < 1e-9, "the only token is certain");
+        let none = decode(Tokens::Allow(head.index.token_set(&[3]))).unwrap_err();
+        assert!(matches!(none, SearchError::NoToken));
+    }
+}
+
+#[test]
+fn a_share_of_the_probability_cuts_the_tokens() {
+    let head = head(true);
+    let all = head.decode(4, exact(100));
+    for top_p in [0.05, 0.3, 0.9] {
+        let cut = head.decode(4, DecodeParams { top_p, ..exact(100) });
+        let sum = |tokens: &[Token]| tokens.iter().map(|token| token.log_prob.exp()).sum::<f64>();
+        let kept = cut.tokens.len();
+        assert_eq!(cut.tokens, all.tokens[..kept]);
+        assert!(kept == 100 || sum(&cut.tokens) >= top_p);
+        assert!(sum(&cut.tokens[..kept - 1]) < top_p);
+    }
+}
+
+#[test]
+fn odd_vocabularies_are_decoded() {
+    // Copies, zeros, and logits that exp cannot hold.
+    let mut numbers = vec![0.0f32; 300 * DIM];
+    for (i, x) in numbers.iter_mut().enumerate() {
+        let (row, column) = (i / DIM, i % DIM);
+        *x = match row {
+            0..100 => 0.0,
+            100..200 => 0.25 * (column + 1) as f32,
+            _ => ((row * 31 + column * 17) % 23) as f32 * 40.0 - 440.0,
+        };
+    }
+    for learned in [true, false] {
+        let head = head_of(floats(DIM, numbers.clone()), learned);
+        for mode in [DecodeMode::Scan, DecodeMode::Exact] {
+            let decoded = head.decode(0, DecodeParams { mode, ..DecodeParams::new(300) });
+            let truth = head.truth(0);
+            assert_eq!(decoded.tokens.len(), 300);
+            for (token, (_, logit)) in decoded.tokens.iter().zip(&truth) {
+                let slack = 1e-5 * logit.abs().max(1.0);
+                assert!((f64::from(token.logit) - logit).abs() < slack.max(1e-2));
+                assert!(token.log_prob.is_finite() && token.log_prob <= 1e-9);
+            }
+            let equal = decoded.tokens.windows(2).filter(|pair| pair[0].logit == pair[1].logit);
+            assert!(equal.clone().count() > 150 && equal.clone().all(|p| p[0].key < p[1].key));
+            let one = head.decode(0, DecodeParams { mode, ..DecodeParams::new(1) });
+            assert_eq!(one.tokens[0].logit, decoded.tokens[0].logit);
+        }
+    }
+    let single = head_of(floats(DIM, vec![0.5; DIM]), true);
+    let decoded = single.decode(0, DecodeParams::new(10));
+    assert_eq!((decoded.tokens.len(), decoded.tokens[0].log_prob), (1, 0.0));
+}
+
+#[test]
+fn hidden_states_that_cannot_be_decoded_are_refused() {
+    let head = head(true);
+    let mut decoder = head.index.decoder().unwrap();
+    let ask = DecodeAsk::new(3);
+    let mut bad = vec![0.5f32; DIM];
+    bad[3] = f32::NAN;
+    let error = decoder.decode(&bad, &ask).unwrap_err();
+    assert!(matches!(error, SearchError::NotFinite { position: 3, .. }), "{error}");
+    let error = decoder.decode(&bad[..DIM - 1], &ask).unwrap_err();
+    assert!(matches!(error, SearchError::Dim { found: 23, wanted: 24 }), "{error}");
+    let stopped = AtomicBool::new(true);
+    let stop = Stop { cancelled: Some(&stopped), ..Stop::default() };
+    let error = decoder.decode(head.hidden.row(0), &DecodeAsk { stop, ..ask }).unwrap_err();
+    assert!(matches!(error, SearchError::Stopped(_)), "{error}");
+    for params in [
+        DecodeParams { k: 0, ..DecodeParams::new(1) },
+        DecodeParams { temperature: 0.0, ..DecodeParams::new(1) },
+        DecodeParams { temperature: f64::NAN, ..DecodeParams::new(1) },
+        DecodeParams { top_p: 0.0, ..DecodeParams::new(1) },
+        DecodeParams { precision: 1.0, ..DecodeParams::new(1) },
+        DecodeParams { rerank_size: Some(2), ..DecodeParams::new(3) },
+    ] {
+        let ask = DecodeAsk { params, ..DecodeAsk::new(1) };
+        assert!(decoder.decode(head.hidden.row(0), &ask).is_err(), "{params:?}");
+    }
+    let base = VectorFile::open(head.dir.path().join("tokens.fbin")).unwrap();
+    let path = head.dir.path().join("l2");
+    let keys = Keys::From(0);
+    let input = BuildInput { base: &base, keys, payload: None, learn: None, bias: false };
+    build(&input, &path, &params(Metric::L2, 4), Job::default()).unwrap();
+    let error = Index::open(&path).unwrap().decoder().err().unwrap();
+    assert_eq!(error.to_string(), "the index has metric l2; wanted ip, whose distances are logits");
+}
+
+#[test]
+fn the_same_input_gives_the_same_codes_on_any_number_of_threads() {
+    let head = head(true);
+    let base = VectorFile::open(head.dir.path().join("tokens.fbin")).unwrap();
+    let learn = VectorFile::open(head.dir.path().join("learn.fbin")).unwrap();
+    let keys = Keys::From(FIRST_KEY);
+    let input = BuildInput { base: &base, keys, payload: None, learn: Some(&learn), bias: false };
+    for threads in [1, 3] {
+        let path = head.dir.path().join(format!("threads-{threads}"));
+        let params = foveal_index::BuildParams { threads, ..params(Metric::InnerProduct, 4) };
+        let report = build(&input, &path, &params, Job::default()).unwrap();
+        assert_eq!(report.manifest.digest, head.index.manifest().digest, "{threads} threads");
+    }
+}

@@ -1,0 +1,174 @@
+//! Messages about decoding to what the engine takes, and what it tells to messages.
+
+use foveal_index::{
+    DecodeMode, DecodeParams, Decoded, Index, LogZ, LogZMode, ParamsError, Token, Tokens,
+};
+use foveal_proto::v1 as pb;
+use tonic::Status;
+
+use super::status::invalid;
+use super::{DEFAULT_K, at_most, refused, usage};
+use crate::config::Limits;
+use crate::search_pool::Done;
+
+/// The most tokens that a request may ask for by key.
+const MAX_ASKED: usize = 1024;
+
+/// The parameters of a request, with every default filled in, within the server's limits.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming the field of the first value out of range, or of two that contradict
+/// each other.
+pub fn decode_params(
+    given: Option<&pb::DecodeParams>,
+    limits: &Limits,
+) -> Result<DecodeParams, Status> {
+    let given = given.copied().unwrap_or_default();
+    let k = given.k.unwrap_or(DEFAULT_K);
+    at_most("params.k", k, limits.max_k)?;
+    let defaults = DecodeParams::new(k);
+    if let (Some(target), Some(_)) = (given.target_recall, given.rerank_size) {
+        let what = format!("is {target} beside a rerank size; wanted one or the other");
+        return Err(invalid("params.target_recall", &what));
+    }
+    let list_size = given.list_size.unwrap_or(defaults.list_size.min(limits.max_list_size).max(k));
+    at_most("params.list_size", list_size, limits.max_list_size)?;
+    at_most("params.rerank_size", given.rerank_size.unwrap_or(0), limits.max_list_size)?;
+    let unknown = |name: &'static str, found: i32| {
+        let wanted = "a value that the enumeration has".into();
+        refused(ParamsError { name, found: found.to_string(), wanted })
+    };
+    let mode = pb::DecodeMode::try_from(given.mode).map_err(|_| unknown("mode", given.mode))?;
+    let log_z = pb::LogZMode::try_from(given.log_z).map_err(|_| unknown("log_z", given.log_z))?;
+    let params = DecodeParams {
+        k,
+        mode: match mode {
+            pb::DecodeMode::Unspecified => DecodeMode::Auto,
+            pb::DecodeMode::Scan => DecodeMode::Scan,
+            pb::DecodeMode::Graph => DecodeMode::Graph,
+            pb::DecodeMode::Exact => DecodeMode::Exact,
+        },
+        precision: given.target_recall.unwrap_or(defaults.precision),
+        rerank_size: given.rerank_size,
+        list_size,
+        temperature: given.temperature.unwrap_or(defaults.temperature),
+        top_p: given.top_p.unwrap_or(defaults.top_p),
+        log_z: match log_z {
+            pb::LogZMode::Off => LogZMode::Off,
+            pb::LogZMode::Unspecified | pb::LogZMode::Interval => LogZMode::Interval,
+            pb::LogZMode::Exact => LogZMode::Exact,
+        },
+    };
+    params.check().map_err(|error| match error.name {
+        // The engine has another word for it.
+        "precision" => refused(ParamsError { name: "target_recall", ..error }),
+        _ => refused(error),
+    })?;
+    Ok(params)
+}
+
+/// Which tokens count.
+///
+/// # Errors
+/// INVALID_ARGUMENT: both lists are given, or they leave no token.
+pub fn token_filter(given: Option<&pb::TokenFilter>, index: &Index) -> Result<Tokens, Status> {
+    let Some(pb::TokenFilter { allow, deny }) = given else { return Ok(Tokens::All) };
+    let tokens = match (allow.is_empty(), deny.is_empty()) {
+        (true, true) => return Ok(Tokens::All),
+        (false, true) => Tokens::Allow(index.token_set(allow)),
+        (true, false) => Tokens::Deny(index.token_set(deny)),
+        (false, false) => {
+            return Err(invalid("filter", "has an allow and a deny list; wanted one of them"));
+        }
+    };
+    if tokens.count(index.len() as usize) == 0 {
+        return Err(invalid("filter", "leaves no token; wanted at least one that counts"));
+    }
+    Ok(tokens)
+}
+
+/// Whether the tokens asked for exist and are not too many.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming the entry.
+pub fn asked_tokens(asked: &[u64], index: &Index) -> Result<(), Status> {
+    if asked.len() > MAX_ASKED {
+        let found = asked.len();
+        return Err(invalid("asked", &format!("has {found} keys; wanted at most {MAX_ASKED}")));
+    }
+    match asked.iter().position(|key| !index.has_token(*key)) {
+        Some(at) => {
+            let what = format!("is {}, which names no token of the collection", asked[at]);
+            Err(invalid(&format!("asked[{at}]"), &what))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The response to one hidden state.
+pub fn decode_response(done: Done<Decoded>, params: &DecodeParams) -> pb::DecodeResponse {
+    let usage = usage(done.queued, done.found.iter().map(|found| &found.stats));
+    let mode = done.found.first().map(|decoded| decoded.mode);
+    let decoded = done.found.into_iter().next().unwrap_or_default();
+    pb::DecodeResponse {
+        tokens: decoded.tokens.iter().map(token).collect(),
+        asked: decoded.asked.iter().map(token).collect(),
+        log_z: decoded.log_z.as_ref().map(log_z),
+        order_proved: decoded.order_proved,
+        params: Some(params_message(params, mode)),
+        usage: Some(usage),
+    }
+}
+
+/// The response to a batch. Linear in its tokens.
+pub fn decode_batch_response(
+    done: Done<Decoded>,
+    params: &DecodeParams,
+) -> pb::DecodeBatchResponse {
+    let usage = usage(done.queued, done.found.iter().map(|found| &found.stats));
+    let mode = done.found.first().map(|decoded| decoded.mode);
+    let results = done.found.iter().map(|decoded| pb::DecodedTokens {
+        keys: decoded.tokens.iter().map(|token| token.key).collect(),
+        logits: decoded.tokens.iter().map(|token| token.logit).collect(),
+        log_probs: decoded.tokens.iter().map(|token| token.log_prob).collect(),
+        log_z: decoded.log_z.as_ref().map(log_z),
+        order_proved: decoded.order_proved,
+    });
+    pb::DecodeBatchResponse {
+        results: results.collect(),
+        params: Some(params_message(params, mode)),
+        usage: Some(usage),
+    }
+}
+
+fn token(&Token { key, logit, log_prob }: &Token) -> pb::Token {
+    pb::Token { key, logit, log_prob }
+}
+
+fn log_z(&LogZ { value, low, high }: &LogZ) -> pb::LogZ {
+    pb::LogZ { value, low, high }
+}
+
+fn params_message(params: &DecodeParams, mode: Option<DecodeMode>) -> pb::DecodeParams {
+    let mode = match mode.unwrap_or(params.mode) {
+        DecodeMode::Auto => pb::DecodeMode::Unspecified,
+        DecodeMode::Scan => pb::DecodeMode::Scan,
+        DecodeMode::Graph => pb::DecodeMode::Graph,
+        DecodeMode::Exact => pb::DecodeMode::Exact,
+    };
+    let log_z = match params.log_z {
+        LogZMode::Off => pb::LogZMode::Off,
+        LogZMode::Interval => pb::LogZMode::Interval,
+        LogZMode::Exact => pb::LogZMode::Exact,
+    };
+    pb::DecodeParams {
+        k: Some(params.k),
+        mode: mode.into(),
+        target_recall: params.rerank_size.is_none().then_some(params.precision),
+        rerank_size: params.rerank_size,
+        list_size: Some(params.list_size),
+        temperature: Some(params.temperature),
+        top_p: Some(params.top_p),
+        log_z: log_z.into(),
+    }
+}

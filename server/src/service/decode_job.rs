@@ -1,0 +1,43 @@
+//! How a decode becomes parts for the pool.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use foveal_datasets::Rows;
+use foveal_index::{DecodeAsk, DecodeParams, Decoded, Stop, Tokens};
+
+use super::Collection;
+use super::search_job::part_size;
+use crate::search_pool::{PartError, Searchers, Task};
+
+/// A decode of one or many hidden states, validated.
+pub(super) struct DecodeJob {
+    /// The head.
+    pub collection: Arc<Collection>,
+    /// What to decode.
+    pub hidden: Rows,
+    /// How.
+    pub params: DecodeParams,
+    /// Which tokens count.
+    pub tokens: Tokens,
+    /// Tokens to tell of for every hidden state.
+    pub asked: Vec<u64>,
+}
+
+impl DecodeJob {
+    /// The decode as a task for `threads` workers.
+    pub(super) fn into_task(self, deadline: Instant, threads: usize) -> Task<Decoded> {
+        let states = self.hidden.len();
+        let size = part_size(states, threads);
+        let bytes = states * self.hidden.row_bytes();
+        let run = move |searchers: &mut Searchers, part: usize, stop: &Stop<'_>| {
+            let decoder = searchers.decoder_of(self.collection.slot, &self.collection.index)?;
+            let DecodeJob { params, tokens, asked, .. } = &self;
+            let ask = DecodeAsk { params: *params, tokens, asked, stop: *stop };
+            let rows = part * size..((part + 1) * size).min(states);
+            rows.map(|row| Ok(decoder.decode(self.hidden.row(row), &ask)?))
+                .collect::<Result<Vec<Decoded>, PartError>>()
+        };
+        Task { parts: states.div_ceil(size), bytes, deadline, run: Box::new(run) }
+    }
+}

@@ -60,7 +60,7 @@ pub(crate) struct DecodeArgs {
     /// How candidates are found.
     #[arg(long, default_value = "auto", value_parser = choices::decode_mode())]
     mode: DecodeMode,
-    /// The share of the true k best that is wanted, below 1 [default: 0.999 for k 1 to 0.99 for 10]
+    /// The share of the true k best that is wanted, below 1 [default: 0.9995 for k 1, 0.995 for 10]
     #[arg(long, value_name = "X", value_parser = share, conflicts_with = "rerank_size")]
     target_recall: Option<f64>,
     /// The candidates whose logits are computed exactly [default: what the target takes]

@@ -215,8 +215,8 @@ pub struct DecodeParams {
 }
 
 impl DecodeParams {
-    /// The defaults for `k` tokens: 99.95 % of the most likely tokens are wanted right, and 99.5 % of
-    /// ten or more. Text unlike the sample finds a little less.
+    /// The defaults for `k` tokens: 99.95 % of the most likely ones are wanted, and 99.5 % of the
+    /// best ten or more. On text unlike the sample a little less is found.
     pub fn new(k: u32) -> DecodeParams {
         DecodeParams {
             k,

@@ -19,6 +19,8 @@ use crate::progress::Bars;
 
 /// Queries that an index without search parameters is asked.
 const FLAT_QUERIES: usize = 1000;
+/// A sweep of a graph ends with the point that finds no more than this beyond the one before.
+const LEAST_GAIN: f64 = 3e-4;
 /// Processors that searching on one thread may seem to take.
 const MAX_PROCESSORS: f64 = 1.2;
 
@@ -53,6 +55,7 @@ pub fn measure(args: &CompareArgs, factory: &str) -> anyhow::Result<()> {
     sink.write(&line(params, Figures::Build(build.clone())))?;
 
     let settings = sweep(factory, args.k);
+    let mut reached = f64::NEG_INFINITY;
     for (done, setting) in settings.iter().enumerate() {
         bars.tell("searching", done as u64, settings.len() as u64);
         set(&index, setting)?;
@@ -60,7 +63,13 @@ pub fn measure(args: &CompareArgs, factory: &str) -> anyhow::Result<()> {
         let found = found(&data, &rows, &answers, args.k);
         let mut point = figures(&data, &found, args.k, &passes)?;
         point.resident_bytes_per_vector = build.resident_bytes_per_vector;
+        let gained = point.recall - reached;
+        reached = point.recall;
         sink.write(&line(shown(setting), Figures::Recall(Box::new(point))))?;
+        // Codes that are not refined end at their own accuracy: more effort finds nothing more.
+        if graph && gained < LEAST_GAIN {
+            break;
+        }
     }
     bars.finish();
     Ok(())

@@ -28,9 +28,9 @@ const TRUTH_PRODUCTS: u64 = 400_000_000_000;
 /// True neighbors of a query that are known; some more than `KS` asks for, because of ties.
 const KNOWN: usize = 160;
 /// Numbers of results that are looked at.
-const KS: [u32; 6] = [1, 5, 10, 20, 50, 100];
+pub(crate) const KS: [u32; 6] = [1, 5, 10, 20, 50, 100];
 /// List sizes, in steps of about a quarter.
-const LIST_SIZES: [u32; 25] = [
+pub(crate) const LIST_SIZES: [u32; 25] = [
     10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640, 800, 1024,
     1280, 1600, 2048, 2560,
 ];

@@ -184,18 +184,18 @@ impl Fullview {
         &mut self,
         origin: &RowOrigin<'_>,
         query: &mut ExactQuery,
-        (rows, stats): (Range<u32>, &mut QueryStats),
+        (rows, stop, stats): (Range<u32>, &Stop<'_>, &mut QueryStats),
         mut visit: impl FnMut(u32, f32),
     ) -> Result<(), ReadError> {
-        stats.reranked += rows.len() as u32;
         match &mut self.source {
             RowSource::Store(reader) => {
-                Ok(reader.scan(rows, stats, |id, row| visit(id, query.distance(row)))?)
+                stats.reranked += rows.len() as u32;
+                reader.scan_until(rows, stop, stats, |id, row| visit(id, query.distance(row)))
             }
             RowSource::Codes { .. } => {
                 let ids: Vec<u32> = rows.collect();
                 let visit = &mut |i: usize, distance: f32| visit(ids[i], distance);
-                self.source.distances(origin, query, (&ids, &Stop::default(), stats), visit)
+                self.source.distances(origin, query, (&ids, stop, stats), visit)
             }
         }
     }

@@ -151,7 +151,7 @@ pub enum DecodeMode {
     Auto,
     /// A scan of few-bit codes: those learned from sample hidden states, else those of preview.
     Scan,
-    /// A walk of the graph, as FGD does.
+    /// A walk of the graph, as FGD does; a scan where lists decide which tokens count.
     Graph,
     /// No estimates: the logits of all tokens.
     Exact,

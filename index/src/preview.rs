@@ -12,12 +12,15 @@ use crate::graph::adjacency::Adjacency;
 use crate::graph::walk::{StopRule, Walk};
 use crate::neighbor::Candidate;
 use crate::quantizer::{PreparedQuery, Quantizer};
+use crate::stats::{Stop, Stopped};
 
 /// A walk's reach is told in distances of the candidate of this rank.
 pub(crate) const REACH_K: usize = 10;
 /// Candidates kept, in list sizes, where a walk's reach ends it.
 const POOL_ROOM: usize = 2;
 
+/// Hops between two looks at the deadline.
+pub(crate) const STEPS_A_LOOK: u32 = 32;
 /// Codes met at once by a scan of them all.
 const SCAN_BATCH: usize = 256;
 /// Codes met at once while the next ones are on their way.
@@ -84,6 +87,23 @@ impl Preview {
     pub(crate) fn step(&self, slot: &mut PreviewSlot) -> bool {
         let distance = self.quantizer.distance(&self.codes, &slot.query);
         slot.walk.hop(&self.graph, &distance)
+    }
+
+    /// All hops of a walk, unless `stop` comes first: it is looked at every few of them.
+    ///
+    /// # Errors
+    /// The stop.
+    pub(crate) fn walk(&self, slot: &mut PreviewSlot, stop: &Stop<'_>) -> Result<(), Stopped> {
+        let mut steps = 0;
+        while self.step(slot) {
+            steps += 1;
+            if steps % STEPS_A_LOOK == 0
+                && let Some(why) = stop.now()
+            {
+                return Err(why);
+            }
+        }
+        Ok(())
     }
 
     /// The candidates of a walk that is over, best first, in shown distances: at most `most`.

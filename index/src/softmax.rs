@@ -138,7 +138,8 @@ impl Sampler {
         float::exp_of_each(estimates, (shift, scale), &mut self.weights, &mut self.sums);
         let total: f64 = self.sums.iter().map(|sum| f64::from(*sum)).sum();
         // What the estimates say of the others, in units of the known part of Z.
-        let estimated = (f64::from(shift) / temperature + total.ln() - known).exp();
+        // Held where exp is finite: a low temperature makes an error of any size of an estimate.
+        let estimated = (f64::from(shift) / temperature + total.ln() - known).min(600.0).exp();
         let mut random = Seeded::new(0x5eed);
         let a = self.first_phase(unknown, (total, estimated), &mut random, better);
         let b = self.second_phase(unknown, estimated * a.mean(), &mut random, exact)?;

@@ -3,8 +3,8 @@
 use foveal_datasets::{Element, Metric, VectorFile};
 
 use super::error::BuildError;
-use super::grow_params;
 use super::row_pass::CHUNK_BYTES;
+use super::{BuildInput, grow_params, tokens};
 use crate::kernel::LINE;
 use crate::params::BuildParams;
 
@@ -24,6 +24,8 @@ pub(super) struct BuildMemory {
     calibrating: u64,
     /// Two graphs and the new order.
     ordering: u64,
+    /// What token codes are learned from, and the codes.
+    learning: u64,
     /// What stays while rows are written, a window aside.
     writing: u64,
     /// All rows.
@@ -35,7 +37,11 @@ impl BuildMemory {
     ///
     /// # Errors
     /// More is needed than `params.memory` allows.
-    pub(super) fn plan(base: &VectorFile, params: &BuildParams) -> Result<BuildMemory, BuildError> {
+    pub(super) fn plan(
+        input: &BuildInput<'_>,
+        params: &BuildParams,
+    ) -> Result<BuildMemory, BuildError> {
+        let base = input.base;
         let n = base.len() as u64;
         let dim = base.dim();
         let exact = matches!(base.element(), Element::U8 | Element::I8);
@@ -54,6 +60,7 @@ impl BuildMemory {
             growing: fixed + codes + n * (growing_list + list + lift + 4),
             calibrating: fixed + codes + serving + n * (list + lift + 8),
             ordering: fixed + serving + n * (2 * list + 16),
+            learning: fixed + n * 8 + tokens::bytes(input, params),
             writing: fixed + n * 8,
             rows: n * (dim * base.element().size()) as u64,
         };
@@ -71,7 +78,7 @@ impl BuildMemory {
     }
 
     fn before_writing(&self) -> u64 {
-        self.growing.max(self.calibrating).max(self.ordering)
+        self.growing.max(self.calibrating).max(self.ordering).max(self.learning)
     }
 
     /// How many rows are written at a time: as many as fit into what growing needed before.

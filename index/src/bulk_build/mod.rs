@@ -96,7 +96,7 @@ pub fn build(
 ) -> Result<BuildReport, BuildError> {
     let started = Instant::now();
     params.check()?;
-    let memory = BuildMemory::plan(input.base, params)?;
+    let memory = BuildMemory::plan(input, params)?;
     check_keys(input)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(params.threads).build()?;
     let publication = Publication::begin(&Disk, out)?;

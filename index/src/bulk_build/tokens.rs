@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::error::BuildError;
 use super::row_pass::{RowPass, inverse};
 use super::{BuildInput, SAMPLE_BYTES};
+use crate::calibrate::{KS, LIST_SIZES};
 use crate::exact::{self, ExactAsk};
 use crate::params::BuildParams;
 use crate::stats::Job;
@@ -21,13 +22,6 @@ const STATES: usize = 10_000;
 /// Most hidden states that tell how good they are, and at most this part of those given.
 const CHECKS: usize = 1000;
 const CHECKED_PART: usize = 4;
-/// Numbers of tokens that precision is told for.
-const KS: [u32; 6] = [1, 5, 10, 20, 50, 100];
-/// Numbers of rows ranked exactly that are tried for each, in steps of about a quarter.
-const RERANK_SIZES: [u32; 28] = [
-    10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640, 800, 1024,
-    1280, 1600, 2048, 2560, 3200, 4096, 5120,
-];
 /// Shares of the tokens that are scanned.
 const SHARES: [f64; 8] = [0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0];
 /// Larger sizes are not tried once all but this share is found.
@@ -44,6 +38,24 @@ pub(super) struct TokenCodes {
 pub(super) fn wanted(input: &BuildInput<'_>, params: &BuildParams) -> bool {
     let some = input.learn.is_some_and(|learn| learn.len() >= CHECKED_PART);
     params.metric == Metric::InnerProduct && some && input.base.len() <= MAX_TOKENS
+}
+
+/// The most memory that takes, in bytes; 0 where an index gets none.
+pub(super) fn bytes(input: &BuildInput<'_>, params: &BuildParams) -> u64 {
+    let Some(learn) = input.learn.filter(|_| wanted(input, params)) else { return 0 };
+    let dim = learn.dim();
+    let states = learn.len().min(STATES + CHECKS) * dim * (learn.element().size() + 4);
+    let sample = sample_rows(input) * dim * (input.base.element().size() + 8);
+    // The covariance and its eigenvectors in f64, and the two maps, with a copy of each.
+    let matrices = dim * dim * (4 * 8 + 4 * 4);
+    let records = 3 * input.base.len() * (dim / 8 + 16);
+    (states + sample + matrices + records) as u64
+}
+
+/// How many rows the codes are learned from.
+fn sample_rows(input: &BuildInput<'_>) -> usize {
+    let row_bytes = input.base.dim() * input.base.element().size();
+    SAMPLE_ROWS.min(SAMPLE_BYTES / row_bytes).max(LEAST_ROWS).min(input.base.len())
 }
 
 /// Learns the codes, encodes every row, and measures what they find.
@@ -63,9 +75,7 @@ pub(super) fn encode(
     let kept = (learn.len() - checks).min(STATES);
     let hidden = learn.read(0..kept)?;
     let checked = learn.read(learn.len() - checks..learn.len())?;
-    let row_bytes = input.base.dim() * input.base.element().size();
-    let count = SAMPLE_ROWS.min(SAMPLE_BYTES / row_bytes).max(LEAST_ROWS);
-    let (_, sample) = input.base.sample(count, params.seed)?;
+    let (_, sample) = input.base.sample(sample_rows(input), params.seed)?;
     let mut learned = vocabulary::learn(&sample, rows.len(), &hidden, params.seed);
     drop(sample);
     let records = pass.encode_tokens(&learned, rows)?;
@@ -95,7 +105,7 @@ fn points(
             })
             .collect();
         for k in KS.into_iter().filter(|k| *k as usize <= rows.len()) {
-            for rerank_size in RERANK_SIZES.into_iter().filter(|size| *size >= k) {
+            for rerank_size in LIST_SIZES.into_iter().filter(|size| *size >= k) {
                 let found = ranks.iter().flat_map(|ranks| &ranks[..k as usize]);
                 let found = found.filter(|rank| **rank < rerank_size).count();
                 let precision = found as f64 / (checked.len() * k as usize) as f64;

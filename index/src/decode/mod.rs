@@ -14,7 +14,7 @@ use foveal_datasets::{Metric, Row};
 
 use crate::distance::ExactQuery;
 use crate::fullview::Fullview;
-use crate::params::{DecodeMode, DecodeParams, LogZMode};
+use crate::params::{DecodeMode, LogZMode};
 use crate::preview::PreviewSlot;
 use crate::search::{Index, SearchError, Shared};
 use crate::softmax::{LogZ, Sampler, Unknown, log_sum_exp};
@@ -94,12 +94,15 @@ impl Shared {
         self.manifest.dim as usize * self.manifest.element.size()
     }
 
-    /// How candidates are found and how many of them are ranked exactly.
-    fn effort(&self, params: &DecodeParams) -> Effort {
+    /// How candidates are found and how many of them are ranked exactly. Where lists decide which
+    /// tokens count every code is scanned: a walk, and the best clusters, may pass by all of them.
+    fn effort(&self, ask: &DecodeAsk<'_>) -> Effort {
+        let params = &ask.params;
+        let listed = !matches!(ask.tokens, Tokens::All);
         let n = self.manifest.n as usize;
         let scan = match &self.vocabulary {
             Some(vocabulary) => {
-                let whole = params.log_z == LogZMode::Interval;
+                let whole = listed || params.log_z == LogZMode::Interval;
                 let wanted = (params.k, params.precision);
                 let candidate = self.preview.quantizer.stride();
                 let (share, ranked) = vocabulary.spec.effort(wanted, whole, (n, candidate));
@@ -116,6 +119,7 @@ impl Shared {
             DecodeMode::Auto if self.scan_bytes(scan) < n * self.row_bytes() => scan,
             DecodeMode::Auto | DecodeMode::Exact => exact,
             DecodeMode::Scan => scan,
+            DecodeMode::Graph if listed => scan,
             DecodeMode::Graph => {
                 Effort { mode: DecodeMode::Graph, ranked: params.list_size, ..scan }
             }
@@ -174,14 +178,18 @@ impl Decoder {
         if counted == 0 {
             return Err(SearchError::NoToken);
         }
+        let mut asked = Vec::with_capacity(ask.asked.len());
+        for key in ask.asked {
+            asked.push(shared.id_of(*key).ok_or(SearchError::UnknownKey { key: *key })?);
+        }
         let mut stats = QueryStats::default();
-        let effort = shared.effort(&ask.params);
+        let effort = shared.effort(ask);
         self.find(&shared, ask, effort, &mut stats)?;
         let between = Instant::now();
         self.look_up(&shared, ask, effort.mode, &mut stats)?;
         let rest = counted > self.known.len();
         let log_z = self.log_z(&shared, ask, (effort.mode, rest), &mut stats)?;
-        let mut decoded = self.answer(&shared, ask, log_z, &mut stats)?;
+        let mut decoded = self.answer(&shared, (ask, &asked), log_z, &mut stats)?;
         let end = Instant::now();
         stats.preview_nanos = (between - started).as_nanos() as u64;
         stats.fullview_nanos = (end - between).as_nanos() as u64;
@@ -223,7 +231,7 @@ impl Decoder {
         let hidden = Row::F32(&self.hidden);
         match (&shared.vocabulary, effort.mode) {
             (_, DecodeMode::Exact) => self.score_exactly(shared, ask, stats)?,
-            (Some(vocabulary), DecodeMode::Scan) if matches!(ask.tokens, Tokens::All) => {
+            (Some(vocabulary), DecodeMode::Scan) => {
                 self.scores.score_some(vocabulary, hidden, effort.share);
             }
             (Some(vocabulary), _) => self.scores.score(vocabulary, hidden),
@@ -261,7 +269,8 @@ impl Decoder {
                 return Err(SearchError::Stopped(why));
             }
             let rows = first..n.min(first + ROWS_A_LOOK as u32);
-            self.fullview.scan(&origin, &mut self.exact, (rows, stats), |id, distance| {
+            let rows = (rows, &ask.stop, &mut *stats);
+            self.fullview.scan(&origin, &mut self.exact, rows, |id, distance| {
                 scores[id as usize] = -distance;
             })?;
         }
@@ -279,19 +288,10 @@ impl Decoder {
         let reach = shared.frontier.reach(list_size);
         let query = Row::F32(&self.hidden);
         shared.preview.begin(&mut self.preview, query, (list_size, ask.params.k), reach);
-        let mut steps = 0;
-        while shared.preview.step(&mut self.preview) {
-            steps += 1;
-            if steps % 32 == 0
-                && let Some(why) = ask.stop.now()
-            {
-                return Err(SearchError::Stopped(why));
-            }
-        }
+        shared.preview.walk(&mut self.preview, &ask.stop).map_err(SearchError::Stopped)?;
         (stats.distances, stats.hops) = self.preview.counts();
         let found = shared.preview.candidates(&mut self.preview, list_size as usize);
-        let found = found.iter().filter(|found| ask.tokens.allows(found.id));
-        self.known.extend(found.map(|found| (-found.estimate, found.id)));
+        self.known.extend(found.iter().map(|found| (-found.estimate, found.id)));
         Ok(())
     }
 
@@ -439,7 +439,7 @@ impl Decoder {
     fn answer(
         &mut self,
         shared: &Shared,
-        ask: &DecodeAsk<'_>,
+        (ask, ids): (&DecodeAsk<'_>, &[u32]),
         log_z: Option<LogZ>,
         stats: &mut QueryStats,
     ) -> Result<Decoded, SearchError> {
@@ -457,15 +457,11 @@ impl Decoder {
         let tokens = best.iter().map(|(logit, id)| token(shared.keys.key(*id), *logit));
         let mut tokens: Vec<Token> = tokens.collect();
         cut_to_share(&mut tokens, params.top_p);
-        let mut ids = Vec::with_capacity(ask.asked.len());
-        for key in ask.asked {
-            ids.push(shared.id_of(*key).ok_or(SearchError::UnknownKey { key: *key })?);
-        }
         let mut asked: Vec<Token> = ask.asked.iter().map(|key| token(*key, 0.0)).collect();
         self.fullview.distances(
             &shared.row_origin(),
             &mut self.exact,
-            (&ids, &ask.stop, stats),
+            (ids, &ask.stop, stats),
             &mut |i, distance| asked[i] = token(ask.asked[i], -distance),
         )?;
         Ok(Decoded { tokens, asked, log_z, ..Decoded::default() })

@@ -158,41 +158,41 @@ impl RowReader {
         }
     }
 
-    /// Hands every row of `rows` to `visit(id, row)`, in any order, and counts their reads as
-    /// [`read`](RowReader::read) does for rows that the query had not asked for before.
+    /// Hands every row of `rows` to `visit(id, row)`, in any order; counts and stops as
+    /// [`read_until`](RowReader::read_until) does.
     ///
     /// # Errors
-    /// As [`read`](RowReader::read).
+    /// As [`read_until`](RowReader::read_until).
     ///
     /// # Panics
     /// If `rows` reaches beyond the number of rows.
-    pub fn scan(
+    pub fn scan_until(
         &mut self,
         rows: Range<u32>,
+        stop: &Stop<'_>,
         stats: &mut QueryStats,
         mut visit: impl FnMut(u32, Row<'_>),
-    ) -> Result<(), OpenError> {
+    ) -> Result<(), ReadError> {
         assert!(rows.end <= self.shared.n, "rows to {} of {}", rows.end, self.shared.n);
         let Shared { layout, element, medium, .. } = &*self.shared;
-        let units =
-            |rows: &Range<u32>| layout.unit_of(rows.start)..layout.unit_of(rows.end - 1) + 1;
         if rows.is_empty() {
             return Ok(());
         }
-        if let Medium::Blocks(_) = medium {
-            let ids: Vec<u32> = rows.collect();
-            return self.read(&ids, stats, |i, row| visit(ids[i], row));
-        }
-        stats.reads += units(&rows).len() as u32 * layout.blocks_per_unit();
-        for unit in units(&rows) {
+        for unit in layout.unit_of(rows.start)..=layout.unit_of(rows.end - 1) {
             let bytes = match medium {
                 Medium::Memory(all) => {
                     let start = layout.unit_start(unit) as usize;
                     &all[start..start + layout.unit_bytes()]
                 }
                 Medium::Mapped(mapped) => mapped.unit(unit)?,
-                Medium::Blocks(_) => unreachable!("blocks were read above"),
+                Medium::Blocks(_) => {
+                    let ids: Vec<u32> = rows.collect();
+                    return self.read_until(&ids, stop, stats, |i, row| visit(ids[i], row));
+                }
             };
+            if self.seen.insert(unit) {
+                stats.reads += layout.blocks_per_unit();
+            }
             for id in layout.ids_of(unit, rows.clone()) {
                 visit(id, row_of(*element, &bytes[layout.within_unit(id)]));
             }

@@ -19,9 +19,10 @@ const LOOK_NANOS: u32 = 5_000_000;
 /// Most bytes in flight, as long as that allows four units.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Whether this process may use io_uring. Sandboxes and administrators often refuse it.
+/// Whether this process may use io_uring, and wait in it for no longer than a query may take
+/// (Linux 5.11). Sandboxes and administrators often refuse it.
 pub(super) fn is_available() -> bool {
-    IoUring::new(1).is_ok()
+    IoUring::new(1).is_ok_and(|ring| ring.params().is_feature_ext_arg())
 }
 
 /// A ring and the buffers that the kernel writes into.

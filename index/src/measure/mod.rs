@@ -126,7 +126,8 @@ pub struct Totals {
     pub queries: u64,
     /// Neighbors returned.
     pub results: u64,
-    /// Of those, the ones proven to be right; of decodes, those whose order is proved.
+    /// Of those, the ones proven to precede every other candidate; of decodes, those whose order
+    /// is proved.
     pub certified: u64,
     /// Answers cut short by the limit on reads.
     pub partial: u64,

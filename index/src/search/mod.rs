@@ -21,12 +21,10 @@ use crate::neighbor::Neighbor;
 use crate::open::{self, Opened};
 use crate::params::{SearchParams, out_of_range};
 use crate::payload::Payload;
-use crate::preview::{Preview, PreviewSlot};
+use crate::preview::{Preview, PreviewSlot, STEPS_A_LOOK};
 use crate::stats::{QueryStats, Stop};
 use crate::vocabulary::Vocabulary;
 
-/// Hops between two looks at the deadline.
-const STEPS_A_LOOK: u32 = 32;
 /// The most queries that one thread interleaves.
 const MAX_IN_FLIGHT: usize = 64;
 
@@ -291,15 +289,7 @@ impl Searcher {
         let slot = &mut slots[0];
         let reach = index.shared.frontier.reach(params.list_size);
         slot.begin(&index.shared.preview, (0, query), (params, reach));
-        let mut steps = 0;
-        while index.shared.preview.step(&mut slot.preview) {
-            steps += 1;
-            if steps % STEPS_A_LOOK == 0
-                && let Some(why) = stop.now()
-            {
-                return Err(SearchError::Stopped(why));
-            }
-        }
+        index.shared.preview.walk(&mut slot.preview, stop).map_err(SearchError::Stopped)?;
         slot.finish(index, fullview, params, stop)
     }
 

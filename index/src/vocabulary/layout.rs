@@ -2,7 +2,6 @@
 
 use super::VocabularySpec;
 use super::encode::{cluster_of, offset_of, part_of};
-use super::mapping::from_bf16;
 use crate::disk::{MemoryError, RamArray};
 use crate::kernel::float::PANEL;
 use crate::kernel::lookup::{self, BLOCK_ROWS, LINE_PARTS, LookupKernel, place};
@@ -126,7 +125,6 @@ impl Blocks {
 
 fn panels(spec: &VocabularySpec) -> Result<RamArray<u16>, MemoryError> {
     let dim = spec.dim();
-    debug_assert!(spec.to_query.iter().all(|bits| from_bf16(*bits).is_finite()));
     let mut panels = RamArray::zeroed(dim.next_multiple_of(PANEL) * dim)?;
     for (panel, first) in panels.chunks_exact_mut(dim * PANEL).zip((0..dim).step_by(PANEL)) {
         let columns = first..dim.min(first + PANEL);

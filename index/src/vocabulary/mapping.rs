@@ -117,15 +117,3 @@ fn eigen(dim: usize, symmetric: Vec<f64>) -> (Vec<f64>, Vec<Vec<f64>>) {
     let axes = solved.eigenvectors.column_iter().map(|axis| axis.iter().copied().collect());
     (solved.eigenvalues.iter().copied().collect(), axes.collect())
 }
-
-/// The upper half of a number, rounded to nearest, ties to even.
-pub(super) fn to_bf16(x: f32) -> u16 {
-    let bits = x.to_bits();
-    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
-}
-
-/// The number whose upper half this is.
-#[inline]
-pub(super) fn from_bf16(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
-}

@@ -38,6 +38,7 @@ pub(crate) use layout::Vocabulary;
 pub(crate) use score::TokenScores;
 
 use foveal_datasets::Rows;
+use half::bf16;
 
 use crate::kernel::lookup::LINE_PARTS;
 use groups::CENTROIDS;
@@ -99,7 +100,9 @@ pub(crate) fn learn(sample: &Rows, tokens: usize, hidden: &Rows, seed: u64) -> L
     let mapped = mapping.rows(sample);
     let (order, sizes) = groups::deal(&mapped, dim, parts_of(dim));
     let mapping = mapping.in_order(&order);
-    let mapped = groups::columns(&mapped, dim, &order);
+    let unordered = mapped;
+    let mapped = groups::columns(&unordered, dim, &order);
+    drop(unordered);
     let centroids = groups::centroids(&mapped, dim, &sizes, seed);
     let points = clusters::points(sample, &mapping.mean, &mapped);
     let means = clusters::means(&points, dim + 1, clusters::count(tokens), seed);
@@ -107,7 +110,7 @@ pub(crate) fn learn(sample: &Rows, tokens: usize, hidden: &Rows, seed: u64) -> L
     let mut spec = VocabularySpec {
         learned: hidden.len() as u32,
         mean,
-        to_query: to_query.into_iter().map(mapping::to_bf16).collect(),
+        to_query: to_query.into_iter().map(|x| bf16::from_f32(x).to_bits()).collect(),
         sizes,
         centroids,
         clusters: Vec::new(),
@@ -176,7 +179,7 @@ impl VocabularySpec {
             let share = point.share > 0.0 && point.share <= 1.0;
             k && share && (0.0..=1.0).contains(&point.precision)
         });
-        let matrix = self.to_query.iter().all(|bits| mapping::from_bf16(*bits).is_finite());
+        let matrix = self.to_query.iter().all(|bits| bf16::from_bits(*bits).is_finite());
         let stride = self.stride();
         let clusters = self.clusters.len() / stride;
         let records = self.clusters.chunks_exact(stride);

@@ -87,7 +87,8 @@ Examples:
 
 One untimed pass comes first, then passes over all queries until they took a second
 and are at least three; queries a second are those of the median pass. `certified` is the
-share of the neighbors proven to be right, `partial` that of the answers cut by --max-reads.";
+share of the neighbors proven to precede every other candidate, `partial` that of the answers
+cut by --max-reads.";
 
 /// Searches, measures, reports.
 ///

@@ -37,7 +37,7 @@ pub(crate) struct SearchReport {
     reads_per_query: f64,
     device_reads_per_query: f64,
     read_bytes_per_query: f64,
-    /// Share of the returned neighbors proven to be right.
+    /// Share of the returned neighbors proven to precede every other candidate.
     certified: f64,
     /// Share of the answers cut short by `--max-reads`.
     partial: f64,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foveal_datasets::Metric;
-use foveal_index::Decoded;
+use foveal_index::{Decoded, Tokens};
 use foveal_proto::v1 as pb;
 use foveal_proto::v1::search_service_server::SearchService;
 use tokio_stream::{Stream, StreamExt};
@@ -53,13 +53,9 @@ impl SearchService for Search {
         let expected = Expected::by(&collection.index);
         // Up to 16 MiB are looked through: too long for a thread that others' calls wait for.
         let limits = self.0.limits.clone();
-        let validation = tokio::task::spawn_blocking(move || {
-            convert::queries("queries", request.queries, &expected, (params.k, &limits))
-        });
-        let queries = validation.await.map_err(|error| {
-            error!(%error, "validation of a batch failed");
-            convert::search_status(&PoolError::Panicked, &collection.name)
-        })??;
+        let queries =
+            move || convert::queries("queries", request.queries, &expected, (params.k, &limits));
+        let queries = validated(queries, &collection).await?;
 
         let payload_limit = self.payload_limit(request.with_payload);
         let done = self.submit(SearchJob { collection, queries, params, payload_limit }, deadline);
@@ -82,16 +78,12 @@ impl SearchService for Search {
         let request = request.into_inner();
         let collection = self.head("collection", &request.collection)?;
         let params = convert::decode_params(request.params.as_ref(), &self.0.limits)?;
-        let tokens = convert::token_filter(request.filter.as_ref(), &collection.index)?;
+        let tokens = tokens(request.filter, Vec::new(), &collection).await?;
         let expected = Expected::of_hidden(&collection.index);
         let limits = self.0.limits.clone();
-        let validation = tokio::task::spawn_blocking(move || {
-            convert::queries("hidden", request.hidden, &expected, (params.k, &limits))
-        });
-        let hidden = validation.await.map_err(|error| {
-            error!(%error, "validation of a batch failed");
-            convert::search_status(&PoolError::Panicked, &collection.name)
-        })??;
+        let queries =
+            move || convert::queries("hidden", request.hidden, &expected, (params.k, &limits));
+        let hidden = validated(queries, &collection).await?;
         let job = DecodeJob { collection, hidden, params, tokens, asked: Vec::new() };
         let done = self.submit_decode(job, deadline).await?;
         Ok(Response::new(convert::decode_batch_response(done, &params)))
@@ -132,8 +124,7 @@ impl Search {
     ) -> Result<pb::DecodeResponse, Status> {
         let collection = self.head("collection", &request.collection)?;
         let params = convert::decode_params(request.params.as_ref(), &self.0.limits)?;
-        let tokens = convert::token_filter(request.filter.as_ref(), &collection.index)?;
-        convert::asked_tokens(&request.asked, &collection.index)?;
+        let tokens = tokens(request.filter, request.asked.clone(), &collection).await?;
         let expected = Expected::of_hidden(&collection.index);
         let hidden = convert::query("hidden", request.hidden, &expected)?;
         let job = DecodeJob { collection, hidden, params, tokens, asked: request.asked };
@@ -182,6 +173,34 @@ impl Search {
             convert::search_status(&error, &collection.name)
         })
     }
+}
+
+/// The tokens that count, once those asked for are known to exist.
+async fn tokens(
+    filter: Option<pb::TokenFilter>,
+    asked: Vec<u64>,
+    collection: &Arc<Collection>,
+) -> Result<Tokens, Status> {
+    if filter.is_none() && asked.is_empty() {
+        return Ok(Tokens::All);
+    }
+    let shared = Arc::clone(collection);
+    let check = move || {
+        convert::asked_tokens(&asked, &shared.index)?;
+        convert::token_filter(filter.as_ref(), &shared.index)
+    };
+    validated(check, collection).await
+}
+
+/// What a long look through a request gives, on a thread that no others' calls wait for.
+async fn validated<T: Send + 'static>(
+    look: impl FnOnce() -> Result<T, Status> + Send + 'static,
+    collection: &Collection,
+) -> Result<T, Status> {
+    tokio::task::spawn_blocking(look).await.map_err(|error| {
+        error!(%error, "validation of a request failed");
+        convert::search_status(&PoolError::Panicked, &collection.name)
+    })?
 }
 
 /// What an operator must hear of, with the names of files that clients are not told.

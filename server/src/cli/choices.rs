@@ -1,4 +1,5 @@
-//! Arguments that are one of a few names: listed in help texts and completed by shells.
+//! Arguments that are one of a few names, listed in help texts and completed by shells, and numbers
+//! of a range.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use foveal_datasets::{Element, Metric};
@@ -47,4 +48,16 @@ pub(crate) fn log_z() -> impl TypedValueParser<Value = LogZMode> {
     let of = move |name: String| modes.into_iter().find(|mode| mode.name() == name);
     PossibleValuesParser::new(modes.map(LogZMode::name))
         .try_map(move |name| of(name).ok_or("one of the names listed"))
+}
+
+/// A share: a number from 0 to 1.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("wanted 0 to 1".into()) }
+}
+
+/// How many: a number of at least 1 and at most 1024.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|_| format!("{text:?} is no whole number"))?;
+    if (1..=1024).contains(&number) { Ok(number) } else { Err("wanted 1 to 1024".into()) }
 }

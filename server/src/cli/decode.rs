@@ -12,16 +12,17 @@ use foveal_index::{
     Token, Tokens,
 };
 
+use super::choices::{self, count, share};
 use super::decode_report::{DecodeReport, Precision};
-use super::exit_code::{Failure, Outcome, must_not_exist};
+use super::exit_code::{Failure, Outcome};
 use super::interrupt::Interrupt;
+use super::measured::{check_output, every_core, truth_for, verdict};
 use super::neighbor_lists::{pairs_of, truth_of};
 use super::output::{Format, Output};
 use super::payload_line::PayloadLine;
 use super::progress::Bars;
-use super::search::{count, every_core, share, truth_for, verdict};
 use super::terminal::Terminal;
-use super::{choices, key_file, query_file, size};
+use super::{key_file, query_file, size};
 
 /// Hidden states whose log Z is also computed exactly where there is a ground truth.
 const CHECKED_STATES: usize = 1000;
@@ -113,13 +114,7 @@ Without sample hidden states at the build (--learn) decoding costs several times
 pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outcome> {
     let params = params_of(args);
     params.check()?;
-    if args.show > 0 && args.format == Format::Json {
-        let message = "--show does not go with --format json, which prints one object";
-        return Err(Failure::usage(message).into());
-    }
-    if let Some(path) = &args.ids_out {
-        must_not_exist(path)?;
-    }
+    check_output(args.show, args.format, args.ids_out.as_deref())?;
     // Loaded before the first reading of memory, so that they are not counted as the index.
     let files = Files::read(args)?;
     let anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;

@@ -26,6 +26,7 @@ mod inspect;
 mod interrupt;
 mod key_file;
 mod man;
+mod measured;
 mod neighbor_lists;
 mod output;
 mod payload_line;

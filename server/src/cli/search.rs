@@ -1,16 +1,17 @@
 //! `foveal search`: queries in, neighbors and measurements out.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use foveal_datasets::Truth;
 use foveal_datasets::recall::recall;
 use foveal_index::measure::{self, MeasureError, Plan};
 use foveal_index::{Index, Io, Job, Neighbor, OpenOptions, SearchParams};
 
-use super::exit_code::{Failure, Outcome, must_not_exist};
+use super::choices::{self, count, share};
+use super::exit_code::{Failure, Outcome};
 use super::interrupt::Interrupt;
+use super::measured::{check_output, every_core, truth_for, verdict};
 use super::neighbor_lists::{pairs_of, truth_of};
 use super::output::{Format, Output};
 use super::payload_line::PayloadLine;
@@ -18,7 +19,7 @@ use super::progress::Bars;
 use super::search_report::SearchReport;
 use super::table::distance;
 use super::terminal::{Terminal, columns, padded, shown};
-use super::{choices, query_file, size};
+use super::{query_file, size};
 
 /// Search an index and measure recall, speed, reads and memory.
 #[derive(Args)]
@@ -172,34 +173,7 @@ fn check_combination(args: &SearchArgs) -> anyhow::Result<()> {
         let message = format!("--cold does not go with --io {}; wanted uring or pread", args.io);
         return Err(Failure::usage(message).into());
     }
-    if args.show > 0 && args.format == Format::Json {
-        let message = "--show does not go with --format json, which prints one object";
-        return Err(Failure::usage(message).into());
-    }
-    if let Some(path) = &args.ids_out {
-        must_not_exist(path)?;
-    }
-    Ok(())
-}
-
-pub(crate) fn truth_for(path: &Path, queries: usize, k: u32) -> anyhow::Result<Truth> {
-    let truth = Truth::read(path)?;
-    let shown = path.display();
-    if truth.queries() != queries {
-        let found = truth.queries();
-        let message = format!("{shown}: holds the truth of {found} queries; wanted {queries}");
-        return Err(Failure::bad_data(message).into());
-    }
-    if truth.k() < k as usize {
-        let found = truth.k();
-        let message = format!("{shown}: holds {found} neighbors a query; wanted k = {k} of them");
-        return Err(Failure::bad_data(message).into());
-    }
-    Ok(truth)
-}
-
-pub(crate) fn every_core() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    check_output(args.show, args.format, args.ids_out.as_deref())
 }
 
 /// The neighbors of one query, one a line.
@@ -233,31 +207,6 @@ fn neighbors_shown(
     }
     text.push('\n');
     Ok(text)
-}
-
-/// Whether recall is as high as was asked for.
-pub(crate) fn verdict(wanted: Option<f64>, found: Option<f64>) -> Outcome {
-    let (Some(wanted), Some(found)) = (wanted, found) else {
-        return Outcome::Done;
-    };
-    if found >= wanted {
-        return Outcome::Done;
-    }
-    // The exit code says it as well, should nobody read stderr.
-    let _ = writeln!(io::stderr(), "foveal: recall is {found:.4}; wanted at least {wanted}");
-    Outcome::CheckFailed
-}
-
-/// A share: a number from 0 to 1.
-pub(crate) fn share(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
-    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("wanted 0 to 1".into()) }
-}
-
-/// How many: a number of at least 1 and at most 1024.
-pub(crate) fn count(text: &str) -> Result<usize, String> {
-    let number: usize = text.parse().map_err(|_| format!("{text:?} is no whole number"))?;
-    if (1..=1024).contains(&number) { Ok(number) } else { Err("wanted 1 to 1024".into()) }
 }
 
 #[cfg(test)]
@@ -302,12 +251,5 @@ mod tests {
         for line in ["--k 1 --threads 0", "--k 1 --in-flight 0", "--k 1 --min-recall 2 --truth t"] {
             assert_eq!(args(line).err().expect(line).exit_code(), 2, "{line}");
         }
-    }
-
-    #[test]
-    fn only_a_recall_below_the_wanted_one_fails() {
-        assert_eq!(verdict(None, Some(0.1)), Outcome::Done);
-        assert_eq!(verdict(Some(0.9), Some(0.9)), Outcome::Done);
-        assert_eq!(verdict(Some(0.9), Some(0.89)), Outcome::CheckFailed);
     }
 }

@@ -1,0 +1,78 @@
+//! What `search` and `decode` share: their ground truth, their output and their verdict.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use foveal_datasets::Truth;
+
+use super::exit_code::{Failure, Outcome, must_not_exist};
+use super::output::Format;
+
+/// Whether results can be shown and written the way that was asked for.
+///
+/// # Errors
+/// Text that is to be shown beside JSON; a file that exists.
+pub(crate) fn check_output(
+    show: usize,
+    format: Format,
+    ids_out: Option<&Path>,
+) -> anyhow::Result<()> {
+    if show > 0 && format == Format::Json {
+        let message = "--show does not go with --format json, which prints one object";
+        return Err(Failure::usage(message).into());
+    }
+    if let Some(path) = ids_out {
+        must_not_exist(path)?;
+    }
+    Ok(())
+}
+
+/// The ground truth of `queries` queries, at least `k` neighbors of each.
+///
+/// # Errors
+/// A file that cannot be read; one of other queries or of fewer neighbors.
+pub(crate) fn truth_for(path: &Path, queries: usize, k: u32) -> anyhow::Result<Truth> {
+    let truth = Truth::read(path)?;
+    let shown = path.display();
+    if truth.queries() != queries {
+        let found = truth.queries();
+        let message = format!("{shown}: holds the truth of {found} queries; wanted {queries}");
+        return Err(Failure::bad_data(message).into());
+    }
+    if truth.k() < k as usize {
+        let found = truth.k();
+        let message = format!("{shown}: holds {found} neighbors a query; wanted k = {k} of them");
+        return Err(Failure::bad_data(message).into());
+    }
+    Ok(truth)
+}
+
+/// As many threads as there are cores.
+pub(crate) fn every_core() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Whether recall is as high as was asked for.
+pub(crate) fn verdict(wanted: Option<f64>, found: Option<f64>) -> Outcome {
+    let (Some(wanted), Some(found)) = (wanted, found) else {
+        return Outcome::Done;
+    };
+    if found >= wanted {
+        return Outcome::Done;
+    }
+    // The exit code says it as well, should nobody read stderr.
+    let _ = writeln!(io::stderr(), "foveal: recall is {found:.4}; wanted at least {wanted}");
+    Outcome::CheckFailed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_recall_below_the_wanted_one_fails() {
+        assert_eq!(verdict(None, Some(0.1)), Outcome::Done);
+        assert_eq!(verdict(Some(0.9), Some(0.9)), Outcome::Done);
+        assert_eq!(verdict(Some(0.9), Some(0.89)), Outcome::CheckFailed);
+    }
+}

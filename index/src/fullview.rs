@@ -2,7 +2,9 @@
 //!
 //! The k best by estimate are read first. Of the others only those are read whose *likely* bound,
 //! `estimate - 1.9 error`, still beats the k-th exact distance: RaBitQ's bound (arXiv:2405.12497),
-//! which a true neighbor misses with a probability of a few percent at most.
+//! which a true neighbor misses with a probability of a few percent at most. From a device the
+//! first k come together with those whose bound beats the k-th estimate: as a rule nothing is
+//! missing then, and one round of reads is all.
 
 use std::ops::Range;
 
@@ -40,61 +42,97 @@ pub(crate) struct RowOrigin<'a> {
     pub(crate) on_device: bool,
 }
 
-/// The second stage of one searcher; owns its buffers.
+/// The second stage of one query at a time; owns its buffers.
 pub(crate) struct Fullview {
     source: RowSource,
     /// The nearest so far, in order: at most k.
     nearest: Vec<Neighbor>,
     ids: Vec<u32>,
+    /// Candidates decided on: read or passed over.
+    decided: usize,
+    /// The best estimate of a candidate that was passed over.
+    unread: Option<f32>,
+    /// Whether `max_reads` cut the reading.
+    cut: bool,
+    /// Whether the rows of `ids` are on their way.
+    reading: bool,
 }
 
 impl Fullview {
     pub(crate) fn new(source: RowSource) -> Fullview {
-        Fullview { source, nearest: Vec::new(), ids: Vec::new() }
+        let (nearest, ids) = (Vec::new(), Vec::new());
+        Fullview { source, nearest, ids, decided: 0, unread: None, cut: false, reading: false }
     }
 
-    /// The `params.k` nearest of `candidates`, which come best first, by exact distance; equal
-    /// distances smaller key first.
-    pub(crate) fn rerank(
+    /// Takes the candidates of a query, for `rank`.
+    pub(crate) fn begin(&mut self, origin: &RowOrigin<'_>, ask: &Rerank<'_>) {
+        self.begin_query();
+        self.nearest.clear();
+        (self.decided, self.unread) = (0, ask.beyond);
+        (self.cut, self.reading) = (false, false);
+        self.prefetch(origin, ask.candidates, ask.params.k as usize);
+    }
+
+    /// The `params.k` nearest of the candidates by exact distance; equal distances smaller key
+    /// first. None while rows are on their way: call it again, with the same `ask`. With
+    /// `ask.wait` it waits for some of them.
+    pub(crate) fn rank(
         &mut self,
         origin: &RowOrigin<'_>,
         query: &mut ExactQuery,
         ask: &Rerank<'_>,
         stats: &mut QueryStats,
-    ) -> Result<Reranked, ReadError> {
-        let k = ask.params.k as usize;
-        let batch = if origin.on_device { usize::MAX } else { MEMORY_BATCH };
-        self.begin_query();
-        self.nearest.clear();
-        self.prefetch(origin, ask.candidates, k);
-        let mut rest = ask.candidates;
-        let (mut cut, mut unread) = (false, ask.beyond);
-        let mut pass_over =
-            |estimate: f32| unread = Some(unread.map_or(estimate, |e| e.min(estimate)));
-        while !rest.is_empty() && !cut {
+    ) -> Result<Option<Reranked>, ReadError> {
+        loop {
+            if self.reading && !self.take_arrived(origin, query, ask, stats)? {
+                return Ok(None);
+            }
+            self.reading = false;
+            if self.cut || self.decided == ask.candidates.len() {
+                let (neighbors, partial) = (self.nearest.clone(), self.cut);
+                return Ok(Some(Reranked { neighbors, partial, unread: self.unread }));
+            }
             if let Some(why) = ask.stop.now() {
                 return Err(ReadError::Stopped(why));
             }
-            let most = if self.nearest.len() < k { k - self.nearest.len() } else { batch };
-            self.ids.clear();
-            while let Some((candidate, others)) = rest.split_first() {
-                if self.ids.len() == most {
-                    break;
-                }
-                rest = others;
-                match self.may_matter(candidate, k) {
-                    true => self.ids.push(candidate.id),
-                    false => pass_over(candidate.estimate),
-                }
-            }
-            if let Some(first) = self.cut_to_reads_left(ask.params, stats) {
-                let left_out = ask.candidates.iter().find(|candidate| candidate.id == first);
-                left_out.into_iter().for_each(|candidate| pass_over(candidate.estimate));
-                cut = true;
-            }
-            self.read(origin, query, (k, ask.stop), stats)?;
+            self.choose(origin, ask);
+            self.cut_to_reads_left(ask, stats);
+            self.read(origin, query, ask, stats)?;
         }
-        Ok(Reranked { neighbors: self.nearest.clone(), partial: cut, unread })
+    }
+
+    /// The ids to read next. The k best first, with those that matter should the k-th of them lie
+    /// where its estimate says; what then still matters is known once they are ranked.
+    fn choose(&mut self, origin: &RowOrigin<'_>, ask: &Rerank<'_>) {
+        let k = ask.params.k as usize;
+        let first = self.nearest.len() < k;
+        let most = match (origin.on_device, first) {
+            (true, _) => usize::MAX,
+            (false, true) => k - self.nearest.len(),
+            (false, false) => MEMORY_BATCH,
+        };
+        let farthest = match first {
+            true => ask.candidates.get(k - 1).map(|candidate| candidate.estimate),
+            false => Some(self.nearest[k - 1].distance),
+        };
+        let farthest = farthest.unwrap_or(f32::INFINITY);
+        self.ids.clear();
+        for (place, candidate) in ask.candidates.iter().enumerate().skip(self.decided) {
+            if self.ids.len() == most {
+                break;
+            }
+            let matters = candidate.estimate - LIKELY * candidate.error <= farthest;
+            match matters || place < k {
+                true => self.ids.push(candidate.id),
+                false if first && origin.on_device => break,
+                false => self.pass_over(candidate.estimate),
+            }
+            self.decided = place + 1;
+        }
+    }
+
+    fn pass_over(&mut self, estimate: f32) {
+        self.unread = Some(self.unread.map_or(estimate, |best| best.min(estimate)));
     }
 
     /// Asks the memory for what ranking the first candidates takes: most of what is read at all.
@@ -106,38 +144,56 @@ impl Fullview {
         reader.prefetch(&self.ids);
     }
 
-    fn may_matter(&self, candidate: &Candidate, k: usize) -> bool {
-        match self.nearest.get(k - 1) {
-            Some(farthest) => candidate.estimate - LIKELY * candidate.error <= farthest.distance,
-            None => true,
-        }
-    }
-
-    /// Drops the ids from the first one on that `max_reads` has no read left for; returns that.
-    fn cut_to_reads_left(&mut self, params: &SearchParams, stats: &mut QueryStats) -> Option<u32> {
-        let (Some(most), RowSource::Store(reader)) = (params.max_reads, &mut self.source) else {
-            return None;
+    /// Drops the ids from the first one on that `max_reads` has no read left for.
+    fn cut_to_reads_left(&mut self, ask: &Rerank<'_>, stats: &mut QueryStats) {
+        let (Some(most), RowSource::Store(reader)) = (ask.params.max_reads, &mut self.source)
+        else {
+            return;
         };
         let left = reader.ask(&self.ids, most, stats);
-        let first = self.ids.get(left).copied();
+        let Some(first) = self.ids.get(left).copied() else { return };
+        let left_out = ask.candidates.iter().find(|candidate| candidate.id == first);
+        left_out.into_iter().for_each(|candidate| self.pass_over(candidate.estimate));
         self.ids.truncate(left);
-        first
+        self.cut = true;
     }
 
-    /// Ranks the rows of `self.ids`.
+    /// Ranks the rows of `ids`, or begins to read them where a device does that by itself.
     fn read(
         &mut self,
         origin: &RowOrigin<'_>,
         query: &mut ExactQuery,
-        (k, stop): (usize, &Stop<'_>),
+        ask: &Rerank<'_>,
         stats: &mut QueryStats,
     ) -> Result<(), ReadError> {
-        let Fullview { source, nearest, ids } = self;
+        let Fullview { source, nearest, ids, .. } = self;
         if let RowSource::Store(reader) = source {
             reader.prefetch(ids);
+            if reader.begin(ids, stats) {
+                self.reading = true;
+                return Ok(());
+            }
         }
-        source.distances(origin, query, (ids, stop, stats), &mut |i, distance| {
+        let k = ask.params.k as usize;
+        source.distances(origin, query, (ids, ask.stop, stats), &mut |i, distance| {
             insert(nearest, Neighbor { key: origin.keys.key(ids[i]), distance }, k);
+        })
+    }
+
+    /// Ranks the rows that have arrived; whether those were all that are on their way.
+    fn take_arrived(
+        &mut self,
+        origin: &RowOrigin<'_>,
+        query: &mut ExactQuery,
+        ask: &Rerank<'_>,
+        stats: &mut QueryStats,
+    ) -> Result<bool, ReadError> {
+        let Fullview { source, nearest, ids, .. } = self;
+        let RowSource::Store(reader) = source else { return Ok(true) };
+        reader.arrived(ask.stop, ask.wait, |i, row| {
+            stats.reranked += 1;
+            let neighbor = Neighbor { key: origin.keys.key(ids[i]), distance: query.distance(row) };
+            insert(nearest, neighbor, ask.params.k as usize);
         })
     }
 
@@ -234,6 +290,8 @@ pub(crate) struct Rerank<'a> {
     pub(crate) beyond: Option<f32>,
     pub(crate) params: &'a SearchParams,
     pub(crate) stop: &'a Stop<'a>,
+    /// Whether to wait for rows that are on their way.
+    pub(crate) wait: bool,
 }
 
 /// What came out.

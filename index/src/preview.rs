@@ -55,6 +55,11 @@ impl PreviewSlot {
         (near > 0.0).then(|| far / near)
     }
 
+    /// What [`Preview::candidates`] gave.
+    pub(crate) fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+
     /// Distances computed and nodes expanded for the query.
     pub(crate) fn counts(&self) -> (u32, u32) {
         (self.walk.computed, self.walk.expanded().len() as u32)

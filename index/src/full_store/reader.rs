@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use foveal_datasets::Row;
 
+use super::layout::Layout;
 use super::seen::SeenUnits;
 use super::uring::Ring;
 use super::{Io, Medium, ReadError, Shared, row_of};
@@ -28,6 +29,7 @@ pub struct RowReader {
 /// The rows of one call, by unit: so that each unit is read once and in the order of the disk.
 #[derive(Default)]
 struct Plan {
+    ids: Vec<u32>,
     /// Unit in the upper half, position in the call in the lower; sorted.
     rows: Vec<u64>,
     /// The distinct units, ascending.
@@ -37,11 +39,13 @@ struct Plan {
 }
 
 impl Plan {
-    fn make(&mut self, units_of_rows: impl Iterator<Item = u32>) {
+    fn make(&mut self, ids: &[u32], layout: Layout) {
+        self.ids.clear();
         self.rows.clear();
         self.units.clear();
         self.starts.clear();
-        let rows = units_of_rows.enumerate();
+        self.ids.extend(ids);
+        let rows = ids.iter().map(|id| layout.unit_of(*id)).enumerate();
         self.rows.extend(rows.map(|(position, unit)| u64::from(unit) << 32 | position as u64));
         self.rows.sort_unstable();
         for (at, row) in self.rows.iter().enumerate() {
@@ -54,10 +58,10 @@ impl Plan {
         self.starts.push(self.rows.len() as u32);
     }
 
-    /// Positions in the call of the rows in the unit at `at`.
-    fn positions(&self, at: usize) -> impl Iterator<Item = usize> + '_ {
+    /// Positions in the call of the rows in the unit at `at`, and their ids.
+    fn rows_in(&self, at: usize) -> impl Iterator<Item = (usize, u32)> + '_ {
         let rows: Range<usize> = self.starts[at] as usize..self.starts[at + 1] as usize;
-        self.rows[rows].iter().map(|&row| row as u32 as usize)
+        self.rows[rows].iter().map(|&row| (row as u32 as usize, self.ids[row as u32 as usize]))
     }
 }
 
@@ -135,6 +139,10 @@ impl RowReader {
         stats: &mut QueryStats,
         mut visit: impl FnMut(usize, Row<'_>),
     ) -> Result<(), ReadError> {
+        if self.begin(ids, stats) {
+            while !self.arrived(stop, true, &mut visit)? {}
+            return Ok(());
+        }
         let layout = self.shared.layout;
         self.ask(ids, u32::MAX, stats);
         match &self.shared.medium {
@@ -154,7 +162,7 @@ impl RowReader {
                 }
                 Ok(())
             }
-            Medium::Blocks(_) => self.read_blocks(ids, stop, stats, visit),
+            Medium::Blocks(_) => self.read_one_by_one(ids, stop, stats, visit),
         }
     }
 
@@ -200,29 +208,66 @@ impl RowReader {
         Ok(())
     }
 
-    fn read_blocks(
+    /// Begins to read rows from a device that goes on by itself, for `arrived` to hand out; false,
+    /// with nothing done, where rows come by [`read_until`](RowReader::read_until) alone. Counts as
+    /// that does. A batch that was begun before and not finished is given up.
+    ///
+    /// # Panics
+    /// If an id is not below the number of rows.
+    pub fn begin(&mut self, ids: &[u32], stats: &mut QueryStats) -> bool {
+        if self.ring.is_none() {
+            return false;
+        }
+        self.ask(ids, u32::MAX, stats);
+        self.plan_blocks(ids, stats);
+        if let Some(ring) = &mut self.ring {
+            ring.begin();
+        }
+        true
+    }
+
+    /// Hands the rows that have arrived to `visit(i, row)`, in any order of `i`; whether those were
+    /// the last ones of the batch. With `wait`, waits for one at least.
+    ///
+    /// # Errors
+    /// As [`read_until`](RowReader::read_until).
+    pub fn arrived(
+        &mut self,
+        stop: &Stop<'_>,
+        wait: bool,
+        mut visit: impl FnMut(usize, Row<'_>),
+    ) -> Result<bool, ReadError> {
+        let RowReader { shared, plan, ring, .. } = self;
+        let (Medium::Blocks(file), Some(ring)) = (&shared.medium, ring) else {
+            return Ok(true);
+        };
+        ring.advance((file, &plan.units), (stop, wait), |at, unit| {
+            for (i, id) in plan.rows_in(at) {
+                visit(i, row_of(shared.element, &unit[shared.layout.within_unit(id)]));
+            }
+        })
+    }
+
+    fn plan_blocks(&mut self, ids: &[u32], stats: &mut QueryStats) {
+        let layout = self.shared.layout;
+        self.plan.make(ids, layout);
+        stats.device_reads += self.plan.units.len() as u32 * layout.blocks_per_unit();
+        stats.read_bytes += (self.plan.units.len() * layout.unit_bytes()) as u64;
+    }
+
+    fn read_one_by_one(
         &mut self,
         ids: &[u32],
         stop: &Stop<'_>,
         stats: &mut QueryStats,
         mut visit: impl FnMut(usize, Row<'_>),
     ) -> Result<(), ReadError> {
-        let RowReader { shared, plan, ring, buffer, .. } = self;
+        self.plan_blocks(ids, stats);
+        let RowReader { shared, plan, buffer, .. } = self;
         let Medium::Blocks(file) = &shared.medium else {
             return Ok(());
         };
         let layout = shared.layout;
-        plan.make(ids.iter().map(|&id| layout.unit_of(id)));
-        stats.device_reads += plan.units.len() as u32 * layout.blocks_per_unit();
-        stats.read_bytes += (plan.units.len() * layout.unit_bytes()) as u64;
-        let mut visit_unit = |at: usize, unit: &[u8]| {
-            for i in plan.positions(at) {
-                visit(i, row_of(shared.element, &unit[layout.within_unit(ids[i])]));
-            }
-        };
-        if let Some(ring) = ring {
-            return ring.read(file, &plan.units, stop, visit_unit);
-        }
         let buffer = match buffer {
             Some(buffer) => buffer,
             None => {
@@ -235,7 +280,9 @@ impl RowReader {
                 return Err(ReadError::Stopped(why));
             }
             file.read_unit(unit, buffer)?;
-            visit_unit(at, buffer);
+            for (i, id) in plan.rows_in(at) {
+                visit(i, row_of(shared.element, &buffer[layout.within_unit(id)]));
+            }
         }
         Ok(())
     }

@@ -13,11 +13,11 @@ use crate::disk::{OpenError, RamArray};
 use crate::stats::Stop;
 
 /// Most units in flight.
-const MAX_DEPTH: usize = 64;
+const MAX_DEPTH: usize = 32;
 /// Between two looks at whether a query must stop, in nanoseconds.
 const LOOK_NANOS: u32 = 5_000_000;
 /// Most bytes in flight, as long as that allows four units.
-const MAX_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 1 << 20;
 
 /// Whether this process may use io_uring, and wait in it for no longer than a query may take
 /// (Linux 5.11). Sandboxes and administrators often refuse it.
@@ -37,10 +37,13 @@ pub(super) struct Ring {
     /// Buffers that belong to us.
     free: Vec<u32>,
     in_flight: usize,
-    /// The number of the call of `read` that is under way, and of the one that each buffer was
-    /// last queued for.
-    call: u64,
-    calls: Vec<u64>,
+    /// The number of the batch that is under way, and of the one that each buffer was last queued
+    /// for.
+    batch: u64,
+    batches: Vec<u64>,
+    /// Units of this batch that were queued, and those that were handed out.
+    queued: usize,
+    done: usize,
     /// Whether the kernel keeps the buffers pinned.
     pinned: bool,
 }
@@ -48,7 +51,7 @@ pub(super) struct Ring {
 /// A finished read.
 struct Completion {
     buffer: usize,
-    call: u64,
+    batch: u64,
     position: usize,
     result: i32,
 }
@@ -74,41 +77,68 @@ impl Ring {
         let pinned = unsafe { ring.submitter().register_buffers(&parts) }.is_ok();
         let free = (0..depth as u32).collect();
         let buffers = ManuallyDrop::new(buffers);
-        let calls = vec![0; depth];
-        Ok(Ring { ring, buffers, unit_bytes, free, in_flight: 0, call: 0, calls, pinned })
+        Ok(Ring {
+            ring,
+            buffers,
+            unit_bytes,
+            free,
+            in_flight: 0,
+            batch: 0,
+            batches: vec![0; depth],
+            queued: 0,
+            done: 0,
+            pinned,
+        })
     }
 
-    /// Reads `units` and hands each, verified, to `visit(position in units, bytes)`, in the order
-    /// in which they arrive, unless `stop` comes first. What then is still on its way, or after an
+    /// Begins a new batch of units. What is still on its way of the one before, after a stop, an
     /// error or a panic of the visitor, keeps its buffers until it arrives, and is not looked at.
-    pub(super) fn read(
+    pub(super) fn begin(&mut self) {
+        self.batch += 1;
+        (self.queued, self.done) = (0, 0);
+    }
+
+    /// Goes on with the batch: queues `units`, the same ones at every call, as far as there are
+    /// buffers, and hands those that have arrived, verified, to `visit(position in units, bytes)`;
+    /// whether that were the last ones. With `wait` it waits for one at least.
+    ///
+    /// # Errors
+    /// Damage, a read refused, and `stop`, which a wait looks at every few milliseconds.
+    pub(super) fn advance(
         &mut self,
-        file: &BlockFile,
-        units: &[u32],
-        stop: &Stop<'_>,
+        (file, units): (&BlockFile, &[u32]),
+        (stop, wait): (&Stop<'_>, bool),
         mut visit: impl FnMut(usize, &[u8]),
-    ) -> Result<(), ReadError> {
+    ) -> Result<bool, ReadError> {
         let refused = || OpenError::io(file.array().path(), "read by io_uring");
-        self.call += 1;
-        let (mut next, mut done) = (0, 0);
+        let before = self.done;
         loop {
-            while next < units.len() && self.queue(file, units, next) {
-                next += 1;
+            while self.queued < units.len() && self.queue(file, units, self.queued) {
+                self.queued += 1;
             }
-            if done == units.len() {
-                return Ok(());
+            if wait && self.done == before && self.done < units.len() {
+                self.wait(stop).map_err(refused())?;
+            } else if !self.ring.submission().is_empty() {
+                submitted(self.ring.submit()).map_err(refused())?;
             }
-            self.wait(stop).map_err(refused())?;
-            while let Some(Completion { buffer, call, position, result }) = self.completed() {
-                if call == self.call {
+            while let Some(Completion { buffer, batch, position, result }) = self.completed() {
+                if batch == self.batch {
                     self.finish(file, buffer, units[position], result)?;
-                    done += 1;
+                    self.done += 1;
                     visit(position, &self.buffers[buffer]);
                 }
             }
+            if self.done == units.len() {
+                return Ok(true);
+            }
             // Looked at last: what has arrived is an answer.
-            if let Some(why) = stop.now().filter(|_| done < units.len()) {
+            if let Some(why) = stop.now() {
                 return Err(ReadError::Stopped(why));
+            }
+            let room = self.queued < units.len() && !self.free.is_empty();
+            let waiting = wait && self.done == before;
+            if !room && !waiting {
+                return Ok(false);
             }
         }
     }
@@ -130,7 +160,7 @@ impl Ring {
         // borrowed by nobody, until `completed` returns it.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         pushed.expect("the queue has a place for each buffer");
-        self.calls[buffer as usize] = self.call;
+        self.batches[buffer as usize] = self.batch;
         self.in_flight += 1;
         true
     }
@@ -144,14 +174,7 @@ impl Ring {
             let moment = types::Timespec::new().nsec(LOOK_NANOS);
             self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&moment))
         };
-        match waited {
-            Ok(_) => Ok(()),
-            // Interrupted, late, or short of memory or places for now: completions free both.
-            Err(e) => match e.raw_os_error() {
-                Some(libc::EINTR | libc::ETIME | libc::EAGAIN | libc::EBUSY) => Ok(()),
-                _ => Err(e),
-            },
-        }
+        submitted(waited)
     }
 
     /// The next finished read, if any. Its buffer is ours again, and keeps what was read until
@@ -162,7 +185,7 @@ impl Ring {
         self.in_flight -= 1;
         self.free.push(buffer);
         let (buffer, position) = (buffer as usize, position as usize);
-        Some(Completion { buffer, call: self.calls[buffer], position, result: entry.result() })
+        Some(Completion { buffer, batch: self.batches[buffer], position, result: entry.result() })
     }
 
     /// Makes sure that a completed buffer holds the whole unit, as it was written.
@@ -192,6 +215,17 @@ impl Ring {
             while self.completed().is_some() {}
         }
         Ok(())
+    }
+}
+
+/// Interrupted, late, or short of memory or places for now is no error: completions free both.
+fn submitted(result: io::Result<usize>) -> io::Result<()> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(e) => match e.raw_os_error() {
+            Some(libc::EINTR | libc::ETIME | libc::EAGAIN | libc::EBUSY) => Ok(()),
+            _ => Err(e),
+        },
     }
 }
 

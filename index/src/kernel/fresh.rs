@@ -94,8 +94,17 @@ mod x86 {
             // SAFETY: `at` holds slots, all of them inside the table.
             let old = unsafe { _mm512_i32gather_epi32::<4>(at, slots) };
             let fresh = _mm512_mask_cmpneq_epi32_mask(some, old, marks);
-            // SAFETY: as above; lanes are written in order.
-            unsafe { _mm512_mask_i32scatter_epi32::<4>(slots, some, at, marks) };
+            let (mut places, mut new) = ([0u32; GROUP], [0i32; GROUP]);
+            // SAFETY: both arrays are as long as a register.
+            unsafe {
+                _mm512_storeu_si512(places.as_mut_ptr().cast(), at);
+                _mm512_storeu_si512(new.as_mut_ptr().cast(), marks);
+            }
+            // One by one: where scatters are microcode they take several times as long.
+            for (place, mark) in places.iter().zip(new).take(some.count_ones() as usize) {
+                // SAFETY: as above.
+                unsafe { *slots.add(*place as usize) = mark };
+            }
             let kept = _mm512_maskz_compress_epi32(fresh, ids);
             // SAFETY: at most `list.len()` ids were kept before this group, and `out` has `GROUP`
             // places more.

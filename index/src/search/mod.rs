@@ -27,6 +27,8 @@ use crate::vocabulary::Vocabulary;
 
 /// The most queries that one thread interleaves.
 const MAX_IN_FLIGHT: usize = 64;
+/// Most of those that walk; the others wait for rows from a device.
+const MAX_WALKING: usize = 4;
 
 /// An index, open for queries. Cheap to clone; shared between threads.
 #[derive(Clone)]
@@ -73,7 +75,8 @@ pub struct Answer {
 pub struct Batch<'a> {
     /// How each of them is answered.
     pub params: SearchParams,
-    /// How many take turns: while one waits for memory, another computes.
+    /// How many take turns: while one waits for memory, another computes. At most four walk at a
+    /// time; more are of use where rows come from a device, whose reads take longer than a walk.
     pub in_flight: usize,
     /// Which of the queries.
     pub rows: Range<usize>,
@@ -170,8 +173,7 @@ impl Index {
 
     /// A searcher of its own for a thread.
     pub fn searcher(&self) -> Searcher {
-        let fullview = self.shared.fullview();
-        Searcher { index: self.clone(), slots: Vec::new(), fullview }
+        Searcher { index: self.clone(), slots: Vec::new() }
     }
 
     /// The payload of a row as JSON text; none if the index has no payloads or no such key. Scans
@@ -245,16 +247,37 @@ fn less(options: &OpenOptions, resident: u64) -> Result<OpenOptions, OpenError> 
 pub struct Searcher {
     index: Index,
     slots: Vec<Slot>,
-    fullview: Fullview,
 }
 
 /// One query in flight.
 struct Slot {
+    stage: Stage,
     preview: PreviewSlot,
     exact: ExactQuery,
-    started: Instant,
+    fullview: Fullview,
+    stats: QueryStats,
     row: usize,
-    busy: bool,
+    started: Instant,
+    /// When the walk was over.
+    walked: Instant,
+    /// The estimate of the best candidate that is not to be ranked.
+    beyond: Option<f32>,
+}
+
+/// How far a query has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    Walking,
+    Ranking,
+}
+
+/// What each query of a call is answered with.
+#[derive(Clone, Copy)]
+struct Effort<'a> {
+    params: &'a SearchParams,
+    reach: Option<f32>,
+    stop: &'a Stop<'a>,
 }
 
 impl Searcher {
@@ -285,12 +308,17 @@ impl Searcher {
         let query = query.into();
         self.index.check(query, params)?;
         self.make_slots(1);
-        let Searcher { index, slots, fullview } = self;
-        let slot = &mut slots[0];
-        let reach = index.shared.frontier.reach(params.list_size);
-        slot.begin(&index.shared.preview, (0, query), (params, reach));
-        index.shared.preview.walk(&mut slot.preview, stop).map_err(SearchError::Stopped)?;
-        slot.finish(index, fullview, params, stop)
+        let Searcher { index, slots } = self;
+        let (slot, preview) = (&mut slots[0], &index.shared.preview);
+        let effort = Effort { params, reach: index.shared.frontier.reach(params.list_size), stop };
+        slot.begin(preview, (0, query), effort);
+        preview.walk(&mut slot.preview, stop).map_err(SearchError::Stopped)?;
+        slot.walked(index, effort);
+        loop {
+            if let Some(answer) = slot.rank(index, effort, true)? {
+                return Ok(answer);
+            }
+        }
     }
 
     /// Answers the rows `batch.rows` of `queries`, several at a time on this thread;
@@ -316,101 +344,127 @@ impl Searcher {
             self.index.check(queries.row(row), &batch.params)?;
         }
         self.make_slots(batch.in_flight);
-        let Searcher { index, slots, fullview } = self;
+        let Searcher { index, slots } = self;
         let slots = &mut slots[..batch.in_flight];
-        let preview = &index.shared.preview;
-        let reach = index.shared.frontier.reach(batch.params.list_size);
-        let effort = (&batch.params, reach);
+        let shared = &index.shared;
+        let reach = shared.frontier.reach(batch.params.list_size);
+        let effort = Effort { params: &batch.params, reach, stop: &batch.stop };
         let mut waiting = batch.rows.clone();
-        for (slot, row) in slots.iter_mut().zip(&mut waiting) {
-            slot.begin(preview, (row, queries.row(row)), effort);
-        }
-        let mut turns = 0;
-        while slots.iter().any(|slot| slot.busy) {
+        let (mut walking, mut ranking, mut turns) = (0, 0, 0);
+        // Nothing is left to do but to wait for a device.
+        let mut wait = false;
+        loop {
+            for slot in &mut *slots {
+                if slot.stage == Stage::Walking && !shared.preview.step(&mut slot.preview) {
+                    slot.walked(index, effort);
+                    (walking, ranking) = (walking - 1, ranking + 1);
+                }
+                if slot.stage == Stage::Ranking
+                    && let Some(answer) = slot.rank(index, effort, wait && walking == 0)?
+                {
+                    ranking -= 1;
+                    sink(slot.row, answer);
+                }
+                if slot.stage == Stage::Idle
+                    && walking < MAX_WALKING
+                    && let Some(row) = waiting.next()
+                {
+                    slot.begin(&shared.preview, (row, queries.row(row)), effort);
+                    walking += 1;
+                }
+            }
+            if walking + ranking == 0 {
+                return Ok(());
+            }
+            wait = walking == 0;
             turns += 1;
             if turns % STEPS_A_LOOK == 0
                 && let Some(why) = batch.stop.now()
             {
-                slots.iter_mut().for_each(|slot| slot.busy = false);
                 return Err(SearchError::Stopped(why));
             }
-            for slot in slots.iter_mut().filter(|slot| slot.busy) {
-                if preview.step(&mut slot.preview) {
-                    continue;
-                }
-                slot.busy = false;
-                let row = slot.row;
-                sink(row, slot.finish(index, fullview, &batch.params, &batch.stop)?);
-                if let Some(row) = waiting.next() {
-                    slot.begin(preview, (row, queries.row(row)), effort);
-                }
-            }
         }
-        Ok(())
     }
 
     fn make_slots(&mut self, count: usize) {
         let manifest = &self.index.shared.manifest;
         while self.slots.len() < count {
             self.slots.push(Slot {
+                stage: Stage::Idle,
                 preview: PreviewSlot::new(),
                 exact: ExactQuery::new(manifest.metric, manifest.element),
-                started: Instant::now(),
+                fullview: self.index.shared.fullview(),
+                stats: QueryStats::default(),
                 row: 0,
-                busy: false,
+                started: Instant::now(),
+                walked: Instant::now(),
+                beyond: None,
             });
         }
-        self.slots.iter_mut().for_each(|slot| slot.busy = false);
+        self.slots.iter_mut().for_each(|slot| slot.stage = Stage::Idle);
     }
 }
 
 impl Slot {
-    fn begin(
-        &mut self,
-        preview: &Preview,
-        query: (usize, Row<'_>),
-        (params, reach): (&SearchParams, Option<f32>),
-    ) {
+    fn begin(&mut self, preview: &Preview, (row, query): (usize, Row<'_>), effort: Effort<'_>) {
         self.started = Instant::now();
-        (self.row, self.busy) = (query.0, true);
-        self.exact.set(query.1);
-        preview.begin(&mut self.preview, query.1, (params.list_size, params.k), reach);
+        (self.row, self.stage) = (row, Stage::Walking);
+        self.stats = QueryStats::default();
+        self.exact.set(query);
+        let Effort { params, reach, .. } = effort;
+        preview.begin(&mut self.preview, query, (params.list_size, params.k), reach);
     }
 
-    /// From the end of the walk to the answer.
-    fn finish(
-        &mut self,
-        index: &Index,
-        fullview: &mut Fullview,
-        params: &SearchParams,
-        stop: &Stop<'_>,
-    ) -> Result<Answer, SearchError> {
-        let Shared { preview, store, manifest, .. } = &*index.shared;
-        let mut stats = QueryStats::default();
-        (stats.distances, stats.hops) = self.preview.counts();
+    /// The walk is over: its candidates are to be ranked.
+    fn walked(&mut self, index: &Index, effort: Effort<'_>) {
+        let Shared { preview, store, .. } = &*index.shared;
+        let params = effort.params;
+        (self.stats.distances, self.stats.hops) = self.preview.counts();
         // Exact codes cost no read: nothing is left unranked.
         let most = if store.is_some() { params.rerank_size } else { params.list_size };
-        let beyond = preview.candidate_at(&self.preview, most as usize);
-        let candidates = preview.candidates(&mut self.preview, most as usize);
-        let between = Instant::now();
+        self.beyond = preview.candidate_at(&self.preview, most as usize);
+        preview.candidates(&mut self.preview, most as usize);
+        (self.walked, self.stage) = (Instant::now(), Stage::Ranking);
+        let ask = ask(&self.preview, self.beyond, effort, false);
+        self.fullview.begin(&index.shared.row_origin(), &ask);
+    }
+
+    /// The answer, once all rows that it takes have been read.
+    fn rank(
+        &mut self,
+        index: &Index,
+        effort: Effort<'_>,
+        wait: bool,
+    ) -> Result<Option<Answer>, SearchError> {
+        let Shared { preview, manifest, .. } = &*index.shared;
         let origin = index.shared.row_origin();
-        let ask = Rerank { candidates, beyond, params, stop };
-        let reranked = fullview.rerank(&origin, &mut self.exact, &ask, &mut stats);
-        let Reranked { neighbors, partial, unread } = reranked?;
+        let ask = ask(&self.preview, self.beyond, effort, wait);
+        let ranked = self.fullview.rank(&origin, &mut self.exact, &ask, &mut self.stats)?;
+        let Some(Reranked { neighbors, partial, unread }) = ranked else { return Ok(None) };
         let certified = match unread.map(|estimate| preview.lower_bound(&self.preview, estimate)) {
             Some(bound) => neighbors.partition_point(|neighbor| neighbor.distance < bound),
             None => neighbors.len(),
         };
         let end = Instant::now();
-        stats.preview_nanos = (between - self.started).as_nanos() as u64;
-        stats.fullview_nanos = (end - between).as_nanos() as u64;
-        Ok(Answer {
+        self.stats.preview_nanos = (self.walked - self.started).as_nanos() as u64;
+        self.stats.fullview_nanos = (end - self.walked).as_nanos() as u64;
+        self.stage = Stage::Idle;
+        Ok(Some(Answer {
             neighbors,
-            exhausted: manifest.n < u64::from(params.k),
+            exhausted: manifest.n < u64::from(effort.params.k),
             partial,
             certified: certified as u32,
             nanos: (end - self.started).as_nanos() as u64,
-            stats,
-        })
+            stats: self.stats,
+        }))
     }
+}
+
+fn ask<'a>(
+    preview: &'a PreviewSlot,
+    beyond: Option<f32>,
+    Effort { params, stop, .. }: Effort<'a>,
+    wait: bool,
+) -> Rerank<'a> {
+    Rerank { candidates: preview.candidates(), beyond, params, stop, wait }
 }

@@ -68,6 +68,38 @@ fn a_device_that_never_answers_ends_the_query_in_time() {
 }
 
 #[test]
+fn rows_arrive_while_their_reader_does_something_else() {
+    let written = write(100, 32, Element::U8);
+    let device = pipe(&written);
+    let Some(store) = reading_from(&written, device.try_clone().unwrap()) else { return };
+    let mut reader = store.reader();
+    let (mut stats, never) = (QueryStats::default(), Stop::default());
+    let block = fs::read(written.path()).unwrap()[4096..8192].to_vec();
+    // Given up for another batch: its block, when it comes at last, is not taken for that one's.
+    assert!(reader.begin(&[9], &mut stats));
+    assert!(!reader.arrived(&never, false, |_, _| panic!("no row")).unwrap());
+    assert!(reader.begin(&[7, 2], &mut stats));
+    (&device).write_all(&vec![0xee; 4096]).unwrap();
+    for _ in 0..10 {
+        assert!(!reader.arrived(&never, false, |_, _| panic!("no row")).unwrap());
+    }
+    (&device).write_all(&block).unwrap();
+    let mut found = Vec::new();
+    while !reader
+        .arrived(&never, true, |i, row| {
+            assert_eq!(row, written.rows.row([7, 2][i]));
+            found.push(i);
+        })
+        .unwrap()
+    {}
+    found.sort_unstable();
+    assert_eq!((found, stats.reads, stats.device_reads), (vec![0, 1], 1, 2));
+    // With nothing to wait for there is no waiting.
+    assert!(reader.begin(&[], &mut stats));
+    assert!(reader.arrived(&never, true, |_, _| panic!("no row")).unwrap());
+}
+
+#[test]
 fn less_than_a_block_is_never_taken_for_one() {
     let written = write(100, 32, Element::U8);
     let device = pipe(&written);

@@ -18,6 +18,7 @@ use crate::disk::{
     ArrayKind, ArrayShape, ArrayWriter, Disk, FORMAT_VERSION, FileEntry, Manifest, Measured,
     Publication, RamArray, Storage, write_meta,
 };
+use crate::full_store::layout::Layout;
 use crate::graph::adjacency::Adjacency;
 use crate::graph::grow::{GrowParams, append, grow};
 use crate::graph::order::{Ordered, renumber};
@@ -209,7 +210,9 @@ fn grow_over(
     append(&space, &grow_params, &mut graph, count);
     let repaired = reach::repair(&space, &mut graph, entry_points) as u64;
     drop(codes);
-    let Ordered { graph, old } = renumber(&graph, entry_points)?;
+    let store = Layout::new(input.base.dim() * input.base.element().size());
+    let group = store.rows_per_unit() as usize;
+    let Ordered { graph, old } = renumber(&graph, entry_points, group)?;
     job.tell("connecting", 1, 1);
     let rows = old.iter().map(|old| rows[*old as usize]).collect();
     let (quantizer, codes) = (serving, serving_codes);

@@ -294,7 +294,7 @@ fn an_order_renames_ids_and_keeps_edges() {
     let points = Points::random(600, 5, 11);
     let mut graph = grown(&points, 12, 32);
     reach::repair(&points, &mut graph, 256);
-    let ordered = renumber(&graph, 256).unwrap();
+    let ordered = renumber(&graph, 256, 8).unwrap();
     let mut seen = ordered.old.clone();
     assert!(seen[..256].iter().all(|old| *old < 256), "entry points stay in front");
     seen.sort_unstable();

@@ -305,3 +305,24 @@ fn an_order_renames_ids_and_keeps_edges() {
         assert_eq!(list, graph.neighbors(ordered.old[new as usize]));
     }
 }
+
+#[test]
+fn neighbors_share_groups() {
+    let points = Points::random(2000, 3, 12);
+    let mut graph = grown(&points, 12, 32);
+    reach::repair(&points, &mut graph, 256);
+    // Of each row and its nearest other one: how many are in one group of eight.
+    let together = |group: usize| {
+        let old = renumber(&graph, 256, group).unwrap().old;
+        let mut new = vec![0; 2000];
+        old.iter().enumerate().for_each(|(to, from)| new[*from as usize] = to);
+        let same = |id: &u32| {
+            let query = &points.rows[*id as usize];
+            let near = nearest(&points, query).into_iter().find(|(_, other)| other != id);
+            new[*id as usize] / 8 == new[near.unwrap().1 as usize] / 8
+        };
+        (0..2000u32).filter(same).count()
+    };
+    let (apart, grouped) = (together(1), together(8));
+    assert!(grouped > 600 && grouped > 2 * apart, "{apart} {grouped}");
+}

@@ -74,7 +74,7 @@ fn avx512(keys: &mut [u64], limit: f32, ids: &[u32], distances: &[f32]) -> usize
 pub(crate) mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{key, ordered_bits};
+    use super::{EMPTY, ordered_bits};
 
     /// From this capacity on a binary search finds a place faster than counting does.
     const COUNTED: usize = 128;
@@ -109,43 +109,79 @@ pub(crate) mod x86 {
     ) -> usize {
         let limit = ordered_bits(limit);
         let mut first = keys.len();
-        for start in (0..ids.len()).step_by(GROUP) {
-            let end = ids.len().min(start + GROUP);
+        for (ids, distances) in ids.chunks(GROUP).zip(distances.chunks(GROUP)) {
             let worst = (keys[keys.len() - 1] >> 32) as u32;
-            let group = &distances[start..end];
-            // SAFETY: `group` has at most `GROUP` distances.
-            let mut near = unsafe { no_farther(group, limit.min(worst)) };
-            let mut news = [0u64; GROUP];
-            let mut count = 0;
-            while near != 0 {
-                let at = start + near.trailing_zeros() as usize;
-                near &= near - 1;
-                news[count] = key(distances[at], ids[at]);
-                count += 1;
+            let mut news = [EMPTY; GROUP];
+            // SAFETY: the level is there; both have as many, at most `GROUP`.
+            unsafe {
+                let count = near_keys(ids, &distances[..ids.len()], limit.min(worst), &mut news);
+                first = first.min(merge(keys, &mut news[..count]));
             }
-            // SAFETY: the level is there, as this function's callers see to.
-            first = first.min(unsafe { merge(keys, &mut news[..count]) });
         }
         first
     }
 
-    /// A mask of the distances, at most 16, whose ordered bits are at most `limit`.
+    /// The keys of the candidates whose ordered bits are at most `limit`, in order, at the front of
+    /// `news`, and how many they are; of two that are the same one is `EMPTY`. Each finds its place
+    /// by counting the smaller ones: no branch depends on a key.
     ///
     /// # Safety
-    /// AVX-512 F is there.
+    /// AVX-512 F is there; `ids` and `distances` have one length, at most `GROUP`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,popcnt,bmi1,bmi2")]
     #[inline]
-    unsafe fn no_farther(distances: &[f32], limit: u32) -> u16 {
+    unsafe fn near_keys(
+        ids: &[u32],
+        distances: &[f32],
+        limit: u32,
+        news: &mut [u64; GROUP],
+    ) -> usize {
         let lanes = ((1u32 << distances.len()) - 1) as u16;
-        // SAFETY: only the lanes of the mask are read, and `distances` has as many.
-        let bits = unsafe { _mm512_maskz_loadu_epi32(lanes, distances.as_ptr().cast()) };
+        // SAFETY: only the lanes of the mask are read, and both have as many.
+        let (bits, ids) = unsafe {
+            (
+                _mm512_maskz_loadu_epi32(lanes, distances.as_ptr().cast()),
+                _mm512_maskz_loadu_epi32(lanes, ids.as_ptr().cast()),
+            )
+        };
         let sign = _mm512_srai_epi32::<31>(bits);
         let ordered = _mm512_xor_si512(bits, _mm512_or_si512(sign, _mm512_set1_epi32(i32::MIN)));
-        _mm512_mask_cmple_epu32_mask(lanes, ordered, _mm512_set1_epi32(limit as i32))
+        let near = _mm512_mask_cmple_epu32_mask(lanes, ordered, _mm512_set1_epi32(limit as i32));
+        let count = near.count_ones() as usize;
+        let (ordered, ids) =
+            (_mm512_maskz_compress_epi32(near, ordered), _mm512_maskz_compress_epi32(near, ids));
+        let (upper, lower) =
+            (_mm512_extracti64x4_epi64::<1>(ordered), _mm512_extracti64x4_epi64::<1>(ids));
+        let key = |distance: __m256i, id: __m256i| {
+            _mm512_or_si512(
+                _mm512_slli_epi64::<32>(_mm512_cvtepu32_epi64(distance)),
+                _mm512_slli_epi64::<1>(_mm512_cvtepu32_epi64(id)),
+            )
+        };
+        let some = (1u32 << count) - 1;
+        let none = _mm512_set1_epi64(-1);
+        let low = key(_mm512_castsi512_si256(ordered), _mm512_castsi512_si256(ids));
+        let low = _mm512_mask_mov_epi64(none, some as u8, low);
+        let high = _mm512_mask_mov_epi64(none, (some >> 8) as u8, key(upper, lower));
+        let mut unordered = [0u64; GROUP];
+        // SAFETY: two registers hold sixteen keys.
+        unsafe {
+            _mm512_storeu_si512(unordered.as_mut_ptr().cast(), low);
+            _mm512_storeu_si512(unordered.as_mut_ptr().add(GROUP / 2).cast(), high);
+        }
+        for key in &unordered[..count] {
+            let wanted = _mm512_set1_epi64(*key as i64);
+            let mut below = _mm512_cmplt_epu64_mask(low, wanted).count_ones();
+            if count > GROUP / 2 {
+                below += _mm512_cmplt_epu64_mask(high, wanted).count_ones();
+            }
+            news[below as usize % GROUP] = *key;
+        }
+        count
     }
 
-    /// Merges `news` into `keys`; returns the first place that changed. Every key moves once: a
-    /// key that was just stored cannot be loaded again across two stores without a long wait.
+    /// Merges `news`, which are in order, into `keys`; returns the first place that changed.
+    /// Every key moves once: a key that was just stored cannot be loaded again across two stores
+    /// without a long wait.
     ///
     /// # Safety
     /// AVX-512 F, BW and VL are there; `keys` is not empty.
@@ -153,24 +189,17 @@ pub(crate) mod x86 {
     #[inline]
     unsafe fn merge(keys: &mut [u64], news: &mut [u64]) -> usize {
         let capacity = keys.len();
-        // Few: insertion sort.
-        for i in 1..news.len() {
-            let mut at = i;
-            while at > 0 && news[at - 1] > news[at] {
-                news.swap(at - 1, at);
-                at -= 1;
-            }
-        }
         let mut places = [0usize; GROUP];
         let mut kept = 0;
         for i in 0..news.len() {
             let key = news[i];
+            // No key is left where two were the same.
             if key >= keys[capacity - 1] {
-                break;
+                continue;
             }
             // SAFETY: the level is there.
             let place = unsafe { place_of(keys, key) };
-            if keys[place] | 1 != key | 1 && (kept == 0 || news[kept - 1] != key) {
+            if keys[place] | 1 != key | 1 {
                 (news[kept], places[kept]) = (key, place);
                 kept += 1;
             }

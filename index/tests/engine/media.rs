@@ -37,7 +37,8 @@ fn every_medium_gives_the_same_neighbors() {
                 assert_eq!(neighbors(found), wanted, "{metric} {element} dim {dim} {io}");
                 let mut batched = vec![Vec::new(); 12];
                 let stop = Stop::default();
-                let batch = Batch { params: ask, in_flight: 5, rows: 0..12, stop };
+                // More than walk at a time: the others wait for their rows.
+                let batch = Batch { params: ask, in_flight: 9, rows: 0..12, stop };
                 index
                     .searcher()
                     .search_batch(&queries, &batch, &mut |i, answer| batched[i] = answer.neighbors)

@@ -107,7 +107,9 @@ impl Fullview {
     fn choose(&mut self, origin: &RowOrigin<'_>, ask: &Rerank<'_>) {
         let k = ask.params.k as usize;
         let first = self.nearest.len() < k;
-        let most = match (origin.on_device, first) {
+        // Where reads are counted, those that may turn out not to matter wait for the k best.
+        let at_once = origin.on_device && !(first && ask.params.max_reads.is_some());
+        let most = match (at_once, first) {
             (true, _) => usize::MAX,
             (false, true) => k - self.nearest.len(),
             (false, false) => MEMORY_BATCH,
@@ -125,7 +127,7 @@ impl Fullview {
             let matters = candidate.estimate - LIKELY * candidate.error <= farthest;
             match matters || place < k {
                 true => self.ids.push(candidate.id),
-                false if first && origin.on_device => break,
+                false if first => break,
                 false => self.pass_over(candidate.estimate),
             }
             self.decided = place + 1;

@@ -20,7 +20,8 @@ pub struct QueryStats {
     pub read_bytes: u64,
     /// Nanoseconds in preview, preparation of the query included.
     pub preview_nanos: u64,
-    /// Nanoseconds in fullview.
+    /// Nanoseconds from the end of preview to the answer; those of other queries of a batch that
+    /// take turns with it, and of waiting for rows, are among them.
     pub fullview_nanos: u64,
 }
 

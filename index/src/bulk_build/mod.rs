@@ -39,6 +39,8 @@ use tokens::TokenCodes;
 const SAMPLE_ROWS: usize = 20_000;
 /// Most bytes of the sample.
 const SAMPLE_BYTES: usize = 32 << 20;
+/// Most neighbors that ids are grouped by: what a member adds is looked at by all that follow.
+const MAX_GROUP: usize = 64;
 
 /// What an index is built from.
 #[derive(Clone, Copy, Debug)]
@@ -211,7 +213,7 @@ fn grow_over(
     let repaired = reach::repair(&space, &mut graph, entry_points) as u64;
     drop(codes);
     let store = Layout::new(input.base.dim() * input.base.element().size());
-    let group = store.rows_per_unit() as usize;
+    let group = (store.rows_per_unit() as usize).min(MAX_GROUP);
     let Ordered { graph, old } = renumber(&graph, entry_points, group)?;
     job.tell("connecting", 1, 1);
     let rows = old.iter().map(|old| rows[*old as usize]).collect();

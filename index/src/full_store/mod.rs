@@ -15,13 +15,13 @@
 //! | `mapped` | the file in the page cache: verified at first touch |
 //! | `block_file` | units by read calls (pread), verified at each read |
 //! | `uring` | the same, many at once |
-//! | `reader` | one searcher's way to the rows |
+//! | `reader` | the way to the rows of one query at a time |
 //!
 //! | `io` | where rows are | a row costs | use it when |
 //! |---|---|---|---|
 //! | `memory` | anonymous memory | a cache miss | all of it must stay |
 //! | `mapped` | page cache | a cache miss, at first a read | it fits, and may be evicted |
-//! | `uring` | disk | its share of one deep batch | it does not fit |
+//! | `uring` | disk | its share of a deep queue | it does not fit |
 //! | `pread` | disk | a read call | io_uring is refused |
 
 mod block_file;
@@ -185,8 +185,8 @@ impl FullStore {
         self.shared.io
     }
 
-    /// A reader for one searcher. With `uring` it has a ring of its own; where the system grants no
-    /// further ring, this one reader uses read calls.
+    /// A reader for one query at a time. With `uring` it has a ring of its own; where the system
+    /// grants no further ring, this one reader uses read calls.
     pub fn reader(&self) -> RowReader {
         RowReader::new(Arc::clone(&self.shared))
     }

@@ -1,4 +1,4 @@
-//! One searcher's way to the rows.
+//! One query's way to the rows, one query at a time.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -230,7 +230,7 @@ impl RowReader {
     /// the last ones of the batch. With `wait`, waits for one at least.
     ///
     /// # Errors
-    /// As [`read_until`](RowReader::read_until).
+    /// As [`read_until`](RowReader::read_until). The batch is over then: `begin` another one.
     pub fn arrived(
         &mut self,
         stop: &Stop<'_>,

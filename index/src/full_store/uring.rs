@@ -103,7 +103,8 @@ impl Ring {
     /// whether that were the last ones. With `wait` it waits for one at least.
     ///
     /// # Errors
-    /// Damage, a read refused, and `stop`, which a wait looks at every few milliseconds.
+    /// Damage, a read refused, and `stop`, which a wait looks at every few milliseconds. The batch
+    /// is over then.
     pub(super) fn advance(
         &mut self,
         (file, units): (&BlockFile, &[u32]),

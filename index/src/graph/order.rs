@@ -37,9 +37,10 @@ pub(crate) fn renumber(
     Ok(Ordered { graph: renumbered, old })
 }
 
-/// Every id once, in groups. A group begins with the first id, breadth-first, that is in none yet,
-/// and takes the free id that the most of its members have as a neighbor, of equals the one met
-/// first (block packing as in Starling, SIGMOD 2024, with counts for its neighbor frequencies).
+/// Every id once, in groups. A group begins, and goes on where no member has a free neighbor, with
+/// the first id, breadth-first, that is in none yet, and takes the free id that the most of its
+/// members have as a neighbor, of equals the one met first (block packing as in Starling, SIGMOD
+/// 2024, with counts for its neighbor frequencies).
 fn grouped(graph: &Adjacency, entry_points: u32, group: usize) -> Vec<u32> {
     let seeds = breadth_first(graph, entry_points);
     let mut order: Vec<u32> = seeds[..entry_points as usize].to_vec();

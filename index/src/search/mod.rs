@@ -27,7 +27,7 @@ use crate::vocabulary::Vocabulary;
 
 /// The most queries that one thread interleaves.
 const MAX_IN_FLIGHT: usize = 64;
-/// Most of those that walk; the others wait for rows from a device.
+/// Most of those that walk; the others wait for rows by io_uring.
 const MAX_WALKING: usize = 4;
 
 /// An index, open for queries. Cheap to clone; shared between threads.
@@ -76,7 +76,7 @@ pub struct Batch<'a> {
     /// How each of them is answered.
     pub params: SearchParams,
     /// How many take turns: while one waits for memory, another computes. At most four walk at a
-    /// time; more are of use where rows come from a device, whose reads take longer than a walk.
+    /// time; more are of use with io_uring, whose reads take longer than a walk.
     pub in_flight: usize,
     /// Which of the queries.
     pub rows: Range<usize>,
@@ -343,40 +343,43 @@ impl Searcher {
         for row in batch.rows.clone() {
             self.index.check(queries.row(row), &batch.params)?;
         }
-        self.make_slots(batch.in_flight);
+        let in_flight = batch.in_flight.min(batch.rows.len());
+        self.make_slots(in_flight);
         let Searcher { index, slots } = self;
-        let slots = &mut slots[..batch.in_flight];
+        let slots = &mut slots[..in_flight];
         let shared = &index.shared;
         let reach = shared.frontier.reach(batch.params.list_size);
         let effort = Effort { params: &batch.params, reach, stop: &batch.stop };
         let mut waiting = batch.rows.clone();
         let (mut walking, mut ranking, mut turns) = (0, 0, 0);
-        // Nothing is left to do but to wait for a device.
+        // Nothing is left to do but to wait for a device: a whole turn changed nothing.
         let mut wait = false;
         loop {
+            let mut idle = walking == 0;
             for slot in &mut *slots {
                 if slot.stage == Stage::Walking && !shared.preview.step(&mut slot.preview) {
                     slot.walked(index, effort);
                     (walking, ranking) = (walking - 1, ranking + 1);
                 }
-                if slot.stage == Stage::Ranking
-                    && let Some(answer) = slot.rank(index, effort, wait && walking == 0)?
-                {
-                    ranking -= 1;
-                    sink(slot.row, answer);
+                if slot.stage == Stage::Ranking {
+                    let answer = slot.rank(index, effort, std::mem::take(&mut wait))?;
+                    if let Some(answer) = answer {
+                        (ranking, idle) = (ranking - 1, false);
+                        sink(slot.row, answer);
+                    }
                 }
                 if slot.stage == Stage::Idle
                     && walking < MAX_WALKING
                     && let Some(row) = waiting.next()
                 {
                     slot.begin(&shared.preview, (row, queries.row(row)), effort);
-                    walking += 1;
+                    (walking, idle) = (walking + 1, false);
                 }
             }
             if walking + ranking == 0 {
                 return Ok(());
             }
-            wait = walking == 0;
+            wait = idle;
             turns += 1;
             if turns % STEPS_A_LOOK == 0
                 && let Some(why) = batch.stop.now()

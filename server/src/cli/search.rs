@@ -56,8 +56,8 @@ pub(crate) struct SearchArgs {
     /// Threads, each pinned to a core [default: every core]
     #[arg(long, value_name = "N", value_parser = count)]
     threads: Option<usize>,
-    /// Queries interleaved on each thread: more throughput, longer latency. 16 or more where rows
-    /// come from a device.
+    /// Queries interleaved on each thread: more throughput, longer latency. 8 to 64 where
+    /// rows come by io_uring.
     #[arg(long, value_name = "N", default_value = "1", value_parser = count)]
     in_flight: usize,
     /// Memory the index may use, such as 2GiB [default: no limit]

@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use foveal_datasets::Rows;
-use foveal_index::{Answer, Batch, SearchParams, Stop};
+use foveal_index::{Answer, Batch, Io, SearchParams, Stop};
 
 use super::Collection;
 use crate::search_pool::{Found, PartError, Searchers, Task};
 
 /// Queries of a batch that a worker interleaves, so that memory of one arrives while others walk.
 const IN_FLIGHT: usize = 4;
-/// The same where rows come from a device, whose reads take longer than a walk.
-const IN_FLIGHT_ON_DEVICE: usize = 16;
+/// The same where rows come by io_uring, whose reads take longer than a walk. Each has a ring: a
+/// file descriptor.
+const IN_FLIGHT_READING: usize = 8;
 
 /// The most queries in a part: at tens of microseconds each, a few milliseconds.
 const MAX_PART: usize = 64;
@@ -62,8 +63,8 @@ impl SearchJob {
         }
         let mut answers: Vec<Option<Answer>> = rows.clone().map(|_| None).collect();
         let first = rows.start;
-        let on_device = self.collection.index.io().is_device();
-        let in_flight = if on_device { IN_FLIGHT_ON_DEVICE } else { IN_FLIGHT };
+        let reading = self.collection.index.io() == Io::Uring;
+        let in_flight = if reading { IN_FLIGHT_READING } else { IN_FLIGHT };
         let batch = Batch { params: self.params, in_flight, rows, stop: *stop };
         searcher.search_batch(&self.queries, &batch, &mut |row, answer| {
             answers[row - first] = Some(answer);

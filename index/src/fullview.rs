@@ -3,8 +3,7 @@
 //! The k best by estimate are read first. Of the others only those are read whose *likely* bound,
 //! `estimate - 1.9 error`, still beats the k-th exact distance: RaBitQ's bound (arXiv:2405.12497).
 //! A true neighbor at the very edge, at the k-th distance itself, is missed with a probability of
-//! 3 %, any other with less. From a device the first k come together with those whose bound beats
-//! the k-th estimate: as a rule nothing is missing then, and one round of reads is all.
+//! 3 %, any other with less.
 
 use std::ops::Range;
 
@@ -101,16 +100,13 @@ impl Fullview {
         }
     }
 
-    /// The ids to read next. The k best first, with those that matter should the k-th of them lie
-    /// where its estimate says; what then still matters is known once they are ranked.
+    /// The ids to read next: the k best, then what still matters once they are ranked.
     fn choose(&mut self, origin: &RowOrigin<'_>, ask: &Rerank<'_>) {
         let k = ask.params.k as usize;
         let first = self.nearest.len() < k;
-        // Where reads are counted, those that may turn out not to matter wait for the k best.
-        let at_once = origin.on_device && !(first && ask.params.max_reads.is_some());
-        let most = match (at_once, first) {
-            (true, _) => usize::MAX,
-            (false, true) => k - self.nearest.len(),
+        let most = match (first, origin.on_device) {
+            (true, _) => k - self.nearest.len(),
+            (false, true) => usize::MAX,
             (false, false) => MEMORY_BATCH,
         };
         let farthest = match first {

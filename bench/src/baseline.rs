@@ -9,13 +9,13 @@ use faiss::{Index, MetricType, index_factory};
 use foveal_bench::baselines::{Passes, Setting, shown, sweep, timed, widened};
 use foveal_bench::data::{Data, DataArgs};
 use foveal_bench::line::{Build, Figures, Line, Recall, RecallAt, Sink};
+use foveal_bench::progress::Bars;
 use foveal_bench::{machine, native};
 use foveal_datasets::recall::{recall, recall_ann_benchmarks};
 use foveal_datasets::{Metric, Rows};
 use foveal_index::measure::anonymous_bytes;
 
 use crate::compare::CompareArgs;
-use crate::progress::Bars;
 
 /// Queries that an index without search parameters is asked.
 const FLAT_QUERIES: usize = 1000;

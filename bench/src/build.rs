@@ -7,10 +7,9 @@ use clap::Args;
 use foveal_bench::data::{Data, DataArgs};
 use foveal_bench::line::{Build, Figures, Line, Sink};
 use foveal_bench::machine;
+use foveal_bench::progress::Bars;
 use foveal_datasets::{Metric, VectorFile};
 use foveal_index::{BuildInput, BuildParams, Keys, build};
-
-use crate::progress::Bars;
 
 /// Build an index and measure time, memory and bytes: one line for each combination of values.
 #[derive(Args)]

@@ -11,3 +11,4 @@ pub mod load;
 pub mod machine;
 #[cfg(feature = "faiss")]
 pub mod native;
+pub mod progress;

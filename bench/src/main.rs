@@ -12,7 +12,6 @@ mod build;
 mod compare;
 mod fetch;
 mod import;
-mod progress;
 mod recall;
 mod report;
 

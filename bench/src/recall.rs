@@ -7,11 +7,10 @@ use clap::Args;
 use foveal_bench::data::{Data, DataArgs};
 use foveal_bench::line::{Cost, Dataset, Figures, Line, Origin, Recall, RecallAt, Sink};
 use foveal_bench::machine;
+use foveal_bench::progress::Bars;
 use foveal_datasets::recall::{recall, recall_ann_benchmarks};
 use foveal_index::measure::{self, Measurement, Plan, Totals};
 use foveal_index::{Index, Io, OpenOptions, SearchParams};
-
-use crate::progress::Bars;
 
 /// Sweep an index: one line for each combination of the values given.
 #[derive(Args)]

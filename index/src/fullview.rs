@@ -1,10 +1,12 @@
 //! Candidates -> the exact top k, from full vectors.
 //!
-//! The k best by estimate are read first. Of the others only those are read whose *likely* bound,
-//! `estimate - 1.9 error`, still beats the k-th exact distance: RaBitQ's bound (arXiv:2405.12497).
-//! A true neighbor at the very edge, at the k-th distance itself, is missed with a probability of
-//! 3 %, any other with less.
+//! A row is read if its *likely* bound, `estimate - 1.9 error`, reaches the k-th best: RaBitQ's
+//! bound (arXiv:2405.12497). First the k-th best estimate stands for it, then, once those rows are
+//! ranked, the k-th exact distance: one round of reads as a rule, never more than two, and the same
+//! rows wherever they come from. A true neighbor at the very edge, at the k-th distance itself, is
+//! missed with a probability of 3 %, any other with less.
 
+use std::mem::take;
 use std::ops::Range;
 
 use crate::disk::RamArray;
@@ -18,7 +20,7 @@ use crate::stats::{QueryStats, Stop};
 
 /// How many standard deviations a likely bound allows for.
 const LIKELY: f32 = 1.9;
-/// Rows asked for at once where rows are in memory: after each batch the bound is tighter.
+/// Rows that are ranked while the next ones come from memory.
 const MEMORY_BATCH: usize = 8;
 
 /// Where full vectors come from.
@@ -37,7 +39,7 @@ pub(crate) struct RowOrigin<'a> {
     pub(crate) quantizer: &'a Quantizer,
     pub(crate) codes: &'a RamArray<u8>,
     pub(crate) keys: &'a KeyTable,
-    /// Whether a read costs a system call: then all that may matter is asked for at once.
+    /// Whether a read costs a system call: then all rows are asked for at once.
     pub(crate) on_device: bool,
 }
 
@@ -46,13 +48,12 @@ pub(crate) struct Fullview {
     source: RowSource,
     /// The nearest so far, in order: at most k.
     nearest: Vec<Neighbor>,
+    /// The rows to read, best estimate first.
     ids: Vec<u32>,
-    /// Candidates decided on: read or passed over.
-    decided: usize,
-    /// The best estimate of a candidate that was passed over.
-    unread: Option<f32>,
-    /// Whether `max_reads` cut the reading.
-    cut: bool,
+    /// The candidates with a likely bound up to this are read, or in `ids`.
+    reached: f32,
+    /// The first row that `max_reads` left unread.
+    cut: Option<u32>,
     /// Whether the rows of `ids` are on their way.
     reading: bool,
 }
@@ -60,16 +61,18 @@ pub(crate) struct Fullview {
 impl Fullview {
     pub(crate) fn new(source: RowSource) -> Fullview {
         let (nearest, ids) = (Vec::new(), Vec::new());
-        Fullview { source, nearest, ids, decided: 0, unread: None, cut: false, reading: false }
+        let reached = f32::NEG_INFINITY;
+        Fullview { source, nearest, ids, reached, cut: None, reading: false }
     }
 
     /// Takes the candidates of a query, for `rank`.
     pub(crate) fn begin(&mut self, origin: &RowOrigin<'_>, ask: &Rerank<'_>) {
         self.begin_query();
         self.nearest.clear();
-        (self.decided, self.unread) = (0, ask.beyond);
-        (self.cut, self.reading) = (false, false);
-        self.prefetch(origin, ask.candidates, ask.params.k as usize);
+        (self.reached, self.cut, self.reading) = (f32::NEG_INFINITY, None, false);
+        let farthest = ask.candidates.get(ask.params.k as usize - 1);
+        self.choose(ask, farthest.map_or(f32::INFINITY, |candidate| candidate.estimate));
+        self.ids.iter().for_each(|id| origin.keys.prefetch(*id));
     }
 
     /// The `params.k` nearest of the candidates by exact distance; equal distances smaller key
@@ -83,63 +86,50 @@ impl Fullview {
         stats: &mut QueryStats,
     ) -> Result<Option<Reranked>, ReadError> {
         loop {
+            if !self.reading {
+                if let Some(why) = ask.stop.now() {
+                    return Err(ReadError::Stopped(why));
+                }
+                self.cut_to_reads_left(ask, stats);
+                self.read(origin, query, ask, stats)?;
+            }
             if self.reading && !self.take_arrived(origin, query, ask, stats)? {
                 return Ok(None);
             }
             self.reading = false;
-            if self.cut || self.decided == ask.candidates.len() {
-                let (neighbors, partial) = (self.nearest.clone(), self.cut);
-                return Ok(Some(Reranked { neighbors, partial, unread: self.unread }));
+            self.ids.clear();
+            if let (None, Some(last)) = (self.cut, self.nearest.get(ask.params.k as usize - 1)) {
+                self.choose(ask, last.distance);
             }
-            if let Some(why) = ask.stop.now() {
-                return Err(ReadError::Stopped(why));
+            if self.ids.is_empty() {
+                return Ok(Some(Reranked {
+                    neighbors: self.nearest.clone(),
+                    partial: self.cut.is_some(),
+                    unread: self.unread(ask),
+                }));
             }
-            self.choose(origin, ask);
-            self.cut_to_reads_left(ask, stats);
-            self.read(origin, query, ask, stats)?;
         }
     }
 
-    /// The ids to read next: the k best, then what still matters once they are ranked.
-    fn choose(&mut self, origin: &RowOrigin<'_>, ask: &Rerank<'_>) {
-        let k = ask.params.k as usize;
-        let first = self.nearest.len() < k;
-        let most = match (first, origin.on_device) {
-            (true, _) => k - self.nearest.len(),
-            (false, true) => usize::MAX,
-            (false, false) => MEMORY_BATCH,
+    /// The rows to read if the k-th best is at `farthest`.
+    fn choose(&mut self, ask: &Rerank<'_>, farthest: f32) {
+        let matters = |candidate: &&Candidate| {
+            let bound = likely(candidate);
+            self.reached < bound && bound <= farthest
         };
-        let farthest = match first {
-            true => ask.candidates.get(k - 1).map(|candidate| candidate.estimate),
-            false => Some(self.nearest[k - 1].distance),
-        };
-        let farthest = farthest.unwrap_or(f32::INFINITY);
         self.ids.clear();
-        for (place, candidate) in ask.candidates.iter().enumerate().skip(self.decided) {
-            if self.ids.len() == most {
-                break;
-            }
-            let matters = candidate.estimate - LIKELY * candidate.error <= farthest;
-            match matters || place < k {
-                true => self.ids.push(candidate.id),
-                false if first => break,
-                false => self.pass_over(candidate.estimate),
-            }
-            self.decided = place + 1;
-        }
+        self.ids.extend(ask.candidates.iter().filter(matters).map(|candidate| candidate.id));
+        self.reached = self.reached.max(farthest);
     }
 
-    fn pass_over(&mut self, estimate: f32) {
-        self.unread = Some(self.unread.map_or(estimate, |best| best.min(estimate)));
-    }
-
-    /// Asks the memory for what ranking the first candidates takes: most of what is read at all.
-    fn prefetch(&mut self, origin: &RowOrigin<'_>, candidates: &[Candidate], k: usize) {
-        let RowSource::Store(reader) = &self.source else { return };
-        self.ids.clear();
-        self.ids.extend(candidates.iter().take(k + 2 * MEMORY_BATCH).map(|candidate| candidate.id));
-        self.ids.iter().for_each(|id| origin.keys.prefetch(*id));
-        reader.prefetch(&self.ids);
+    /// The best estimate of a candidate that was not read.
+    fn unread(&self, ask: &Rerank<'_>) -> Option<f32> {
+        let unread = |candidate: &&Candidate| {
+            likely(candidate) > self.reached || self.cut == Some(candidate.id)
+        };
+        // They come best estimate first, and none is better than the first of those cut off.
+        let first = ask.candidates.iter().find(unread).map(|candidate| candidate.estimate);
+        first.or(ask.beyond)
     }
 
     /// Drops the ids from the first one on that `max_reads` has no read left for.
@@ -150,10 +140,8 @@ impl Fullview {
         };
         let left = reader.ask(&self.ids, most, stats);
         let Some(first) = self.ids.get(left).copied() else { return };
-        let left_out = ask.candidates.iter().find(|candidate| candidate.id == first);
-        left_out.into_iter().for_each(|candidate| self.pass_over(candidate.estimate));
         self.ids.truncate(left);
-        self.cut = true;
+        self.cut = Some(first);
     }
 
     /// Ranks the rows of `ids`, or begins to read them where a device does that by itself.
@@ -164,18 +152,19 @@ impl Fullview {
         ask: &Rerank<'_>,
         stats: &mut QueryStats,
     ) -> Result<(), ReadError> {
-        let Fullview { source, nearest, ids, .. } = self;
-        if let RowSource::Store(reader) = source {
-            reader.prefetch(ids);
-            if reader.begin(ids, stats) {
-                self.reading = true;
-                return Ok(());
-            }
+        if let RowSource::Store(reader) = &mut self.source
+            && reader.begin(&self.ids, stats)
+        {
+            self.reading = true;
+            return Ok(());
         }
-        let k = ask.params.k as usize;
-        source.distances(origin, query, (ids, ask.stop, stats), &mut |i, distance| {
-            insert(nearest, Neighbor { key: origin.keys.key(ids[i]), distance }, k);
-        })
+        let (ids, mut nearest) = (take(&mut self.ids), take(&mut self.nearest));
+        let read = self.distances(origin, query, (&ids, ask.stop, stats), &mut |i, distance| {
+            let neighbor = Neighbor { key: origin.keys.key(ids[i]), distance };
+            insert(&mut nearest, neighbor, ask.params.k as usize);
+        });
+        (self.ids, self.nearest) = (ids, nearest);
+        read
     }
 
     /// Ranks the rows that have arrived; whether those were all that are on their way.
@@ -300,6 +289,11 @@ pub(crate) struct Reranked {
     pub(crate) partial: bool,
     /// The best estimate of a candidate that was not read, if there is one.
     pub(crate) unread: Option<f32>,
+}
+
+/// The distance that a candidate's row is not below, likely.
+fn likely(candidate: &Candidate) -> f32 {
+    candidate.estimate - LIKELY * candidate.error
 }
 
 /// Puts a neighbor where it belongs among the `k` nearest.

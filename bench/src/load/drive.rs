@@ -20,10 +20,13 @@ use super::connection::{Client, Driver};
 use super::requests::Requests;
 use super::schedule::{Arrivals, Schedule};
 use super::tally::{DAY, End, Tally, Timed, Window};
+use crate::progress::Bars;
 
 /// Pause of a closed loop after a call that failed: refusals would come as fast as they are
 /// asked for.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How often the bar, which counts seconds, is looked after.
+const SHOWN_EVERY: Duration = Duration::from_millis(500);
 
 /// What sets the pace.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +119,7 @@ pub fn drive(drivers: &[Driver], requests: &Arc<Requests>, plan: &Plan) -> anyho
         end,
         give_up: end + plan.drain,
     });
+    let bars = Bars::start();
     let connections: usize = drivers.iter().map(|driver| driver.clients.len()).sum();
     let busy_cores = std::thread::scope(|scope| {
         for driver in drivers {
@@ -129,8 +133,9 @@ pub fn drive(drivers: &[Driver], requests: &Arc<Requests>, plan: &Plan) -> anyho
                 run.queue.close(connections * plan.in_flight as usize);
             });
         }
-        busy_cores(window)
+        busy_cores(begun, window, &bars)
     });
+    bars.finish();
     let run = Arc::into_inner(run).context("a worker outlived its run")?;
     let tally = run.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(Driven { tally, busy_cores })
@@ -245,17 +250,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for the measured time to pass and tells how many cores this process kept busy in it.
-fn busy_cores(window: Window) -> f64 {
+/// Waits for the measured time to pass, shows how far it has come, and tells how many cores this
+/// process kept busy in it.
+fn busy_cores(begun: Instant, window: Window, bars: &Bars) -> f64 {
     let used = || {
         let time = clock_gettime(ClockId::ProcessCPUTime);
         time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
     };
-    let sleep_until = |moment: Instant| {
-        std::thread::sleep(moment.saturating_duration_since(Instant::now()));
+    let sleep_until = |moment: Instant, stage: &'static str, from: Instant| {
+        loop {
+            let (left, gone) = (moment.saturating_duration_since(Instant::now()), from.elapsed());
+            bars.tell(stage, gone.as_secs(), (moment - from).as_secs());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(SHOWN_EVERY));
+        }
     };
-    sleep_until(window.from);
+    sleep_until(window.from, "warm-up", begun);
     let before = used();
-    sleep_until(window.from + window.length);
-    (used() - before) / window.length.as_secs_f64()
+    sleep_until(window.from + window.length, "measured", window.from);
+    let busy = (used() - before) / window.length.as_secs_f64();
+    bars.tell("last answers", 0, 0);
+    busy
 }

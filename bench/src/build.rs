@@ -22,7 +22,7 @@ pub struct BuildArgs {
     /// Sample queries that the builds calibrate with.
     #[arg(long, value_name = "FILE")]
     learn: Option<PathBuf>,
-    /// Bits a dimension in the codes that preview walks [default: the engine's]
+    /// Bits a dimension in the codes [default: the engine's]
     #[arg(long, value_name = "B,B,...", value_delimiter = ',')]
     bits: Vec<u8>,
     /// The most neighbors a node may have [default: the engine's]

@@ -50,8 +50,8 @@ pub(crate) struct Fullview {
     nearest: Vec<Neighbor>,
     /// The rows to read, best estimate first.
     ids: Vec<u32>,
-    /// The candidates with a likely bound up to this are read, or in `ids`.
-    reached: f32,
+    /// The candidates with a likely bound up to this are read, or in `ids`; none as yet.
+    reached: Option<f32>,
     /// The first row that `max_reads` left unread.
     cut: Option<u32>,
     /// Whether the rows of `ids` are on their way.
@@ -61,15 +61,14 @@ pub(crate) struct Fullview {
 impl Fullview {
     pub(crate) fn new(source: RowSource) -> Fullview {
         let (nearest, ids) = (Vec::new(), Vec::new());
-        let reached = f32::NEG_INFINITY;
-        Fullview { source, nearest, ids, reached, cut: None, reading: false }
+        Fullview { source, nearest, ids, reached: None, cut: None, reading: false }
     }
 
     /// Takes the candidates of a query, for `rank`.
     pub(crate) fn begin(&mut self, origin: &RowOrigin<'_>, ask: &Rerank<'_>) {
         self.begin_query();
         self.nearest.clear();
-        (self.reached, self.cut, self.reading) = (f32::NEG_INFINITY, None, false);
+        (self.reached, self.cut, self.reading) = (None, None, false);
         let farthest = ask.candidates.get(ask.params.k as usize - 1);
         self.choose(ask, farthest.map_or(f32::INFINITY, |candidate| candidate.estimate));
         self.ids.iter().for_each(|id| origin.keys.prefetch(*id));
@@ -113,19 +112,23 @@ impl Fullview {
 
     /// The rows to read if the k-th best is at `farthest`.
     fn choose(&mut self, ask: &Rerank<'_>, farthest: f32) {
+        // What is no number, where numbers are too large for it, is read.
+        let is_beyond = |bound: f32, limit: f32| bound > limit;
         let matters = |candidate: &&Candidate| {
             let bound = likely(candidate);
-            self.reached < bound && bound <= farthest
+            let is_new = self.reached.is_none_or(|reached| is_beyond(bound, reached));
+            is_new && !is_beyond(bound, farthest)
         };
         self.ids.clear();
         self.ids.extend(ask.candidates.iter().filter(matters).map(|candidate| candidate.id));
-        self.reached = self.reached.max(farthest);
+        self.reached = Some(self.reached.map_or(farthest, |reached| reached.max(farthest)));
     }
 
     /// The best estimate of a candidate that was not read.
     fn unread(&self, ask: &Rerank<'_>) -> Option<f32> {
         let unread = |candidate: &&Candidate| {
-            likely(candidate) > self.reached || self.cut == Some(candidate.id)
+            let left = self.reached.is_none_or(|reached| likely(candidate) > reached);
+            left || self.cut == Some(candidate.id)
         };
         // They come best estimate first, and none is better than the first of those cut off.
         let first = ask.candidates.iter().find(unread).map(|candidate| candidate.estimate);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::calibrate::Frontier;
-use crate::disk::{ArrayKind, Manifest, OpenError, blob_file, read_array, read_meta};
+use crate::disk::{ArrayKind, Manifest, OpenError, RamArray, blob_file, read_array, read_meta};
 use crate::graph::adjacency::{Adjacency, NO_NEIGHBOR};
 use crate::graph::entry_points_of;
 use crate::key_table::KeyTable;
@@ -37,6 +37,10 @@ pub(crate) fn open(dir: &Path) -> Result<Opened, OpenError> {
     let meta = read_checked_meta(dir, &manifest)?;
     let quantizer = Quantizer::from_spec(manifest.metric, manifest.element, meta.quantizer);
     let (_, codes) = read_shaped(dir, &manifest, ArrayKind::Codes, quantizer.stride())?;
+    let finer = match quantizer.finer_stride() {
+        0 => RamArray::zeroed(0)?,
+        stride => read_shaped(dir, &manifest, ArrayKind::Finer, stride)?.1,
+    };
     let degree = manifest.max_degree as usize;
     let (path, lists) = read_shaped::<u32>(dir, &manifest, ArrayKind::Graph, degree * 4)?;
     if let Some(at) = lists.iter().position(|id| u64::from(*id) >= manifest.n && *id != NO_NEIGHBOR)
@@ -51,7 +55,7 @@ pub(crate) fn open(dir: &Path) -> Result<Opened, OpenError> {
         None => None,
     };
     let graph = Adjacency::from_lists(lists, degree);
-    let preview = Preview { quantizer, codes, graph, entry_points: meta.entry_points };
+    let preview = Preview { quantizer, codes, finer, graph, entry_points: meta.entry_points };
     Ok(Opened { manifest, frontier: meta.frontier, preview, vocabulary, keys })
 }
 
@@ -75,7 +79,7 @@ fn read_shaped<T: bytemuck::Pod>(
     manifest: &Manifest,
     kind: ArrayKind,
     stride: usize,
-) -> Result<(std::path::PathBuf, crate::disk::RamArray<T>), OpenError> {
+) -> Result<(std::path::PathBuf, RamArray<T>), OpenError> {
     let path = dir.join(kind.name());
     let (header, values) = read_array(dir, manifest, kind)?;
     let shape = header.shape;
@@ -104,12 +108,12 @@ fn read_checked_meta(dir: &Path, manifest: &Manifest) -> Result<Meta, OpenError>
         let found = format!("{} bits of dimension {}", spec.bits, spec.mean.len());
         return Err(damaged(format!("{found}; wanted {} of {}", manifest.bits, manifest.dim)));
     }
-    let factors = [spec.largest_square, spec.scale_unit, spec.add_unit, spec.missed];
-    let largest = [spec.largest_missed, spec.largest_residual];
-    if largest.iter().any(|x| !(*x >= 0.0 && x.is_finite())) {
-        return Err(damaged("a largest distance that is none".into()));
+    let units = [spec.largest_square, spec.scale_unit, spec.add_unit];
+    let lengths = [spec.largest_missed, spec.largest_residual, spec.missed, spec.finer_missed];
+    if lengths.iter().chain(&units).any(|x| !(*x >= 0.0 && x.is_finite())) {
+        return Err(damaged("a length or a share that is none".into()));
     }
-    if !spec.mean.iter().chain(&factors).all(|x| x.is_finite()) {
+    if !spec.mean.iter().all(|x| x.is_finite()) {
         return Err(damaged("a number that is not finite".into()));
     }
     if !meta.frontier.is_sound() {

@@ -45,7 +45,8 @@ fn in_range(name: &'static str, found: u32, low: u32, high: u32) -> Result<(), P
 pub struct BuildParams {
     /// What "near" means.
     pub metric: Metric,
-    /// Bits a dimension in the codes that preview walks: 4 or 8.
+    /// Bits a dimension in the codes: 4, 5, 6 or 8. Preview walks over four or eight; a fifth and
+    /// sixth rank what it found, so that fewer full vectors are read.
     pub bits: u8,
     /// The most neighbors a node may have.
     pub max_degree: u32,
@@ -84,8 +85,8 @@ impl BuildParams {
     /// # Errors
     /// The first value out of range, named.
     pub fn check(&self) -> Result<(), ParamsError> {
-        if ![4, 8].contains(&self.bits) {
-            return Err(out_of_range("bits", self.bits, "4 or 8"));
+        if ![4, 5, 6, 8].contains(&self.bits) {
+            return Err(out_of_range("bits", self.bits, "4, 5, 6 or 8"));
         }
         in_range("max_degree", self.max_degree, 4, MAX_MAX_DEGREE)?;
         in_range("list_size", self.list_size, self.max_degree, MAX_BUILD_LIST_SIZE)?;

@@ -10,6 +10,7 @@ use crate::disk::RamArray;
 use crate::distance::QueryDistance;
 use crate::graph::adjacency::Adjacency;
 use crate::graph::walk::{StopRule, Walk};
+use crate::kernel::{LINE, prefetch};
 use crate::neighbor::Candidate;
 use crate::quantizer::{PreparedQuery, Quantizer};
 use crate::stats::{Stop, Stopped};
@@ -31,6 +32,8 @@ pub(crate) struct Preview {
     pub(crate) quantizer: Quantizer,
     /// `[n x stride]`, in graph order.
     pub(crate) codes: RamArray<u8>,
+    /// `[n x finer_stride]`, in graph order: what ranks candidates beyond their codes.
+    pub(crate) finer: RamArray<u8>,
     pub(crate) graph: Adjacency,
     pub(crate) entry_points: u32,
 }
@@ -40,11 +43,14 @@ pub(crate) struct PreviewSlot {
     walk: Walk,
     query: PreparedQuery,
     candidates: Vec<Candidate>,
+    /// The estimate of the best candidate that is not among them.
+    beyond: Option<f32>,
 }
 
 impl PreviewSlot {
     pub(crate) fn new() -> PreviewSlot {
-        PreviewSlot { walk: Walk::new(), query: PreparedQuery::default(), candidates: Vec::new() }
+        let (walk, query) = (Walk::new(), PreparedQuery::default());
+        PreviewSlot { walk, query, candidates: Vec::new(), beyond: None }
     }
 
     /// The squared distance of the candidate of rank `list_size` over that of rank `REACH_K`; none
@@ -58,6 +64,11 @@ impl PreviewSlot {
     /// What [`Preview::candidates`] gave.
     pub(crate) fn candidates(&self) -> &[Candidate] {
         &self.candidates
+    }
+
+    /// The estimate, shown, of the best candidate that they leave out, if there is one.
+    pub(crate) fn beyond(&self) -> Option<f32> {
+        self.beyond
     }
 
     /// Distances computed and nodes expanded for the query.
@@ -111,23 +122,44 @@ impl Preview {
         Ok(())
     }
 
-    /// The candidates of a walk that is over, best first, in shown distances: at most `most`.
+    /// The candidates of a walk that is over, best first, in shown distances: at most `most`. Bits
+    /// beyond the fourth decide which those are.
     pub(crate) fn candidates<'a>(&self, slot: &'a mut PreviewSlot, most: usize) -> &'a [Candidate] {
         let distance = self.quantizer.distance(&self.codes, &slot.query);
         let (scale, add) = self.quantizer.shown(&slot.query);
         slot.candidates.clear();
-        slot.candidates.extend(slot.walk.found().take(most).map(|(estimate, id)| Candidate {
-            id,
-            estimate: estimate * scale + add,
-            error: distance.error(id) * scale,
-        }));
+        if self.finer.is_empty() {
+            slot.candidates.extend(slot.walk.found().take(most + 1).map(|(estimate, id)| {
+                let error = distance.error(id) * scale;
+                Candidate { id, estimate: estimate * scale + add, error }
+            }));
+        } else {
+            self.look_again(slot);
+        }
+        slot.beyond = slot.candidates.get(most).map(|candidate| candidate.estimate);
+        slot.candidates.truncate(most);
         &slot.candidates
     }
 
-    /// The estimate, shown, of the candidate at a place, the best at 0, if there is one.
-    pub(crate) fn candidate_at(&self, slot: &PreviewSlot, place: usize) -> Option<f32> {
+    /// Fills in all that a walk found, by the estimates of all bits, best first.
+    fn look_again(&self, slot: &mut PreviewSlot) {
+        let (stride, beyond) = (self.quantizer.stride(), self.quantizer.finer_stride());
         let (scale, add) = self.quantizer.shown(&slot.query);
-        slot.walk.distance_at(place).map(|estimate| estimate * scale + add)
+        let PreviewSlot { walk, query, candidates, .. } = slot;
+        for (_, id) in walk.found() {
+            let at = id as usize * beyond;
+            (at..at + beyond).step_by(LINE).for_each(|line| prefetch(&self.finer, line));
+            prefetch(&self.finer, at + beyond - 1);
+        }
+        candidates.extend(walk.found().map(|(estimate, id)| {
+            let at = id as usize;
+            let code = &self.codes[at * stride..][..stride];
+            let finer = &self.finer[at * beyond..][..beyond];
+            let (estimate, error) = self.quantizer.finer_estimate(query, (code, finer), estimate);
+            Candidate { id, estimate: estimate * scale + add, error: error * scale }
+        }));
+        let order = |a: &Candidate, b: &Candidate| a.estimate.total_cmp(&b.estimate);
+        candidates.sort_unstable_by(|a, b| order(a, b).then(a.id.cmp(&b.id)));
     }
 
     /// What the shown distance of a row is never below if its estimate is `estimate` or more.
@@ -175,6 +207,7 @@ impl Preview {
 
     /// Bytes in RAM.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        self.codes.bytes() + std::mem::size_of_val(self.graph.lists()) as u64
+        let graph = std::mem::size_of_val(self.graph.lists()) as u64;
+        self.codes.bytes() + self.finer.bytes() + graph
     }
 }

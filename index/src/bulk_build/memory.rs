@@ -7,6 +7,7 @@ use super::row_pass::CHUNK_BYTES;
 use super::{BuildInput, grow_params, tokens};
 use crate::kernel::LINE;
 use crate::params::BuildParams;
+use crate::quantizer::finer_bytes;
 
 /// The program, its threads' stacks, the sample and buffers.
 const PROCESS_BYTES: u64 = 24 << 20;
@@ -95,8 +96,10 @@ impl BuildMemory {
 
 /// Bytes of a code of `bits` a dimension; `eight` is what one of 8 bits takes.
 fn serving_bytes(dim: usize, bits: u8, eight: usize) -> usize {
-    let bytes = if bits == 4 { dim.div_ceil(2) } else { eight };
-    bytes.next_multiple_of(LINE)
+    if bits == 8 {
+        return eight.next_multiple_of(LINE);
+    }
+    dim.div_ceil(2).next_multiple_of(LINE) + finer_bytes(dim, bits)
 }
 
 /// The most memory this process has used so far, in bytes; 0 where the system does not tell.

@@ -73,7 +73,7 @@ pub struct BuildReport {
     pub manifest: Manifest,
     /// Seconds and memory.
     pub measured: Measured,
-    /// Bytes of codes, graph, keys and token codes that opening it takes.
+    /// Bytes of codes, their finer bits, graph, keys and token codes: what opening it takes.
     pub resident_bytes: u64,
     /// Bytes of all its files.
     pub disk_bytes: u64,
@@ -115,8 +115,12 @@ pub fn build(
     files.write_graph(&grown.graph)?;
     let entry_points = entry_points_of(grown.graph.len() as u32);
     drop(grown.graph);
-    files.write_codes(&grown.codes, &grown.old, grown.quantizer.stride())?;
-    drop(grown.codes);
+    let (stride, beyond) = (grown.quantizer.stride(), grown.quantizer.finer_stride());
+    files.write_records(ArrayKind::Codes, &grown.codes, (&grown.old, stride))?;
+    if beyond > 0 {
+        files.write_records(ArrayKind::Finer, &grown.finer, (&grown.old, beyond))?;
+    }
+    drop((grown.codes, grown.finer));
     let mut vocabulary = None;
     if tokens::wanted(input, params) {
         let encode = || tokens::encode(&mut pass, input, &grown.rows, (params, job));
@@ -168,6 +172,7 @@ struct Grown {
     /// As the index serves them, in the order of insertion.
     quantizer: Quantizer,
     codes: RamArray<u8>,
+    finer: RamArray<u8>,
     /// `[n]`: the place in the order of insertion that each id has.
     old: Vec<u32>,
     frontier: Frontier,
@@ -185,7 +190,7 @@ fn grow_over(
     // every walk starts.
     let mut rows: Vec<u32> = (0..pass.len() as u32).collect();
     Seeded::new(params.seed).shuffle(&mut rows);
-    let BuildCodes { codes, lifts } = pass.encode(&quantizer, &rows)?;
+    let BuildCodes { codes, lifts, .. } = pass.encode(&quantizer, &rows)?;
     let space = CodeSpace::new(&quantizer, &codes, &lifts);
     let grow_params = grow_params(params);
     let held_out = calibrate::held_out(rows.len(), input.base.dim());
@@ -193,9 +198,9 @@ fn grow_over(
     let graph = grow(&space, &grow_params, count, job)?;
     let entry_points = entry_points_of(rows.len() as u32);
     let mut serving = quantizer.serving(params.bits, &pass.facts(), sample);
-    let serving_codes = pass.encode(&serving, &rows)?.codes;
+    let BuildCodes { codes: serving_codes, finer, .. } = pass.encode(&serving, &rows)?;
     serving.note(&pass.facts());
-    let preview = Preview { quantizer: serving, codes: serving_codes, graph, entry_points };
+    let preview = Preview { quantizer: serving, codes: serving_codes, finer, graph, entry_points };
     let subject = Subject {
         preview: &preview,
         rows: &rows,
@@ -207,7 +212,7 @@ fn grow_over(
         threads: params.threads,
     };
     let frontier = calibrate::calibrate(&subject, job)?;
-    let Preview { quantizer: serving, codes: serving_codes, mut graph, .. } = preview;
+    let Preview { quantizer: serving, codes: serving_codes, finer, mut graph, .. } = preview;
     job.tell("connecting", 0, 1);
     append(&space, &grow_params, &mut graph, count);
     let repaired = reach::repair(&space, &mut graph, entry_points) as u64;
@@ -218,7 +223,7 @@ fn grow_over(
     job.tell("connecting", 1, 1);
     let rows = old.iter().map(|old| rows[*old as usize]).collect();
     let (quantizer, codes) = (serving, serving_codes);
-    Ok(Grown { graph, rows, quantizer, codes, old, frontier, repaired })
+    Ok(Grown { graph, rows, quantizer, codes, finer, old, frontier, repaired })
 }
 
 /// What the parameters of a build say about growing.
@@ -256,10 +261,10 @@ fn check_keys(input: &BuildInput<'_>) -> Result<(), BuildError> {
     }
 }
 
-/// Bytes of what `Index::open` keeps in memory: the data of codes, graph, keys and token codes.
+/// Bytes of what `Index::open` keeps in memory: codes, their finer bits, graph, keys, token codes.
 fn resident_bytes(manifest: &Manifest) -> u64 {
-    let resident = [ArrayKind::Codes, ArrayKind::Graph, ArrayKind::Keys, ArrayKind::Tokens];
-    let resident = resident.map(ArrayKind::name);
+    use ArrayKind::{Codes, Finer, Graph, Keys, Tokens};
+    let resident = [Codes, Graph, Keys, Tokens, Finer].map(ArrayKind::name);
     let files = manifest.files.iter().filter(|file| resident.contains(&file.name.as_str()));
     files.map(|file| file.bytes).sum()
 }
@@ -280,10 +285,15 @@ impl Files<'_> {
         Ok(())
     }
 
-    /// Writes the code at place `old[id]` for each id in order.
-    fn write_codes(&mut self, codes: &[u8], old: &[u32], stride: usize) -> Result<(), BuildError> {
+    /// Writes the record at place `old[id]` for each id in order.
+    fn write_records(
+        &mut self,
+        kind: ArrayKind,
+        codes: &[u8],
+        (old, stride): (&[u32], usize),
+    ) -> Result<(), BuildError> {
         let shape = ArrayShape::packed(old.len() as u64, stride as u32);
-        let mut writer = ArrayWriter::create(self.storage, self.dir, ArrayKind::Codes, shape)?;
+        let mut writer = ArrayWriter::create(self.storage, self.dir, kind, shape)?;
         let mut records = Vec::with_capacity(CHUNK_BYTES + stride);
         for some in old.chunks((CHUNK_BYTES / stride).max(1)) {
             records.clear();

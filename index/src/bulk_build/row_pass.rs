@@ -19,10 +19,12 @@ pub(super) const CHUNK_BYTES: usize = 4 << 20;
 
 const TOO_LONG: &str = "is too long: its squared norm passes the range of f32";
 
-/// 8-bit codes in the order of insertion.
+/// Codes in the order of insertion.
 pub(super) struct BuildCodes {
     /// `[n x stride]`.
     pub(super) codes: RamArray<u8>,
+    /// `[n x finer_stride]`.
+    pub(super) finer: RamArray<u8>,
     /// `[n]` under ip, else empty: see `CodeSpace`.
     pub(super) lifts: Vec<f32>,
 }
@@ -57,8 +59,9 @@ impl<'a> RowPass<'a> {
         quantizer: &Quantizer,
         rows: &[u32],
     ) -> Result<BuildCodes, BuildError> {
-        let stride = quantizer.stride();
+        let (stride, beyond) = (quantizer.stride(), quantizer.finer_stride());
         let mut codes = RamArray::<u8>::zeroed(self.len() * stride)?;
+        let mut finer = RamArray::<u8>::zeroed(self.len() * beyond)?;
         let places = inverse(rows);
         let lifted = self.metric == Metric::InnerProduct;
         let mut lifts = vec![0.0f32; if lifted { self.len() } else { 0 }];
@@ -68,21 +71,23 @@ impl<'a> RowPass<'a> {
         let refuse = |row: usize, what| BuildError::Row { path: base.path().into(), row, what };
         // A row that is too long takes the mean along, and every residual with it: the row itself
         // is the one to name.
-        let mut beyond = None;
+        let mut endless = None;
         self.each_chunk("encoding", &mut |first, chunk| {
             if let Some(row) = chunk.first_zero().filter(|_| cosine) {
                 return Err(refuse(first + row, "is all zeros, which has no cosine"));
             }
             let facts = encode_rows(quantizer, chunk, &mut records);
-            for (i, (fact, record)) in facts.iter().zip(records.chunks_exact(stride)).enumerate() {
+            let records = records.chunks_exact(stride + beyond);
+            for (i, (fact, record)) in facts.iter().zip(records).enumerate() {
                 if fact.square > MAX_SQUARE {
                     return Err(refuse(first + i, TOO_LONG));
                 }
                 if !fact.residual_square.is_finite() {
-                    beyond = beyond.or(Some(first + i));
+                    endless = endless.or(Some(first + i));
                 }
                 let place = places[first + i] as usize;
-                codes[place * stride..][..stride].copy_from_slice(record);
+                codes[place * stride..][..stride].copy_from_slice(&record[..stride]);
+                finer[place * beyond..][..beyond].copy_from_slice(&record[stride..]);
                 if lifted {
                     lifts[place] = fact.square;
                 }
@@ -90,12 +95,12 @@ impl<'a> RowPass<'a> {
             all = facts.into_iter().fold(all, RowFacts::and);
             Ok(())
         })?;
-        if let Some(row) = beyond {
+        if let Some(row) = endless {
             return Err(refuse(row, TOO_LONG));
         }
         self.facts = all;
         lifts.iter_mut().for_each(|lift| *lift = (all.square - *lift).max(0.0).sqrt());
-        Ok(BuildCodes { codes, lifts })
+        Ok(BuildCodes { codes, finer, lifts })
     }
 
     /// The token records of all rows (`[n x stride]`), that of row `rows[id]` at place `id`.
@@ -177,15 +182,17 @@ impl<'a> RowPass<'a> {
     }
 }
 
-/// Encodes all of `rows` into `records`, in parallel.
+/// Encodes all of `rows` into `records`, each with what lies beyond it, in parallel.
 fn encode_rows(quantizer: &Quantizer, rows: &Rows, records: &mut Vec<u8>) -> Vec<RowFacts> {
     let stride = quantizer.stride();
-    records.resize(rows.len() * stride, 0);
+    let whole = stride + quantizer.finer_stride();
+    records.resize(rows.len() * whole, 0);
     let places =
-        records.par_chunks_mut(stride * 64).zip((0..rows.len()).into_par_iter().step_by(64));
+        records.par_chunks_mut(whole * 64).zip((0..rows.len()).into_par_iter().step_by(64));
     let encode = |encoder: &mut Encoder<'_>, (block, first): (&mut [u8], usize)| {
-        let places = block.chunks_exact_mut(stride).enumerate();
-        let facts = places.map(|(i, record)| encoder.encode(rows.row(first + i), record));
+        let places = block.chunks_exact_mut(whole).enumerate();
+        let facts = places
+            .map(|(i, record)| encoder.encode(rows.row(first + i), record.split_at_mut(stride)));
         facts.collect::<Vec<RowFacts>>()
     };
     places.map_init(|| Encoder::new(quantizer), encode).flatten_iter().collect()

@@ -38,11 +38,13 @@ pub enum ArrayKind {
     PayloadOffsets,
     /// The few-bit code of one row for decoding, and its part of the logit that is no code.
     Tokens,
+    /// The bits of a compressed vector beyond the fourth a dimension.
+    Finer,
 }
 
 impl ArrayKind {
     /// Every array, in the order in which the manifest lists them.
-    pub const ALL: [ArrayKind; 7] = [
+    pub const ALL: [ArrayKind; 8] = [
         ArrayKind::Codes,
         ArrayKind::Graph,
         ArrayKind::Keys,
@@ -50,6 +52,7 @@ impl ArrayKind {
         ArrayKind::Payload,
         ArrayKind::PayloadOffsets,
         ArrayKind::Tokens,
+        ArrayKind::Finer,
     ];
 
     /// The file that holds the array.
@@ -62,6 +65,7 @@ impl ArrayKind {
             ArrayKind::Payload => "payload.bin",
             ArrayKind::PayloadOffsets => "payload_offsets.bin",
             ArrayKind::Tokens => "tokens.bin",
+            ArrayKind::Finer => "finer.bin",
         }
     }
 
@@ -75,6 +79,7 @@ impl ArrayKind {
             ArrayKind::Payload => "payload.bin.crc",
             ArrayKind::PayloadOffsets => "payload_offsets.bin.crc",
             ArrayKind::Tokens => "tokens.bin.crc",
+            ArrayKind::Finer => "finer.bin.crc",
         }
     }
 
@@ -87,6 +92,7 @@ impl ArrayKind {
             ArrayKind::Payload => *b"json",
             ArrayKind::PayloadOffsets => *b"joff",
             ArrayKind::Tokens => *b"toks",
+            ArrayKind::Finer => *b"finr",
         }
     }
 

@@ -143,8 +143,8 @@ impl Manifest {
         if !(1..=MAX_DIM as u32).contains(&self.dim) {
             return wrong(format!("dim is {}; wanted 1 to {MAX_DIM}", self.dim));
         }
-        if ![1, 2, 4, 8].contains(&self.bits) {
-            return wrong(format!("bits is {}; wanted 1, 2, 4 or 8", self.bits));
+        if ![4, 5, 6, 8].contains(&self.bits) {
+            return wrong(format!("bits is {}; wanted 4, 5, 6 or 8", self.bits));
         }
         if !(1..=MAX_MAX_DEGREE).contains(&self.max_degree) {
             return wrong(format!("max_degree is {}; wanted 1 to 256", self.max_degree));
@@ -181,7 +181,7 @@ impl Manifest {
             }
         }
         if let Some(name) = seen.first() {
-            return wrong(format!("file {name:?} is listed, but payload or tokens is false"));
+            return wrong(format!("file {name:?} is listed, but nothing calls for it"));
         }
         let wanted = digest(&self.files);
         if self.digest != wanted {
@@ -197,6 +197,7 @@ impl Manifest {
             .filter(|kind| match kind {
                 ArrayKind::Payload | ArrayKind::PayloadOffsets => self.payload,
                 ArrayKind::Tokens => self.tokens,
+                ArrayKind::Finer => [5, 6].contains(&self.bits),
                 _ => true,
             })
             .flat_map(|kind| [kind.name(), kind.crc_name()]);

@@ -47,7 +47,7 @@ fn stride(kind: ArrayKind) -> u32 {
         ArrayKind::Graph => DEGREE * 4,
         ArrayKind::Keys => 4,
         ArrayKind::Vectors => 16,
-        ArrayKind::Payload | ArrayKind::PayloadOffsets | ArrayKind::Tokens => 8,
+        ArrayKind::Payload | ArrayKind::PayloadOffsets | ArrayKind::Tokens | ArrayKind::Finer => 8,
     }
 }
 

@@ -41,8 +41,8 @@ pub type Tell<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 /// Looks at every file of the index in `dir`, whose manifest was read without complaint.
 ///
 /// As a search would by the time it has opened the index: lengths, headers, checksum files, the
-/// blob, and every block of codes, graph and keys. `deep` adds every block of all other arrays
-/// and the digest of every file.
+/// blob, and every block of codes and their finer bits, graph, keys and token codes. `deep` adds
+/// every block of full vectors and payloads and the digest of every file.
 ///
 /// `None` if `tell` broke off. A file that cannot be read counts as damaged.
 pub fn verify_files(
@@ -130,8 +130,9 @@ impl Scan<'_> {
                 None
             }
         };
-        let preview = matches!(kind, ArrayKind::Codes | ArrayKind::Graph | ArrayKind::Keys);
-        if !(preview || self.deep) {
+        let left =
+            matches!(kind, ArrayKind::Vectors | ArrayKind::Payload | ArrayKind::PayloadOffsets);
+        if left && !self.deep {
             self.advance(listed.length)?;
             return ControlFlow::Continue(0);
         }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `nibble` | distances of 4-bit codes to a signed 8-bit query |
 //! | `planar` | distances of 8-bit codes to a query of one or two signed 8-bit planes |
+//! | `bitplane` | sums of a query's lanes over the set bits of a plane |
 //! | `byte_l2` | exact squared L2 between byte rows |
 //! | `fresh` | ids of a list that a walk has not seen yet |
 //! | `lookup` | sums of table entries, for product codes |
@@ -18,6 +19,7 @@
 use std::sync::LazyLock;
 
 pub mod bench;
+pub(crate) mod bitplane;
 pub(crate) mod byte_l2;
 pub(crate) mod float;
 pub(crate) mod fresh;

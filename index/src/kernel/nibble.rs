@@ -62,12 +62,21 @@ fn low_masks(query: &NibbleQuery, line: usize) -> [u8; 2] {
 /// The two factors of a record.
 pub(crate) fn factors(record: &[u8], stolen: bool) -> (f16, f16) {
     let word = if stolen {
-        (0..32).fold(0u32, |word, i| word | u32::from(record[i] & 1) << i)
+        let eights = record[..32].chunks_exact(8).enumerate();
+        eights.fold(0u32, |word, (i, bytes)| word | lowest_bits(bytes) << (8 * i))
     } else {
         let end = record.len();
         u32::from_le_bytes([record[end - 4], record[end - 3], record[end - 2], record[end - 1]])
     };
     (f16::from_bits(word as u16), f16::from_bits((word >> 16) as u16))
+}
+
+/// The lowest bits of eight bytes, that of byte i at bit i.
+fn lowest_bits(bytes: &[u8]) -> u32 {
+    let eight = bytes.try_into().expect("eight bytes");
+    let bits = u64::from_le_bytes(eight) & 0x0101_0101_0101_0101;
+    // The factor's bit at 56 - 7 i takes that of byte i to 56 + i.
+    (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
 }
 
 fn finish(query: &NibbleQuery, dot: i32, a: f16, b: f16) -> f32 {

@@ -3,6 +3,7 @@
 use foveal_datasets::{Metric, Row, Rows};
 use half::f16;
 
+use super::finer::Finer;
 use super::grid::{Factors, Grid};
 use super::{Kind, NIBBLES_A_LINE, OFFSET, Quantizer, STOLEN_DIMS, last_line_bytes};
 use crate::kernel::{LINE, float};
@@ -61,6 +62,7 @@ pub(super) fn to_search_space(metric: Metric, vector: &mut [f32]) -> f32 {
 pub(crate) struct Encoder<'a> {
     quantizer: &'a Quantizer,
     grid: Option<Grid>,
+    finer: Option<Finer>,
     residual: Vec<f32>,
 }
 
@@ -71,12 +73,18 @@ impl<'a> Encoder<'a> {
             Kind::Nibble { stolen } => Grid::nibbles(dim, if stolen { STOLEN_DIMS } else { 0 }),
             _ => Grid::bytes(dim),
         });
-        Encoder { quantizer, grid, residual: vec![0.0; dim] }
+        let finer = (quantizer.finer_bits() > 0).then(|| Finer::new(dim));
+        Encoder { quantizer, grid, finer, residual: vec![0.0; dim] }
     }
 
-    /// Writes the record of `row` (`[stride]` bytes), whole, and tells its facts; allocates
-    /// nothing. The squared norm told is infinite where f32 cannot hold it: such a row has no code.
-    pub(crate) fn encode(&mut self, row: Row<'_>, record: &mut [u8]) -> RowFacts {
+    /// Writes the record of `row` (`[stride]` bytes) and what lies beyond it (`[finer_stride]`),
+    /// both whole, and tells its facts; allocates nothing. The squared norm told is infinite where
+    /// f32 cannot hold it: such a row has no code.
+    pub(crate) fn encode(
+        &mut self,
+        row: Row<'_>,
+        (record, beyond): (&mut [u8], &mut [u8]),
+    ) -> RowFacts {
         let quantizer = self.quantizer;
         let norm_square = self.turn(row);
         let square = if quantizer.metric == Metric::Cosine { 1.0 } else { norm_square };
@@ -95,8 +103,18 @@ impl<'a> Encoder<'a> {
                 write_planar_factors(record, factors);
             }
         }
-        let missed_square = missed_square(quantizer, point, factors);
-        RowFacts { square, residual_square: factors.square, missed_square }
+        let stored = stored_scale(quantizer, factors.scale);
+        let product = factors.square / factors.scale;
+        let mut missed = missed_square(point, (stored, product), factors);
+        if let (Some(finer), Kind::Nibble { stolen }) = (&mut self.finer, quantizer.kind) {
+            let bits = quantizer.finer_bits();
+            let finer_product = finer.fit(&self.residual, point, (bits, stolen));
+            let growth = f16::from_f32(growth_of(product, finer_product));
+            finer.write((bits, growth), beyond);
+            let stored = stored * (1.0 + growth.to_f32());
+            missed = missed_square(&finer.point, (stored, finer_product), factors);
+        }
+        RowFacts { square, residual_square: factors.square, missed_square: missed }
     }
 }
 
@@ -113,37 +131,60 @@ impl Encoder<'_> {
         norm_square
     }
 
-    /// The mean share of a residual's squared norm that its code misses, over `rows` in order.
-    pub(super) fn missed_share(&mut self, rows: &Rows) -> f32 {
-        let mut sum = 0.0f64;
+    /// The mean shares of a residual's squared norm that its code misses, and that its finer point
+    /// does, over `rows` in order.
+    pub(super) fn missed_shares(&mut self, rows: &Rows) -> (f32, f32) {
+        let (mut sum, mut finer_sum) = (0.0f64, 0.0f64);
         for row in rows.iter() {
             self.turn(row);
-            let Some(grid) = &mut self.grid else { return 0.0 };
+            let Some(grid) = &mut self.grid else { return (0.0, 0.0) };
             let (point, factors) = grid.fit(&self.residual);
-            if factors.square > 0.0 {
-                let length = float::dot(point, point) * factors.scale * factors.scale;
-                sum += f64::from((length / factors.square - 1.0).max(0.0));
+            if factors.square == 0.0 {
+                continue;
+            }
+            sum += missed_share(point, factors.scale, factors.square);
+            if let (Some(finer), Kind::Nibble { stolen }) = (&mut self.finer, self.quantizer.kind) {
+                let bits = self.quantizer.finer_bits();
+                let product = finer.fit(&self.residual, point, (bits, stolen));
+                let scale = factors.square / product;
+                finer_sum += missed_share(&finer.point, scale, factors.square);
             }
         }
-        (sum / rows.len().max(1) as f64) as f32
+        let count = rows.len().max(1) as f64;
+        ((sum / count) as f32, (finer_sum / count) as f32)
     }
 }
 
-/// `|a u - r|^2` with the factor a as it is stored.
-fn missed_square(quantizer: &Quantizer, point: &[f32], factors: Factors) -> f32 {
+/// `|a u - r|^2 / |r|^2` of a point with the factor `scale`.
+fn missed_share(point: &[f32], scale: f32, square: f32) -> f64 {
+    f64::from((float::dot(point, point) * scale * scale / square - 1.0).max(0.0))
+}
+
+/// By what share the factor of the finer point is larger than that of the point, from `<u, r>` and
+/// `<u', r>`.
+fn growth_of(product: f32, finer_product: f32) -> f32 {
+    let growth = product / finer_product - 1.0;
+    if growth.is_finite() { growth } else { 0.0 }
+}
+
+/// The factor a as a record keeps it.
+fn stored_scale(quantizer: &Quantizer, scale: f32) -> f32 {
+    match quantizer.kind {
+        Kind::Nibble { .. } => {
+            let unit = quantizer.spec.scale_unit;
+            f16::from_f32(scale / unit).to_f32() * unit
+        }
+        _ => scale,
+    }
+}
+
+/// `|a u - r|^2` with the stored factor a and `<u, r>`.
+fn missed_square(point: &[f32], (stored, product): (f32, f32), factors: Factors) -> f32 {
     if factors.scale == 0.0 {
         return 0.0;
     }
-    let stored = match quantizer.kind {
-        Kind::Nibble { .. } => {
-            let unit = quantizer.spec.scale_unit;
-            f16::from_f32(factors.scale / unit).to_f32() * unit
-        }
-        _ => factors.scale,
-    };
     let (a, b) = (f64::from(stored), f64::from(factors.square));
-    let product = b / f64::from(factors.scale);
-    let missed = a * a * f64::from(float::dot(point, point)) - 2.0 * a * product + b;
+    let missed = a * a * f64::from(float::dot(point, point)) - 2.0 * a * f64::from(product) + b;
     // Sums of f32 are off by less than this share of what they add up.
     (missed + 1e-5 * b).max(0.0) as f32
 }

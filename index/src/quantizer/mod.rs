@@ -2,7 +2,7 @@
 //!
 //! | kind | what a record holds | used for |
 //! |---|---|---|
-//! | nibble | 4 bits a dimension of the rotated residual, two f16 factors | preview at 4 bits |
+//! | nibble | 4 bits a dimension of the rotated residual, two f16 factors | preview, 4 to 6 bits |
 //! | planar | 8 bits a dimension (of bytes: the row), two f32 factors | preview at 8 bits, builds |
 //! | bytes | the bytes of the row | preview and builds over byte rows under l2 |
 //!
@@ -17,14 +17,17 @@
 //! which is unbiased over rotations (RaBitQ, arXiv:2405.12497 and 2409.09913). Under ip the search
 //! space gives `|q - x'|^2 = U^2 + |q|^2 - 2 <q, x>` for the lifted row x', and `<q, x>` is
 //! `<q, mean>` plus the same estimate. Records are whole cache lines; `kernel` draws their bytes.
+//! A fifth and sixth bit lie apart: see `finer`.
 
 mod encode;
+mod finer;
 mod grid;
 mod query;
 mod rotation;
 mod space;
 
 pub(crate) use encode::{Encoder, RowFacts};
+pub(crate) use finer::finer_bytes;
 use query::Kernels;
 pub(crate) use query::{CodeDistance, PreparedQuery};
 pub(crate) use space::CodeSpace;
@@ -44,7 +47,7 @@ const OFFSET: i32 = 128;
 /// What a quantizer learned, as plain fields: what `meta.rkyv` keeps.
 #[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub(crate) struct QuantizerSpec {
-    /// Bits a dimension: 4 or 8.
+    /// Bits a dimension: 4, 5, 6 or 8.
     pub(crate) bits: u8,
     /// Seed of the rotation.
     pub(crate) seed: u64,
@@ -58,7 +61,9 @@ pub(crate) struct QuantizerSpec {
     pub(crate) add_unit: f32,
     /// The share of `|r|^2` that codes miss, the mean over the sample: `|a u - r|^2 / |r|^2`.
     pub(crate) missed: f32,
-    /// The largest `|a u - r|` of a row: what hard bounds allow for.
+    /// The same with the bits beyond the fourth; 0 without.
+    pub(crate) finer_missed: f32,
+    /// The largest `|a u - r|` of a row, with all bits: what hard bounds allow for.
     pub(crate) largest_missed: f32,
     /// The largest `|r|` of a row.
     pub(crate) largest_residual: f32,
@@ -100,6 +105,7 @@ impl Quantizer {
             scale_unit: 1.0,
             add_unit: 1.0,
             missed: 0.0,
+            finer_missed: 0.0,
             largest_missed: 0.0,
             largest_residual: 0.0,
         };
@@ -111,9 +117,9 @@ impl Quantizer {
         let dim = spec.mean.len();
         let exact = spec.bits == 8 && is_byte(element);
         let kind = match (spec.bits, exact && metric == Metric::L2) {
-            (4, _) => Kind::Nibble { stolen: last_line_bytes(dim) + 4 > LINE },
-            (_, true) => Kind::Bytes,
-            (_, false) => Kind::Planar,
+            (8, true) => Kind::Bytes,
+            (8, false) => Kind::Planar,
+            _ => Kind::Nibble { stolen: last_line_bytes(dim) + 4 > LINE },
         };
         let rotation = (!exact).then(|| Rotation::new(dim, spec.seed));
         let stride = match kind {
@@ -131,7 +137,7 @@ impl Quantizer {
         let mut spec = self.spec.clone();
         spec.bits = bits;
         spec.largest_square = facts.square;
-        if bits == 4 {
+        if bits != 8 {
             if is_byte(self.element) {
                 spec.mean = encode::mean(self.metric, sample);
             }
@@ -147,7 +153,8 @@ impl Quantizer {
             spec.add_unit = (norm * norm / top).max(f32::MIN_POSITIVE);
         }
         let mut serving = Quantizer::from_spec(self.metric, self.element, spec);
-        serving.spec.missed = Encoder::new(&serving).missed_share(sample);
+        let missed = Encoder::new(&serving).missed_shares(sample);
+        (serving.spec.missed, serving.spec.finer_missed) = missed;
         serving
     }
 

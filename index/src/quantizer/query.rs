@@ -3,8 +3,10 @@
 use foveal_datasets::{Element, Metric, Row};
 
 use super::encode::{nibble_places, to_search_space};
+use super::finer::FinerQuery;
 use super::{Kind, OFFSET, Quantizer, STOLEN_DIMS};
 use crate::distance::QueryDistance;
+use crate::kernel::bitplane::{self, BitplaneKernel};
 use crate::kernel::byte_l2::{self, ByteL2Kernel};
 use crate::kernel::nibble::{self, NibbleKernel, NibbleQuery};
 use crate::kernel::planar::{self, PlanarKernel, PlanarQuery};
@@ -16,14 +18,15 @@ const PLANE: f32 = 127.0;
 /// A query in the form that one kind of code needs; made anew in place, query after query.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PreparedQuery {
-    nibble: NibbleQuery,
+    pub(super) nibble: NibbleQuery,
+    pub(super) finer: FinerQuery,
     planar: PlanarQuery,
     bytes: Vec<u8>,
-    residual: Vec<f32>,
+    pub(super) residual: Vec<f32>,
     /// Squared norm of the rotated query; for byte codes, of what the query's bytes leave of it.
     square: f32,
     /// What a step of the lanes is worth.
-    step: f32,
+    pub(super) step: f32,
 }
 
 /// Distances of the codes in `codes` to one query.
@@ -49,6 +52,7 @@ pub(super) struct Kernels {
     nibble: NibbleKernel,
     planar: [PlanarKernel; 2],
     bytes: ByteL2Kernel,
+    pub(super) bitplane: BitplaneKernel,
 }
 
 impl Kernels {
@@ -58,6 +62,7 @@ impl Kernels {
             nibble: nibble::kernel(level),
             planar: [planar::kernel(level, 1), planar::kernel(level, 2)],
             bytes: byte_l2::kernel(level),
+            bitplane: bitplane::kernel(level),
         }
     }
 }
@@ -164,6 +169,9 @@ impl PreparedQuery {
         query.slope = -self.step * quantizer.spec.scale_unit;
         // The middle of 16 levels is 7.5, that of the 8 coarse ones 7.
         query.offset = 15 * sum - if stolen { coarse_sum } else { 0 };
+        if quantizer.finer_bits() > 0 {
+            self.finer.fill(&self.residual, stolen);
+        }
     }
 
     fn fill_planar(&mut self, quantizer: &Quantizer, base: f32, add: f32) {
@@ -195,13 +203,13 @@ impl PreparedQuery {
 /// The nearest whole number, ties to even, of a number below 2^22: adding and taking off 1.5 * 2^23
 /// rounds, and unlike a call of the C library runs on lanes.
 #[inline(always)]
-fn whole(x: f32) -> f32 {
+pub(super) fn whole(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     (x + ROUND) - ROUND
 }
 
 /// The step with which the largest coordinate is `steps` steps away from 0; 1 for a zero vector.
-fn step_of(vector: &[f32], steps: f32) -> f32 {
+pub(super) fn step_of(vector: &[f32], steps: f32) -> f32 {
     let largest = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
     let step = largest / steps;
     if (1.0 / step).is_finite() { step } else { 1.0 }
@@ -239,9 +247,11 @@ impl Quantizer {
             let missed = f64::from(self.spec.largest_missed);
             let residual = f64::from(self.spec.largest_residual);
             let lanes = f64::from(query.step) * (self.dim as f64).sqrt() * (residual + missed);
-            // Factors of 4-bit codes have eleven digits.
+            // The lanes of finer bits have steps of less than a hundredth of those.
+            let lanes = 1.02 * lanes;
+            // Factors of 4-bit codes have eleven digits, and so has the growth of one of them.
             let nibble = matches!(self.kind, Kind::Nibble { .. });
-            let factors = if nibble { 3.0 * residual * residual / 2048.0 } else { 0.0 };
+            let factors = if nibble { 3.5 * residual * residual / 2048.0 } else { 0.0 };
             let largest = f64::from(self.spec.largest_square);
             let sums = 1e-5 * (square + residual * residual + largest + searched.abs());
             let searched = searched - lanes - factors - sums;
@@ -253,6 +263,19 @@ impl Quantizer {
         // A little less than what f32 distances are rounded by.
         let shown = bound * scale + add;
         (shown - 1e-6 * (shown.abs() + add.abs())) as f32
+    }
+
+    /// One standard deviation of the error of an estimate for a residual of squared norm `square`.
+    ///
+    /// What a code misses of its residual is the share `missed` of `|r|^2`; against a random
+    /// rotation its product with the query has that times `|p|^2 / d` as variance. The lanes'
+    /// rounding adds a twelfth of a squared step a dimension; where codes hold their rows that is
+    /// all there is.
+    pub(super) fn error_of(&self, query: &PreparedQuery, square: f32, missed: f32) -> f32 {
+        let missed = query.square * missed / self.dim as f32;
+        let rounding = query.step * query.step / 12.0;
+        // Two roots: the product of what f32 holds may be beyond it.
+        2.0 * square.sqrt() * (missed + rounding).sqrt()
     }
 
     /// What planar codes were stored with.
@@ -296,10 +319,6 @@ impl QueryDistance for CodeDistance<'_> {
         }
     }
 
-    /// What a code misses of its residual is the share `missed` of `|r|^2`; against a random
-    /// rotation its product with the query has that times `|p|^2 / d` as variance. The lanes'
-    /// rounding adds a twelfth of a squared step a dimension; where codes hold their rows that is
-    /// all there is.
     fn error(&self, id: u32) -> f32 {
         if self.quantizer.kind == Kind::Bytes {
             return self.byte_error(id);
@@ -311,9 +330,7 @@ impl QueryDistance for CodeDistance<'_> {
             }
             _ => planar::factors(record).1,
         };
-        let missed = self.query.square * self.quantizer.spec.missed / self.quantizer.dim as f32;
-        let rounding = self.query.step * self.query.step / 12.0;
-        2.0 * (square * (missed + rounding)).sqrt()
+        self.quantizer.error_of(self.query, square, self.quantizer.spec.missed)
     }
 }
 

@@ -3,8 +3,10 @@
 use foveal_datasets::synthetic::Seeded;
 use foveal_datasets::{Element, Metric, Row, Rows, Values};
 
-use super::{CodeSpace, Encoder, PreparedQuery, Quantizer, RowFacts};
+use super::encode::nibble_places;
+use super::{CodeSpace, Encoder, Kind, PreparedQuery, Quantizer, RowFacts, STOLEN_DIMS};
 use crate::distance::{QueryDistance, Space};
+use crate::kernel::nibble;
 
 /// Gaussian rows around a mean that is not zero; the norms differ.
 fn gaussian(n: usize, dim: usize, seed: u64) -> Rows {
@@ -28,35 +30,70 @@ fn bytes(element: Element, n: usize, dim: usize, seed: u64) -> Rows {
     Rows::new(dim, values).unwrap()
 }
 
-fn encode(quantizer: &Quantizer, rows: &Rows) -> (Vec<u8>, RowFacts) {
+/// Codes of rows, and what lies beyond them.
+struct Encoded {
+    codes: Vec<u8>,
+    finer: Vec<u8>,
+}
+
+fn encode(quantizer: &Quantizer, rows: &Rows) -> (Encoded, RowFacts) {
     let mut encoder = Encoder::new(quantizer);
-    let mut codes = vec![0xaa; rows.len() * quantizer.stride()];
+    let (stride, beyond) = (quantizer.stride(), quantizer.finer_stride());
+    let mut codes = vec![0xaa; rows.len() * stride];
+    let mut finer = vec![0xaa; rows.len() * beyond];
     let mut facts = RowFacts::default();
-    for (row, record) in rows.iter().zip(codes.chunks_exact_mut(quantizer.stride())) {
-        facts = facts.and(encoder.encode(row, record));
+    for (i, row) in rows.iter().enumerate() {
+        let records = (&mut codes[i * stride..][..stride], &mut finer[i * beyond..][..beyond]);
+        facts = facts.and(encoder.encode(row, records));
     }
-    (codes, facts)
+    (Encoded { codes, finer }, facts)
+}
+
+/// The shown estimate of every row with all of its bits, and one deviation of its error.
+fn estimates(
+    quantizer: &Quantizer,
+    encoded: &Encoded,
+    prepared: &PreparedQuery,
+) -> Vec<(f32, f32)> {
+    let (stride, beyond) = (quantizer.stride(), quantizer.finer_stride());
+    let ids: Vec<u32> = (0..(encoded.codes.len() / stride) as u32).collect();
+    let mut estimates = vec![0.0; ids.len()];
+    let distance = quantizer.distance(&encoded.codes, prepared);
+    distance.distances(&ids, &mut estimates);
+    let (scale, add) = quantizer.shown(prepared);
+    let both = |(id, estimate): (u32, f32)| {
+        if beyond == 0 {
+            return (estimate, distance.error(id));
+        }
+        let id = id as usize;
+        let finer = &encoded.finer[id * beyond..][..beyond];
+        quantizer.finer_estimate(
+            prepared,
+            (&encoded.codes[id * stride..][..stride], finer),
+            estimate,
+        )
+    };
+    let both = ids.into_iter().zip(estimates).map(both);
+    both.map(|(estimate, error)| (estimate * scale + add, error * scale)).collect()
 }
 
 /// Trains, and makes the quantizer that serves at `bits`, as a build does.
-fn serving(metric: Metric, bits: u8, rows: &Rows, seed: u64) -> (Quantizer, Vec<u8>) {
+fn serving(metric: Metric, bits: u8, rows: &Rows, seed: u64) -> (Quantizer, Encoded) {
     let first = Quantizer::train(metric, rows, seed);
     let (_, facts) = encode(&first, rows);
     let mut serving = first.serving(bits, &facts, rows);
-    let (codes, facts) = encode(&serving, rows);
+    let (encoded, facts) = encode(&serving, rows);
     serving.note(&facts);
-    (serving, codes)
+    (serving, encoded)
 }
 
 #[test]
 fn hard_bounds_are_never_above_the_true_distance() {
     for metric in Metric::ALL {
-        for (bits, dim) in [(4, 20), (4, 128), (4, 300), (8, 64)] {
+        for (bits, dim) in [(4, 20), (4, 128), (4, 300), (5, 128), (6, 20), (6, 300), (8, 64)] {
             let kinds = [gaussian(300, dim, 3), bytes(Element::U8, 300, dim, 4)];
             for rows in kinds {
-                let (quantizer, codes) = serving(metric, bits, &rows, 5);
-                let ids: Vec<u32> = (0..300).collect();
-                let mut estimates = vec![0.0; 300];
+                let (quantizer, encoded) = serving(metric, bits, &rows, 5);
                 let mut prepared = PreparedQuery::default();
                 // Queries far and near, one of them a row.
                 let far = gaussian(6, dim, 6);
@@ -70,12 +107,10 @@ fn hard_bounds_are_never_above_the_true_distance() {
                 let mut tightest = f64::INFINITY;
                 for query in queries {
                     prepared.prepare(&quantizer, Row::F32(&query));
-                    quantizer.distance(&codes, &prepared).distances(&ids, &mut estimates);
-                    let (scale, add) = quantizer.shown(&prepared);
-                    for (id, estimate) in ids.iter().zip(&estimates) {
-                        let row = rows.row(*id as usize);
+                    let estimates = estimates(&quantizer, &encoded, &prepared);
+                    for (row, (estimate, _)) in rows.iter().zip(estimates) {
                         let exact = metric.plain_distance(Row::F32(&query), row);
-                        let bound = quantizer.lower_bound(&prepared, estimate * scale + add);
+                        let bound = quantizer.lower_bound(&prepared, estimate);
                         let bound = f64::from(bound);
                         assert!(bound <= exact + 1e-9, "{metric} {bits} {dim}: {bound} {exact}");
                         tightest = tightest.min((exact - bound) / exact.abs().max(1e-9));
@@ -106,20 +141,15 @@ fn report(metric: Metric, bits: u8, dim: usize) -> Report {
     for seed in 0..4 {
         let rows = gaussian(n, dim, 20 + seed);
         let queries = gaussian(q, dim, 50 + seed);
-        let (quantizer, codes) = serving(metric, bits, &rows, seed);
-        let ids: Vec<u32> = (0..n as u32).collect();
-        let mut estimates = vec![0.0; n];
+        let (quantizer, encoded) = serving(metric, bits, &rows, seed);
         let mut prepared = PreparedQuery::default();
         for query in queries.iter() {
             prepared.prepare(&quantizer, query);
-            let distance = quantizer.distance(&codes, &prepared);
-            distance.distances(&ids, &mut estimates);
-            let (scale, add) = quantizer.shown(&prepared);
-            for (id, estimate) in ids.iter().zip(&estimates) {
-                let exact = metric.plain_distance(query, rows.row(*id as usize));
-                let off = f64::from(estimate * scale + add) - exact;
-                let error = f64::from(distance.error(*id) * scale);
-                deviations.push(off / error);
+            let estimates = estimates(&quantizer, &encoded, &prepared);
+            for (row, (estimate, error)) in rows.iter().zip(estimates) {
+                let exact = metric.plain_distance(query, row);
+                let off = f64::from(estimate) - exact;
+                deviations.push(off / f64::from(error));
                 errors.push(off);
                 exacts.push(exact);
             }
@@ -140,7 +170,7 @@ fn report(metric: Metric, bits: u8, dim: usize) -> Report {
 #[test]
 fn estimates_are_unbiased_and_as_wrong_as_they_say() {
     for metric in Metric::ALL {
-        for bits in [4, 8] {
+        for bits in [4, 5, 6, 8] {
             for dim in [16, 31, 64, 100, 120, 121, 124, 128, 129, 250, 385] {
                 let found = report(metric, bits, dim);
                 let what = format!("{metric} {bits} bits dim {dim}: {found:?}");
@@ -166,6 +196,14 @@ fn codes_miss_as_little_as_they_should() {
         assert!((0.85..1.05).contains(&wider), "{metric}: {wider}");
         let bytes = report(metric, 8, 120).noise / whole.noise;
         assert!(bytes < 0.075, "{metric}: {bytes}");
+        // Each bit beyond the fourth nearly halves what is missed, within the cells that are there.
+        for dim in [120, 128] {
+            let noises = [4, 5, 6].map(|bits| report(metric, bits, dim).noise);
+            for pair in noises.windows(2) {
+                let ratio = pair[1] / pair[0];
+                assert!((0.5..0.67).contains(&ratio), "{metric} dim {dim}: {ratio}");
+            }
+        }
     }
     // Shares of the deviation of exact distances, measured for these rows.
     assert!(report(Metric::L2, 4, 120).noise < 0.029);
@@ -176,11 +214,71 @@ fn codes_miss_as_little_as_they_should() {
 #[test]
 fn estimates_of_few_dimensions_are_no_worse_than_they_say() {
     for metric in [Metric::L2, Metric::InnerProduct] {
-        for (bits, dim) in [(4, 1), (8, 1), (4, 2), (8, 2), (4, 3), (8, 3), (4, 7), (8, 7)] {
+        let shapes = [1, 2, 3, 7].map(|dim| [4, 5, 6, 8].map(|bits| (bits, dim)));
+        for (bits, dim) in shapes.into_iter().flatten() {
             let found = report(metric, bits, dim);
             let what = format!("{metric} {bits} bits dim {dim}: {found:?}");
             assert!(found.mean.abs() < 0.06 && found.variance < 1.07, "{what}");
             assert!(found.missed < 0.042, "{what}");
+        }
+    }
+}
+
+/// The fast way takes the estimate of a walk and adds what its codes lack; this is the whole sum,
+/// from the bytes of both records.
+fn plain_finer_estimate(
+    quantizer: &Quantizer,
+    query: &PreparedQuery,
+    (code, finer): (&[u8], &[u8]),
+) -> (f64, f64) {
+    let Kind::Nibble { stolen } = quantizer.kind else { unreachable!("4 bits and more") };
+    let (planes, growth) = finer.split_at(finer.len() - 2);
+    let growth = half::f16::from_le_bytes([growth[0], growth[1]]).to_f64();
+    let bits = usize::from(quantizer.spec.bits - 4);
+    let plane_bytes = planes.len() / bits;
+    let (mut product, mut square) = (0.0, 0.0);
+    for (i, (at, x)) in nibble_places(quantizer.dim).zip(&query.residual).enumerate() {
+        let nibble = code[at.byte] >> at.shift & 15;
+        let coarse = stolen && i < STOLEN_DIMS;
+        let (level, width) = match coarse {
+            true => (f64::from(nibble & 14) - 7.0, 2.0),
+            false => (f64::from(nibble) - 7.5, 1.0),
+        };
+        let part = (0..bits)
+            .fold(0, |part, plane| part << 1 | planes[plane * plane_bytes + i / 8] >> (i % 8) & 1);
+        let cells = f64::from(1 << bits);
+        let level = level + width * ((f64::from(part) + 0.5) / cells - 0.5);
+        product += level * f64::from(*x);
+        square += level * level;
+    }
+    let (a, b) = nibble::factors(code, stolen);
+    let start = query.nibble.base + b.to_f32() * query.nibble.add_unit;
+    let scale = 2.0 * a.to_f64() * f64::from(quantizer.spec.scale_unit) * (1.0 + growth);
+    // Lanes are off by a twelfth of a squared step each.
+    let deviation = scale * f64::from(query.step) * (square / 12.0).sqrt();
+    (f64::from(start) - scale * product, deviation)
+}
+
+#[test]
+fn finer_estimates_are_those_of_the_finer_point() {
+    for (metric, dims) in Metric::ALL.into_iter().zip([[1, 128], [31, 129], [32, 120]]) {
+        for (dim, bits) in dims.into_iter().flat_map(|dim| [(dim, 5), (dim, 6)]) {
+            let (rows, queries) = (gaussian(100, dim, 8), gaussian(5, dim, 9));
+            let (quantizer, encoded) = serving(metric, bits, &rows, 5);
+            let (stride, beyond) = (quantizer.stride(), quantizer.finer_stride());
+            let records = encoded.codes.chunks(stride).zip(encoded.finer.chunks(beyond));
+            let mut prepared = PreparedQuery::default();
+            for query in queries.iter() {
+                prepared.prepare(&quantizer, query);
+                let (scale, add) = quantizer.shown(&prepared);
+                let estimates = estimates(&quantizer, &encoded, &prepared);
+                for (records, (estimate, _)) in records.clone().zip(estimates) {
+                    let (wanted, deviation) = plain_finer_estimate(&quantizer, &prepared, records);
+                    let off = f64::from((estimate - add) / scale) - wanted;
+                    let limit = 6.0 * deviation + 1e-5 * wanted.abs();
+                    assert!(off.abs() <= limit, "{metric} {bits} dim {dim}: {off}, {limit}");
+                }
+            }
         }
     }
 }
@@ -204,7 +302,7 @@ fn byte_rows_at_8_bits_are_exact() {
         for dim in [1, 2, 31, 63, 64, 65, 128, 385] {
             let (rows, queries) = (bytes(element, 60, dim, 1), bytes(element, 8, dim, 2));
             for metric in Metric::ALL {
-                let (quantizer, codes) = serving(metric, 8, &rows, 3);
+                let (quantizer, Encoded { codes, .. }) = serving(metric, 8, &rows, 3);
                 assert!(quantizer.is_exact() && quantizer.stride().is_multiple_of(64));
                 let mut flipped = vec![0; dim];
                 for (row, record) in rows.iter().zip(codes.chunks_exact(quantizer.stride())) {
@@ -246,7 +344,7 @@ fn distances_between_rows_are_those_of_the_search_space() {
     for rows in cases.iter().chain(&bytes) {
         for metric in Metric::ALL {
             let quantizer = Quantizer::train(metric, rows, 8);
-            let (codes, facts) = encode(&quantizer, rows);
+            let (Encoded { codes, .. }, facts) = encode(&quantizer, rows);
             let square = |row| -Metric::InnerProduct.plain_distance(row, row);
             let largest = rows.iter().map(square).fold(0.0, f64::max);
             let lift = |row| (largest - square(row)).max(0.0).sqrt() as f32;

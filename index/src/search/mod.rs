@@ -157,7 +157,7 @@ impl Index {
         self.shared.store.as_ref().map_or(Io::None, FullStore::io)
     }
 
-    /// Bytes of codes, graph, keys and token codes in memory.
+    /// Bytes of codes, their finer bits, graph, keys and token codes in memory.
     pub fn resident_bytes(&self) -> u64 {
         let vocabulary = self.shared.vocabulary.as_ref().map_or(0, Vocabulary::resident_bytes);
         self.shared.preview.resident_bytes() + self.shared.keys.resident_bytes() + vocabulary
@@ -260,8 +260,6 @@ struct Slot {
     started: Instant,
     /// When the walk was over.
     walked: Instant,
-    /// The estimate of the best candidate that is not to be ranked.
-    beyond: Option<f32>,
 }
 
 /// How far a query has come.
@@ -401,7 +399,6 @@ impl Searcher {
                 row: 0,
                 started: Instant::now(),
                 walked: Instant::now(),
-                beyond: None,
             });
         }
         self.slots.iter_mut().for_each(|slot| slot.stage = Stage::Idle);
@@ -425,10 +422,9 @@ impl Slot {
         (self.stats.distances, self.stats.hops) = self.preview.counts();
         // Exact codes cost no read: nothing is left unranked.
         let most = if store.is_some() { params.rerank_size } else { params.list_size };
-        self.beyond = preview.candidate_at(&self.preview, most as usize);
         preview.candidates(&mut self.preview, most as usize);
         (self.walked, self.stage) = (Instant::now(), Stage::Ranking);
-        let ask = ask(&self.preview, self.beyond, effort, false);
+        let ask = ask(&self.preview, effort, false);
         self.fullview.begin(&index.shared.row_origin(), &ask);
     }
 
@@ -441,7 +437,7 @@ impl Slot {
     ) -> Result<Option<Answer>, SearchError> {
         let Shared { preview, manifest, .. } = &*index.shared;
         let origin = index.shared.row_origin();
-        let ask = ask(&self.preview, self.beyond, effort, wait);
+        let ask = ask(&self.preview, effort, wait);
         let ranked = self.fullview.rank(&origin, &mut self.exact, &ask, &mut self.stats)?;
         let Some(Reranked { neighbors, partial, unread }) = ranked else { return Ok(None) };
         let certified = match unread.map(|estimate| preview.lower_bound(&self.preview, estimate)) {
@@ -465,9 +461,9 @@ impl Slot {
 
 fn ask<'a>(
     preview: &'a PreviewSlot,
-    beyond: Option<f32>,
     Effort { params, stop, .. }: Effort<'a>,
     wait: bool,
 ) -> Rerank<'a> {
-    Rerank { candidates: preview.candidates(), beyond, params, stop, wait }
+    let (candidates, beyond) = (preview.candidates(), preview.beyond());
+    Rerank { candidates, beyond, params, stop, wait }
 }

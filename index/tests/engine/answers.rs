@@ -1,9 +1,9 @@
 //! Answers against the exact oracle, over metrics, element types, widths and shapes.
 
-use foveal_datasets::{Element, Metric};
+use foveal_datasets::{Element, Metric, Rows};
 use foveal_index::{Answer, Neighbor, SearchParams};
 
-use crate::built::{Built, answers, params, recall_of, rows_and_queries};
+use crate::built::{Built, answers, floats, params, recall_of, rows_and_queries};
 
 /// Distances are the oracle's to the last bit, and come nearest first, smaller key first.
 fn assert_honest(answers: &[Answer], all: &[Vec<Neighbor>], what: &str) {
@@ -52,6 +52,65 @@ fn every_metric_type_and_width_finds_the_nearest() {
         for (element, floor) in Element::ALL.into_iter().zip(floors) {
             check(metric, element, 4, (1500, 100), floor);
             check(metric, element, 8, (1500, 100), EIGHT_BITS);
+        }
+    }
+}
+
+/// Bits beyond the fourth decide better which rows to read, not which are found.
+#[test]
+fn finer_bits_read_fewer_rows_and_find_as_much() {
+    for (metric, element, dim) in [
+        (Metric::L2, Element::F32, 128),
+        (Metric::Cosine, Element::F32, 100),
+        (Metric::InnerProduct, Element::F16, 60),
+        (Metric::L2, Element::U8, 33),
+    ] {
+        let (rows, queries) = rows_and_queries(element, 2000, 50, dim);
+        let told = [4, 5, 6].map(|bits| {
+            let built = Built::new(&rows, &params(metric, bits));
+            let index = built.open();
+            let answers = answers(&index, &queries, &SearchParams::with_list_size(10, 300));
+            assert_honest(&answers, &built.exact(&queries, rows.len()), "finer");
+            let read: u32 = answers.iter().map(|answer| answer.stats.reranked).sum();
+            let recall = recall_of(&answers, &built.exact(&queries, 10), 10, metric);
+            (recall, f64::from(read) / 50.0, index.resident_bytes())
+        });
+        for pair in told.windows(2) {
+            let ((recall, read, bytes), (finer_recall, finer_read, finer_bytes)) =
+                (pair[0], pair[1]);
+            assert!(finer_recall >= recall - 0.006, "{metric} {element}: {told:?}");
+            assert!(finer_read - 10.0 <= 0.85 * (read - 10.0), "{metric} {element}: {told:?}");
+            assert!(bytes < finer_bytes, "{metric} {element}: {told:?}");
+        }
+    }
+}
+
+/// Errors of estimates are products of lengths: f32 must hold them, and 0 be none.
+#[test]
+fn numbers_of_any_size_find_the_nearest() {
+    let (rows, queries) = rows_and_queries(Element::F32, 600, 30, 24);
+    for (metric, scale) in [
+        (Metric::L2, 1e15),
+        (Metric::L2, 1e-14),
+        (Metric::InnerProduct, 1e15),
+        (Metric::InnerProduct, 1e-14),
+        (Metric::Cosine, 1e15),
+    ] {
+        let scaled = |rows: &Rows| {
+            let numbers = rows.iter().flat_map(|row| {
+                let mut wide = vec![0.0; 24];
+                row.widen_into(&mut wide);
+                wide
+            });
+            floats(24, numbers.map(|x| x * scale).collect())
+        };
+        let (rows, queries) = (scaled(&rows), scaled(&queries));
+        for bits in [4, 5] {
+            let built = Built::new(&rows, &params(metric, bits));
+            let ask = SearchParams::with_list_size(10, 60);
+            let answers = answers(&built.open(), &queries, &ask);
+            let recall = recall_of(&answers, &built.exact(&queries, 10), 10, metric);
+            assert!(recall >= 0.98, "{metric} times {scale}, {bits} bits: {recall}");
         }
     }
 }

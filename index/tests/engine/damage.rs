@@ -59,7 +59,9 @@ fn each_flip(built: &Built, step: usize, mut look: impl FnMut(&str, usize)) {
 
 #[test]
 fn any_flipped_byte_is_found_and_never_a_wrong_answer() {
-    for (element, bits, step) in [(Element::F32, 4, 13), (Element::U8, 8, 37)] {
+    for (element, bits, step) in
+        [(Element::F32, 4, 29), (Element::F32, 6, 23), (Element::U8, 8, 37)]
+    {
         let (built, queries) = sound(element, bits);
         let wanted = ask(&built.path, Io::Mapped, &queries).unwrap();
         each_flip(&built, step, |name, at| {
@@ -126,7 +128,7 @@ fn damage_that_comes_after_opening_is_found_by_the_read() {
 
 #[test]
 fn cut_longer_missing_and_strange_files_are_found() {
-    let (built, queries) = sound(Element::F32, 4);
+    let (built, queries) = sound(Element::F32, 5);
     for entry in fs::read_dir(&built.path).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();

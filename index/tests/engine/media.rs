@@ -28,7 +28,7 @@ fn every_medium_gives_the_same_answers() {
     ] {
         for &metric in metrics {
             let (rows, queries) = rows_and_queries(element, 200, 12, dim);
-            let built = Built::new(&rows, &params(metric, 4));
+            let built = Built::new(&rows, &params(metric, if dim == 30 { 5 } else { 4 }));
             let plain = SearchParams::with_list_size(10, 50);
             let few_reads = SearchParams { max_reads: Some(12), ..plain };
             for (ask, io) in

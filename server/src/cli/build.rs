@@ -30,7 +30,8 @@ pub(crate) struct BuildArgs {
     /// The index to make: a directory that does not exist yet.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Bits a dimension of the codes kept in memory.
+    /// Bits a dimension of the codes kept in memory. With a fifth and sixth, searches read fewer
+    /// full vectors.
     #[arg(long, value_parser = choices::bits(), default_value_t = defaults().bits)]
     bits: u8,
     /// The most neighbors a vector may have in the graph.

@@ -10,6 +10,7 @@
 //! | `help` | what the program says of itself |
 //! | `house_rules` | what every source file obeys |
 //! | `interruptions` | ctrl-c, SIGKILL, a second build, a full disk |
+//! | `made_data` | the verbs over data of every type, shape and format |
 //! | `service` | `foveal serve` asked over gRPC |
 //! | `program` `sample` `source` `vectors` | what the stories are told with |
 
@@ -23,6 +24,7 @@ mod decode;
 mod help;
 mod house_rules;
 mod interruptions;
+mod made_data;
 mod program;
 mod sample;
 mod service;

@@ -273,9 +273,9 @@ impl Asked<'_> {
         subject.preview.begin(slot, self.query, (list_size, 1), reach);
         while subject.preview.step(slot) {}
         let distances = slot.counts().0;
-        let found = subject.preview.candidates(slot, list_size as usize);
-        let mut rows: Vec<u32> =
-            found.iter().map(|found| subject.rows[found.id as usize]).collect();
+        let most = list_size as usize;
+        let found = subject.preview.candidates(slot).iter().take(most);
+        let mut rows: Vec<u32> = found.map(|found| subject.rows[found.id as usize]).collect();
         rows.sort_unstable();
         let mut hits = [(0, 0); KS.len()];
         for (hits, k) in hits.iter_mut().zip(KS) {

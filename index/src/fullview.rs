@@ -1,10 +1,10 @@
 //! Candidates -> the exact top k, from full vectors.
 //!
-//! A row is read if its *likely* bound, `estimate - 1.9 error`, reaches the k-th best: RaBitQ's
-//! bound (arXiv:2405.12497). First the k-th best estimate stands for it, then, once those rows are
-//! ranked, the k-th exact distance: one round of reads as a rule, never more than two, and the same
-//! rows wherever they come from. A true neighbor at the very edge, at the k-th distance itself, is
-//! missed with a probability of 3 %, any other with less.
+//! A row is read if its *likely* bound, `estimate - 1.9 error`, reaches the k-th best. First the
+//! k-th best estimate stands for it, then, once those rows are ranked, the k-th exact distance: one
+//! round of reads as a rule, never more than two, and the same rows wherever they come from. A true
+//! neighbor at the very edge, at the k-th distance itself, is missed with a probability of 3 %, any
+//! other with less. Candidates that share a block with a row that is read are ranked as well.
 
 use std::mem::take;
 use std::ops::Range;
@@ -18,8 +18,6 @@ use crate::params::SearchParams;
 use crate::quantizer::Quantizer;
 use crate::stats::{QueryStats, Stop};
 
-/// How many standard deviations a likely bound allows for.
-const LIKELY: f32 = 1.9;
 /// Rows that are ranked while the next ones come from memory.
 const MEMORY_BATCH: usize = 8;
 
@@ -48,27 +46,29 @@ pub(crate) struct Fullview {
     source: RowSource,
     /// The nearest so far, in order: at most k.
     nearest: Vec<Neighbor>,
-    /// The rows to read, best estimate first.
+    /// The rows to read, best estimate first, then those that share their blocks.
     ids: Vec<u32>,
-    /// The candidates with a likely bound up to this are read, or in `ids`; none as yet.
+    /// Candidates that need not be read, best estimate first.
+    rest: Vec<u32>,
+    /// The likely bound up to which candidates are read, or in `ids`; none as yet.
     reached: Option<f32>,
-    /// The first row that `max_reads` left unread.
-    cut: Option<u32>,
+    /// Whether `max_reads` left rows unread.
+    cut: bool,
     /// Whether the rows of `ids` are on their way.
     reading: bool,
 }
 
 impl Fullview {
     pub(crate) fn new(source: RowSource) -> Fullview {
-        let (nearest, ids) = (Vec::new(), Vec::new());
-        Fullview { source, nearest, ids, reached: None, cut: None, reading: false }
+        let (nearest, ids, rest) = (Vec::new(), Vec::new(), Vec::new());
+        Fullview { source, nearest, ids, rest, reached: None, cut: false, reading: false }
     }
 
     /// Takes the candidates of a query, for `rank`.
     pub(crate) fn begin(&mut self, origin: &RowOrigin<'_>, ask: &Rerank<'_>) {
         self.begin_query();
         self.nearest.clear();
-        (self.reached, self.cut, self.reading) = (None, None, false);
+        (self.reached, self.cut, self.reading) = (None, false, false);
         let farthest = ask.candidates.get(ask.params.k as usize - 1);
         self.choose(ask, farthest.map_or(f32::INFINITY, |candidate| candidate.estimate));
         self.ids.iter().for_each(|id| origin.keys.prefetch(*id));
@@ -89,7 +89,7 @@ impl Fullview {
                 if let Some(why) = ask.stop.now() {
                     return Err(ReadError::Stopped(why));
                 }
-                self.cut_to_reads_left(ask, stats);
+                self.share_blocks(ask, stats);
                 self.read(origin, query, ask, stats)?;
             }
             if self.reading && !self.take_arrived(origin, query, ask, stats)? {
@@ -97,13 +97,13 @@ impl Fullview {
             }
             self.reading = false;
             self.ids.clear();
-            if let (None, Some(last)) = (self.cut, self.nearest.get(ask.params.k as usize - 1)) {
+            if let (false, Some(last)) = (self.cut, self.nearest.get(ask.params.k as usize - 1)) {
                 self.choose(ask, last.distance);
             }
             if self.ids.is_empty() {
                 return Ok(Some(Reranked {
                     neighbors: self.nearest.clone(),
-                    partial: self.cut.is_some(),
+                    partial: self.cut,
                     unread: self.unread(ask),
                 }));
             }
@@ -112,39 +112,56 @@ impl Fullview {
 
     /// The rows to read if the k-th best is at `farthest`.
     fn choose(&mut self, ask: &Rerank<'_>, farthest: f32) {
-        // What is no number, where numbers are too large for it, is read.
-        let is_beyond = |bound: f32, limit: f32| bound > limit;
-        let matters = |candidate: &&Candidate| {
-            let bound = likely(candidate);
-            let is_new = self.reached.is_none_or(|reached| is_beyond(bound, reached));
-            is_new && !is_beyond(bound, farthest)
-        };
         self.ids.clear();
-        self.ids.extend(ask.candidates.iter().filter(matters).map(|candidate| candidate.id));
-        self.reached = Some(self.reached.map_or(farthest, |reached| reached.max(farthest)));
+        if self.reached.is_some_and(|reached| farthest <= reached) {
+            return;
+        }
+        self.rest.clear();
+        // Codes that hold the rows cost no read.
+        let most = match self.source {
+            RowSource::Store(_) => ask.params.rerank_size as usize,
+            RowSource::Codes { .. } => ask.params.list_size as usize,
+        };
+        for (rank, candidate) in ask.candidates[..ask.proposed()].iter().enumerate() {
+            // What is no number, where numbers are too large for it, is read.
+            let is_beyond = candidate.likely_bound() > farthest;
+            if !self.is_read(candidate) {
+                let left = rank >= most || is_beyond;
+                if left { &mut self.rest } else { &mut self.ids }.push(candidate.id);
+            }
+        }
+        self.reached = Some(farthest);
+    }
+
+    /// Whether a candidate's row was read in an earlier round.
+    fn is_read(&self, candidate: &Candidate) -> bool {
+        match (&self.source, self.reached) {
+            (_, None) => false,
+            (RowSource::Store(reader), _) => reader.has_asked(candidate.id),
+            (RowSource::Codes { .. }, Some(reached)) => {
+                let is_beyond = candidate.likely_bound() > reached;
+                !is_beyond
+            }
+        }
     }
 
     /// The best estimate of a candidate that was not read.
     fn unread(&self, ask: &Rerank<'_>) -> Option<f32> {
-        let unread = |candidate: &&Candidate| {
-            let left = self.reached.is_none_or(|reached| likely(candidate) > reached);
-            left || self.cut == Some(candidate.id)
-        };
-        // They come best estimate first, and none is better than the first of those cut off.
-        let first = ask.candidates.iter().find(unread).map(|candidate| candidate.estimate);
-        first.or(ask.beyond)
+        let (proposed, beyond) = ask.candidates.split_at(ask.proposed());
+        let first = proposed.iter().find(|candidate| !self.is_read(candidate));
+        first.or(beyond.first()).map(|candidate| candidate.estimate)
     }
 
-    /// Drops the ids from the first one on that `max_reads` has no read left for.
-    fn cut_to_reads_left(&mut self, ask: &Rerank<'_>, stats: &mut QueryStats) {
-        let (Some(most), RowSource::Store(reader)) = (ask.params.max_reads, &mut self.source)
-        else {
-            return;
-        };
-        let left = reader.ask(&self.ids, most, stats);
-        let Some(first) = self.ids.get(left).copied() else { return };
-        self.ids.truncate(left);
-        self.cut = Some(first);
+    /// Drops the ids from the first one on that `max_reads` has no read left for, and adds the
+    /// candidates whose rows lie in blocks that are read anyway.
+    fn share_blocks(&mut self, ask: &Rerank<'_>, stats: &mut QueryStats) {
+        let Fullview { source, ids, rest, cut, .. } = self;
+        let RowSource::Store(reader) = source else { return };
+        let most = ask.params.max_reads.unwrap_or(u32::MAX);
+        let left = reader.ask(ids, most, stats);
+        *cut = left < ids.len();
+        rest.extend(ids.drain(left..));
+        ids.extend(rest.iter().filter(|id| reader.has_asked(**id)));
     }
 
     /// Ranks the rows of `ids`, or begins to read them where a device does that by itself.
@@ -275,13 +292,19 @@ impl RowSource {
 
 /// What to rerank.
 pub(crate) struct Rerank<'a> {
+    /// Best estimate first; those beyond the list size are not ranked.
     pub(crate) candidates: &'a [Candidate],
-    /// The estimate of the best candidate that is not among them, if there is one.
-    pub(crate) beyond: Option<f32>,
     pub(crate) params: &'a SearchParams,
     pub(crate) stop: &'a Stop<'a>,
     /// Whether to wait for rows that are on their way.
     pub(crate) wait: bool,
+}
+
+impl Rerank<'_> {
+    /// How many of the candidates may be ranked.
+    fn proposed(&self) -> usize {
+        self.candidates.len().min(self.params.list_size as usize)
+    }
 }
 
 /// What came out.
@@ -292,11 +315,6 @@ pub(crate) struct Reranked {
     pub(crate) partial: bool,
     /// The best estimate of a candidate that was not read, if there is one.
     pub(crate) unread: Option<f32>,
-}
-
-/// The distance that a candidate's row is not below, likely.
-fn likely(candidate: &Candidate) -> f32 {
-    candidate.estimate - LIKELY * candidate.error
 }
 
 /// Puts a neighbor where it belongs among the `k` nearest.

@@ -13,6 +13,16 @@ pub struct Candidate {
     pub error: f32,
 }
 
+/// How many standard deviations a likely bound allows for.
+const LIKELY: f32 = 1.9;
+
+impl Candidate {
+    /// The distance that the row is not below, likely: RaBitQ's bound (arXiv:2405.12497).
+    pub(crate) fn likely_bound(&self) -> f32 {
+        self.estimate - LIKELY * self.error
+    }
+}
+
 /// A row that a query returns.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Neighbor {

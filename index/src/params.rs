@@ -111,7 +111,8 @@ pub struct SearchParams {
     /// The one effort knob: the walk goes as far as a pool of this many candidates reaches, on
     /// average; where an index does not know how far that is, the pool's capacity.
     pub list_size: u32,
-    /// Most candidates whose full vectors may be read.
+    /// Most candidates whose full vectors may be read; others of the list are ranked as well
+    /// where they share a block with one of them.
     pub rerank_size: u32,
     /// Most 4 KiB blocks fullview may read for the query; `None` sets no limit.
     pub max_reads: Option<u32>,

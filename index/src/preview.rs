@@ -43,14 +43,12 @@ pub(crate) struct PreviewSlot {
     walk: Walk,
     query: PreparedQuery,
     candidates: Vec<Candidate>,
-    /// The estimate of the best candidate that is not among them.
-    beyond: Option<f32>,
 }
 
 impl PreviewSlot {
     pub(crate) fn new() -> PreviewSlot {
         let (walk, query) = (Walk::new(), PreparedQuery::default());
-        PreviewSlot { walk, query, candidates: Vec::new(), beyond: None }
+        PreviewSlot { walk, query, candidates: Vec::new() }
     }
 
     /// The squared distance of the candidate of rank `list_size` over that of rank `REACH_K`; none
@@ -64,11 +62,6 @@ impl PreviewSlot {
     /// What [`Preview::candidates`] gave.
     pub(crate) fn candidates(&self) -> &[Candidate] {
         &self.candidates
-    }
-
-    /// The estimate, shown, of the best candidate that they leave out, if there is one.
-    pub(crate) fn beyond(&self) -> Option<f32> {
-        self.beyond
     }
 
     /// Distances computed and nodes expanded for the query.
@@ -122,22 +115,19 @@ impl Preview {
         Ok(())
     }
 
-    /// The candidates of a walk that is over, best first, in shown distances: at most `most`. Bits
-    /// beyond the fourth decide which those are.
-    pub(crate) fn candidates<'a>(&self, slot: &'a mut PreviewSlot, most: usize) -> &'a [Candidate] {
+    /// All candidates of a walk that is over, best first, in shown distances.
+    pub(crate) fn candidates<'a>(&self, slot: &'a mut PreviewSlot) -> &'a [Candidate] {
         let distance = self.quantizer.distance(&self.codes, &slot.query);
         let (scale, add) = self.quantizer.shown(&slot.query);
         slot.candidates.clear();
         if self.finer.is_empty() {
-            slot.candidates.extend(slot.walk.found().take(most + 1).map(|(estimate, id)| {
+            slot.candidates.extend(slot.walk.found().map(|(estimate, id)| {
                 let error = distance.error(id) * scale;
                 Candidate { id, estimate: estimate * scale + add, error }
             }));
         } else {
             self.look_again(slot);
         }
-        slot.beyond = slot.candidates.get(most).map(|candidate| candidate.estimate);
-        slot.candidates.truncate(most);
         &slot.candidates
     }
 
@@ -145,7 +135,7 @@ impl Preview {
     fn look_again(&self, slot: &mut PreviewSlot) {
         let (stride, beyond) = (self.quantizer.stride(), self.quantizer.finer_stride());
         let (scale, add) = self.quantizer.shown(&slot.query);
-        let PreviewSlot { walk, query, candidates, .. } = slot;
+        let PreviewSlot { walk, query, candidates } = slot;
         for (_, id) in walk.found() {
             let at = id as usize * beyond;
             (at..at + beyond).step_by(LINE).for_each(|line| prefetch(&self.finer, line));

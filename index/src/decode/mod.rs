@@ -290,8 +290,9 @@ impl Decoder {
         shared.preview.begin(&mut self.preview, query, (list_size, ask.params.k), reach);
         shared.preview.walk(&mut self.preview, &ask.stop).map_err(SearchError::Stopped)?;
         (stats.distances, stats.hops) = self.preview.counts();
-        let found = shared.preview.candidates(&mut self.preview, list_size as usize);
-        self.known.extend(found.iter().map(|found| (-found.estimate, found.id)));
+        let most = list_size as usize;
+        let found = shared.preview.candidates(&mut self.preview).iter().take(most);
+        self.known.extend(found.map(|found| (-found.estimate, found.id)));
         Ok(())
     }
 

@@ -100,6 +100,11 @@ impl RowReader {
         ids.len()
     }
 
+    /// Whether the query asked for the block, or blocks, that a row lies in.
+    pub fn has_asked(&self, id: u32) -> bool {
+        self.seen.contains(self.shared.layout.unit_of(id))
+    }
+
     /// Hands row `ids[i]` to `visit(i, row)`, once for each `i`, in any order of `i`.
     ///
     /// Adds to `stats.reads` the distinct blocks that the query had not asked for before, and to

@@ -154,10 +154,11 @@ impl Quantizer {
         let start = query.nibble.base + b.to_f32() * query.nibble.add_unit;
         let turned = (estimate - start) - 2.0 * a.to_f32() * self.spec.scale_unit * product;
         let turned = (1.0 + growth) * turned;
-        let error = self.error_of(query, b.to_f32() * self.spec.add_unit, self.spec.finer_missed);
+        let square = b.to_f32() * self.spec.add_unit;
+        let missed = self.variance_of(query, square, self.spec.finer_missed);
         // With so many bits the rounding of the factors shows, in many dimensions.
-        let rounded = f64::from(turned).hypot(f64::from(start - query.nibble.base));
-        let error = f64::from(error).hypot(ROUNDED * rounded) as f32;
-        (start + turned, error)
+        let rounded = [turned, start - query.nibble.base].map(|x| ROUNDED * f64::from(x));
+        let error = (missed + rounded[0] * rounded[0] + rounded[1] * rounded[1]).sqrt();
+        (start + turned, error as f32)
     }
 }

@@ -272,10 +272,14 @@ impl Quantizer {
     /// rounding adds a twelfth of a squared step a dimension; where codes hold their rows that is
     /// all there is.
     pub(super) fn error_of(&self, query: &PreparedQuery, square: f32, missed: f32) -> f32 {
+        self.variance_of(query, square, missed).sqrt() as f32
+    }
+
+    /// The square of that, which f32 may not hold.
+    pub(super) fn variance_of(&self, query: &PreparedQuery, square: f32, missed: f32) -> f64 {
         let missed = query.square * missed / self.dim as f32;
         let rounding = query.step * query.step / 12.0;
-        // Two roots: the product of what f32 holds may be beyond it.
-        2.0 * square.sqrt() * (missed + rounding).sqrt()
+        4.0 * f64::from(square) * f64::from(missed + rounding)
     }
 
     /// What planar codes were stored with.

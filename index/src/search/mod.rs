@@ -417,12 +417,9 @@ impl Slot {
 
     /// The walk is over: its candidates are to be ranked.
     fn walked(&mut self, index: &Index, effort: Effort<'_>) {
-        let Shared { preview, store, .. } = &*index.shared;
-        let params = effort.params;
+        let preview = &index.shared.preview;
         (self.stats.distances, self.stats.hops) = self.preview.counts();
-        // Exact codes cost no read: nothing is left unranked.
-        let most = if store.is_some() { params.rerank_size } else { params.list_size };
-        preview.candidates(&mut self.preview, most as usize);
+        preview.candidates(&mut self.preview);
         (self.walked, self.stage) = (Instant::now(), Stage::Ranking);
         let ask = ask(&self.preview, effort, false);
         self.fullview.begin(&index.shared.row_origin(), &ask);
@@ -464,6 +461,5 @@ fn ask<'a>(
     Effort { params, stop, .. }: Effort<'a>,
     wait: bool,
 ) -> Rerank<'a> {
-    let (candidates, beyond) = (preview.candidates(), preview.beyond());
-    Rerank { candidates, beyond, params, stop, wait }
+    Rerank { candidates: preview.candidates(), params, stop, wait }
 }

@@ -71,7 +71,7 @@ fn finer_bits_read_fewer_rows_and_find_as_much() {
             let index = built.open();
             let answers = answers(&index, &queries, &SearchParams::with_list_size(10, 300));
             assert_honest(&answers, &built.exact(&queries, rows.len()), "finer");
-            let read: u32 = answers.iter().map(|answer| answer.stats.reranked).sum();
+            let read: u32 = answers.iter().map(|answer| answer.stats.reads).sum();
             let recall = recall_of(&answers, &built.exact(&queries, 10), 10, metric);
             (recall, f64::from(read) / 50.0, index.resident_bytes())
         });

@@ -149,7 +149,27 @@ fn a_smaller_rerank_reads_less() {
     for rerank_size in [5, 6, 20, 64] {
         let params = SearchParams { rerank_size, ..most };
         for answer in answers(&index, &queries, &params) {
-            assert!((5..=rerank_size).contains(&answer.stats.reranked), "{:?}", answer.stats);
+            assert!((1..=rerank_size).contains(&answer.stats.reads), "{:?}", answer.stats);
+        }
+    }
+}
+
+/// 64 rows lie in a block, and every row is a candidate: what is read is ranked, all of it.
+#[test]
+fn candidates_in_blocks_that_are_read_are_ranked() {
+    let (rows, queries) = rows_and_queries(Element::F32, 256, 20, 16);
+    let built = Built::new(&rows, &params(Metric::L2, 4));
+    let (index, exact) = (built.open(), built.exact(&queries, 256));
+    for (rerank_size, max_reads) in [(1, None), (3, None), (256, Some(1)), (256, Some(2))] {
+        let params =
+            SearchParams { rerank_size, max_reads, ..SearchParams::with_list_size(1, 256) };
+        for (answer, exact) in answers(&index, &queries, &params).iter().zip(&exact) {
+            let stats = answer.stats;
+            assert!(stats.reads <= max_reads.unwrap_or(rerank_size), "{stats:?}");
+            assert_eq!(stats.reranked, 64 * stats.reads, "{stats:?}");
+            let nearest = exact.iter().position(|row| *row == answer.neighbors[0]);
+            let better = nearest.expect("one of the rows") as u32;
+            assert!(better <= 256 - stats.reranked, "{better} rows nearer than that of {stats:?}");
         }
     }
 }

@@ -41,7 +41,8 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_name = "X", value_parser = share)]
     #[arg(conflicts_with_all = ["list_size", "rerank_size"])]
     target_recall: Option<f64>,
-    /// The most candidates whose full vectors are read [default: the list size]
+    /// The most candidates whose full vectors are read, beside those that share their blocks
+    /// [default: the list size]
     #[arg(long, value_name = "N")]
     rerank_size: Option<u32>,
     /// The most 4 KiB blocks a query may read; answers cut by it count as partial.

@@ -172,11 +172,19 @@ impl Fullview {
         ask: &Rerank<'_>,
         stats: &mut QueryStats,
     ) -> Result<(), ReadError> {
-        if let RowSource::Store(reader) = &mut self.source
-            && reader.begin(&self.ids, stats)
-        {
-            self.reading = true;
-            return Ok(());
+        let Fullview { source, nearest, ids, reading, .. } = self;
+        if let RowSource::Store(reader) = source {
+            let k = ask.params.k as usize;
+            let mut at_hand = 0;
+            *reading = reader.begin(ids, stats, |i, row| {
+                at_hand += 1;
+                let distance = query.distance(row);
+                insert(nearest, Neighbor { key: origin.keys.key(ids[i]), distance }, k);
+            });
+            stats.reranked += at_hand;
+            if *reading {
+                return Ok(());
+            }
         }
         let (ids, mut nearest) = (take(&mut self.ids), take(&mut self.nearest));
         let read = self.distances(origin, query, (&ids, ask.stop, stats), &mut |i, distance| {

@@ -35,7 +35,7 @@ pub struct Config {
     /// Threads that search; 0 takes every core.
     pub threads: usize,
     /// The most bytes that compressed vectors, graphs, keys and full vectors of all collections
-    /// may take in memory. Without it full vectors stay on disk.
+    /// may take in memory. Without it full vectors stay on disk and in the page cache.
     #[serde(deserialize_with = "memory")]
     pub memory: Option<u64>,
     /// How full vectors are read; `Auto` decides by `memory`.

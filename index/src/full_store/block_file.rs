@@ -19,21 +19,19 @@ pub(super) struct BlockFile {
 }
 
 impl BlockFile {
-    /// `cold`: reads go past the page cache.
-    pub(super) fn new(
-        array: OpenArray,
-        layout: Layout,
-        cold: bool,
-    ) -> Result<BlockFile, OpenError> {
-        let direct = match cold {
-            true => {
-                let flags = OFlags::DIRECT.bits() as i32;
-                let opened = OpenOptions::new().read(true).custom_flags(flags).open(array.path());
-                Some(opened.map_err(OpenError::io(array.path(), "open with O_DIRECT"))?)
-            }
-            false => None,
-        };
-        Ok(BlockFile { array, layout, direct })
+    pub(super) fn new(array: OpenArray, layout: Layout) -> BlockFile {
+        BlockFile { array, layout, direct: None }
+    }
+
+    /// From now on reads go past the page cache.
+    ///
+    /// # Errors
+    /// The file system cannot do that.
+    pub(super) fn pass_page_cache(&mut self) -> Result<(), OpenError> {
+        let (path, flags) = (self.array.path(), OFlags::DIRECT.bits() as i32);
+        let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+        self.direct = Some(opened.map_err(OpenError::io(path, "open with O_DIRECT"))?);
+        Ok(())
     }
 
     /// The same units, but read from another file: one that misbehaves.

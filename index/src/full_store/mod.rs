@@ -15,6 +15,7 @@
 //! | `mapped` | the file in the page cache: verified at first touch |
 //! | `block_file` | units by read calls (pread), verified at each read |
 //! | `uring` | the same, many at once |
+//! | `block_cache` | units that were read, as far as a memory limit allows |
 //! | `reader` | the way to the rows of one query at a time |
 //!
 //! | `io` | where rows are | a row costs | use it when |
@@ -24,6 +25,7 @@
 //! | `uring` | disk | its share of a deep queue | it does not fit |
 //! | `pread` | disk | a read call | io_uring is refused |
 
+mod block_cache;
 mod block_file;
 pub mod layout;
 mod mapped;
@@ -42,6 +44,7 @@ use foveal_datasets::{Element, Row};
 
 use crate::disk::{ArrayKind, Manifest, OpenArray, OpenError, RamArray};
 use crate::stats::Stopped;
+use block_cache::BlockCache;
 use block_file::BlockFile;
 use layout::Layout;
 use mapped::MappedUnits;
@@ -110,7 +113,9 @@ pub struct OpenOptions {
     /// How full vectors are read.
     pub io: Io,
     /// The most bytes codes, graph, keys and full vectors together may take in memory or page
-    /// cache; `None` sets no limit.
+    /// cache; `None` sets no limit. Where full vectors do not fit they are read past the page
+    /// cache, if the file system can do that, and what is left of the limit keeps blocks that were
+    /// read.
     pub memory: Option<u64>,
     /// Whether each read goes to the device, past the page cache: for measurements. Only
     /// `uring` and `pread` can.
@@ -141,6 +146,8 @@ struct Shared {
     element: Element,
     io: Io,
     medium: Medium,
+    /// Of `Medium::Blocks`, where memory is limited.
+    cache: Option<BlockCache>,
 }
 
 /// Where the rows are.
@@ -171,13 +178,24 @@ impl FullStore {
             return Err(OpenError::damaged(array.path(), 0, what));
         }
         let io = choose(options, array.length())?;
+        let room = options.memory.filter(|_| io.is_device() && !options.cold);
         let medium = match io {
             Io::Memory => Medium::Memory(array.read_all()?),
             Io::Mapped => Medium::Mapped(MappedUnits::new(array, layout)?),
-            _ => Medium::Blocks(BlockFile::new(array, layout, options.cold)?),
+            _ => {
+                let mut file = BlockFile::new(array, layout);
+                if options.cold {
+                    file.pass_page_cache()?;
+                } else if room.is_some() {
+                    // Where that is refused the page cache, which gives way to all else, serves.
+                    let _ = file.pass_page_cache();
+                }
+                Medium::Blocks(file)
+            }
         };
+        let cache = room.and_then(|bytes| BlockCache::new(bytes, layout, layout.units(n)));
         let element = manifest.element;
-        Ok(FullStore { shared: Arc::new(Shared { layout, n, element, io, medium }) })
+        Ok(FullStore { shared: Arc::new(Shared { layout, n, element, io, medium, cache }) })
     }
 
     /// How rows are read: what `auto` chose, and `pread` where io_uring was refused.
@@ -200,7 +218,10 @@ impl FullStore {
         match &self.shared.medium {
             Medium::Memory(rows) => Ok(rows.bytes()),
             Medium::Mapped(mapped) => mapped.cached_bytes(),
-            Medium::Blocks(blocks) => mapped::cached_bytes(blocks.array()),
+            Medium::Blocks(blocks) => {
+                let cache = self.shared.cache.as_ref().map_or(0, BlockCache::bytes);
+                Ok(cache + mapped::cached_bytes(blocks.array())?)
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One query's way to the rows, one query at a time.
 
+use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -36,6 +37,9 @@ struct Plan {
     units: Vec<u32>,
     /// Where the rows of each unit start, and where those of the last one end.
     starts: Vec<u32>,
+    /// The units that are to be read, and the place of each in `units`.
+    missing: Vec<u32>,
+    places: Vec<u32>,
 }
 
 impl Plan {
@@ -109,7 +113,7 @@ impl RowReader {
     ///
     /// Adds to `stats.reads` the distinct blocks that the query had not asked for before, and to
     /// `device_reads` and `read_bytes` what this call asks of the operating system (nothing when
-    /// mapped or in memory; a block that an earlier call of the query read counts again).
+    /// mapped or in memory, nor for blocks kept of earlier reads; others count at every call).
     ///
     /// # Errors
     /// A block contradicts its checksum; a read is refused. Some rows may have been handed out.
@@ -144,7 +148,7 @@ impl RowReader {
         stats: &mut QueryStats,
         mut visit: impl FnMut(usize, Row<'_>),
     ) -> Result<(), ReadError> {
-        if self.begin(ids, stats) {
+        if self.begin(ids, stats, &mut visit) {
             while !self.arrived(stop, true, &mut visit)? {}
             return Ok(());
         }
@@ -213,18 +217,24 @@ impl RowReader {
         Ok(())
     }
 
-    /// Begins to read rows from a device that goes on by itself, for `arrived` to hand out; false,
-    /// with nothing done, where rows come by [`read_until`](RowReader::read_until) alone. Counts as
-    /// that does. A batch that was begun before and not finished is given up.
+    /// Begins to read rows from a device that goes on by itself, for `arrived` to hand out; those
+    /// at hand go to `visit(i, row)` at once. False, with nothing done, where rows come by
+    /// [`read_until`](RowReader::read_until) alone. Counts as that does. A batch that was begun
+    /// before and not finished is given up.
     ///
     /// # Panics
     /// If an id is not below the number of rows.
-    pub fn begin(&mut self, ids: &[u32], stats: &mut QueryStats) -> bool {
+    pub fn begin(
+        &mut self,
+        ids: &[u32],
+        stats: &mut QueryStats,
+        visit: impl FnMut(usize, Row<'_>),
+    ) -> bool {
         if self.ring.is_none() {
             return false;
         }
         self.ask(ids, u32::MAX, stats);
-        self.plan_blocks(ids, stats);
+        self.plan_blocks(ids, stats, visit);
         if let Some(ring) = &mut self.ring {
             ring.begin();
         }
@@ -246,18 +256,34 @@ impl RowReader {
         let (Medium::Blocks(file), Some(ring)) = (&shared.medium, ring) else {
             return Ok(true);
         };
-        ring.advance((file, &plan.units), (stop, wait), |at, unit| {
-            for (i, id) in plan.rows_in(at) {
-                visit(i, row_of(shared.element, &unit[shared.layout.within_unit(id)]));
-            }
+        ring.advance((file, &plan.missing), (stop, wait), |at, unit| {
+            shared.give(plan, plan.places[at] as usize, unit, &mut visit);
+            shared.keep(plan.missing[at], unit);
         })
     }
 
-    fn plan_blocks(&mut self, ids: &[u32], stats: &mut QueryStats) {
-        let layout = self.shared.layout;
-        self.plan.make(ids, layout);
-        stats.device_reads += self.plan.units.len() as u32 * layout.blocks_per_unit();
-        stats.read_bytes += (self.plan.units.len() * layout.unit_bytes()) as u64;
+    /// Hands out the rows that are at hand, and plans to read the others.
+    fn plan_blocks(
+        &mut self,
+        ids: &[u32],
+        stats: &mut QueryStats,
+        mut visit: impl FnMut(usize, Row<'_>),
+    ) {
+        let RowReader { shared, plan, .. } = self;
+        plan.make(ids, shared.layout);
+        let (mut missing, mut places) = (take(&mut plan.missing), take(&mut plan.places));
+        missing.clear();
+        places.clear();
+        for (at, &unit) in plan.units.iter().enumerate() {
+            let give = |bytes: &[u8]| shared.give(plan, at, bytes, &mut visit);
+            if !shared.cache.as_ref().is_some_and(|cache| cache.visit(unit, give)) {
+                missing.push(unit);
+                places.push(at as u32);
+            }
+        }
+        stats.device_reads += missing.len() as u32 * shared.layout.blocks_per_unit();
+        stats.read_bytes += (missing.len() * shared.layout.unit_bytes()) as u64;
+        (plan.missing, plan.places) = (missing, places);
     }
 
     fn read_one_by_one(
@@ -267,27 +293,26 @@ impl RowReader {
         stats: &mut QueryStats,
         mut visit: impl FnMut(usize, Row<'_>),
     ) -> Result<(), ReadError> {
-        self.plan_blocks(ids, stats);
+        self.plan_blocks(ids, stats, &mut visit);
         let RowReader { shared, plan, buffer, .. } = self;
         let Medium::Blocks(file) = &shared.medium else {
             return Ok(());
         };
-        let layout = shared.layout;
         let buffer = match buffer {
             Some(buffer) => buffer,
             None => {
-                let unit = RamArray::zeroed(layout.unit_bytes()).map_err(OpenError::from)?;
+                let bytes = shared.layout.unit_bytes();
+                let unit = RamArray::zeroed(bytes).map_err(OpenError::from)?;
                 buffer.insert(unit)
             }
         };
-        for (at, &unit) in plan.units.iter().enumerate() {
+        for (&unit, at) in plan.missing.iter().zip(&plan.places) {
             if let Some(why) = stop.now() {
                 return Err(ReadError::Stopped(why));
             }
             file.read_unit(unit, buffer)?;
-            for (i, id) in plan.rows_in(at) {
-                visit(i, row_of(shared.element, &buffer[layout.within_unit(id)]));
-            }
+            shared.give(plan, *at as usize, buffer, &mut visit);
+            shared.keep(unit, buffer);
         }
         Ok(())
     }
@@ -310,6 +335,22 @@ impl RowReader {
                 Medium::Blocks(_) => return,
             };
             prefetch_lines(row);
+        }
+    }
+}
+
+impl Shared {
+    /// Hands the rows of the unit at a place of `plan` to `visit(i, row)`.
+    fn give(&self, plan: &Plan, at: usize, unit: &[u8], visit: &mut impl FnMut(usize, Row<'_>)) {
+        for (i, id) in plan.rows_in(at) {
+            visit(i, row_of(self.element, &unit[self.layout.within_unit(id)]));
+        }
+    }
+
+    /// Keeps a unit that was read and verified, if there is room for such.
+    fn keep(&self, unit: u32, bytes: &[u8]) {
+        if let Some(cache) = &self.cache {
+            cache.keep(unit, bytes);
         }
     }
 }

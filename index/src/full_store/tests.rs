@@ -292,6 +292,56 @@ fn options_choose_the_way() {
     }
 }
 
+/// A limit leaves room for 9 of 25 blocks: what was read is read again only if others took its
+/// place, and rows are the same.
+#[test]
+fn a_memory_limit_keeps_blocks_that_were_read() {
+    let written = write(100, 1024, Element::U8);
+    let limit = 9 * 4200;
+    for io in [Io::Pread, Io::Uring] {
+        let options = OpenOptions { io, memory: Some(limit), cold: false };
+        let store = FullStore::open(written.dir.path(), &written.manifest, &options).unwrap();
+        let mut reader = store.reader();
+        let mut ask = |ids: &[u32]| {
+            let mut stats = QueryStats::default();
+            let mut visits = vec![0; ids.len()];
+            reader.begin_query();
+            reader
+                .read(ids, &mut stats, |i, row| {
+                    assert_eq!(row, written.rows.row(ids[i] as usize), "row {}", ids[i]);
+                    visits[i] += 1;
+                })
+                .unwrap();
+            assert!(visits.iter().all(|&visits| visits == 1));
+            assert_eq!(stats.read_bytes, u64::from(stats.device_reads) * 4096);
+            (stats.reads, stats.device_reads)
+        };
+        assert_eq!(ask(&[1, 50, 2]), (2, 2), "{io}");
+        assert_eq!(ask(&[51, 3, 99, 3]), (3, 1), "{io}: two blocks are at hand");
+        assert_eq!(ask(&[0, 48]), (2, 0), "{io}");
+        for _ in 0..3 {
+            let (reads, device_reads) = ask(&ids(100));
+            assert!(reads == 25 && device_reads >= 25 - 9, "{io}: {device_reads}");
+            let kept = store.shared.cache.as_ref().unwrap().bytes();
+            assert!(kept > 0 && kept <= limit, "{io}: {kept}");
+        }
+        let crowd = |first: usize| {
+            let mut reader = store.reader();
+            for id in (0..2000).map(|i| ((first + i * 7) % 100) as u32) {
+                let check = |_, row: Row<'_>| assert_eq!(row, written.rows.row(id as usize));
+                reader.read(&[id], &mut QueryStats::default(), check).unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            (0..4).for_each(|first| drop(scope.spawn(move || crowd(first))));
+        });
+    }
+    let cold = OpenOptions { io: Io::Pread, memory: Some(limit), cold: true };
+    if let Ok(store) = FullStore::open(written.dir.path(), &written.manifest, &cold) {
+        assert!(store.shared.cache.is_none());
+    }
+}
+
 #[test]
 fn cached_bytes_are_those_in_memory() {
     let written = write(1000, 1024, Element::U8);

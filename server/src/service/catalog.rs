@@ -30,7 +30,8 @@ pub struct Catalog {
 impl Catalog {
     /// Opens every collection of `config`, one after the other, within its memory budget. Codes,
     /// graph and keys of all come first; full vectors are then loaded for those collections, in
-    /// the order of names, for which the budget suffices. Without a budget they stay on disk.
+    /// the order of names, for which the budget suffices; all others share what is left for
+    /// blocks that were read. Without a budget full vectors stay on disk and in the page cache.
     ///
     /// # Errors
     /// An index that cannot be opened; a budget that does not hold codes, graphs and keys.
@@ -39,7 +40,8 @@ impl Catalog {
         for (name, path) in &config.collections {
             let (manifest, _) = foveal_index::inspect(path)
                 .map_err(|source| ServeError::Open { name: name.clone(), source })?;
-            plans.push(Plan { name, path, bytes: Predicted::of(&manifest), io: config.io });
+            let bytes = Predicted::of(&manifest);
+            plans.push(Plan { name, path, bytes, io: config.io, cache: None });
         }
         if let Some(budget) = config.memory {
             spend(&mut plans, budget)?;
@@ -56,7 +58,7 @@ impl Catalog {
                 vectors = index.len(),
                 dim = index.dim(),
                 io = %index.io(),
-                predicted_bytes = plan.resident_bytes(index.io()),
+                predicted_bytes = plan.resident_bytes(index.io()) + plan.cache.unwrap_or(0),
                 resident_bytes = index.resident_bytes(),
                 "collection opened"
             );
@@ -111,9 +113,11 @@ struct Plan<'a> {
     bytes: Predicted,
     /// `Auto` reads from disk.
     io: Io,
+    /// Bytes for blocks that were read; without a budget the page cache has them.
+    cache: Option<u64>,
 }
 
-/// Decides within `budget` bytes which full stores are loaded.
+/// Decides within `budget` bytes which full stores are loaded, and what is left for the others.
 fn spend(plans: &mut [Plan<'_>], budget: u64) -> Result<(), ServeError> {
     let mut left = budget;
     for plan in plans.iter() {
@@ -127,14 +131,18 @@ fn spend(plans: &mut [Plan<'_>], budget: u64) -> Result<(), ServeError> {
             plan.io = Io::Memory;
         }
     }
+    let on_disk = plans.iter_mut().filter(|plan| plan.io != Io::Memory);
+    let mut on_disk: Vec<_> = on_disk.collect();
+    let share = left / on_disk.len().max(1) as u64;
+    on_disk.iter_mut().for_each(|plan| plan.cache = Some(share));
     Ok(())
 }
 
 impl Plan<'_> {
     fn open(&self) -> Result<Index, OpenError> {
         let open = |io| {
-            let options = OpenOptions { io, ..OpenOptions::default() };
-            Index::open_with(self.path, &options)
+            let memory = self.cache.map(|cache| self.bytes.preview.saturating_add(cache));
+            Index::open_with(self.path, &OpenOptions { io, memory, cold: false })
         };
         if self.io != Io::Auto {
             return open(self.io);
@@ -157,22 +165,25 @@ mod tests {
     use super::*;
 
     fn plan(name: &'static str, preview: u64, full_store: u64, io: Io) -> Plan<'static> {
-        Plan { name, path: Path::new("/nowhere"), bytes: Predicted { preview, full_store }, io }
+        let bytes = Predicted { preview, full_store };
+        Plan { name, path: Path::new("/nowhere"), bytes, io, cache: None }
     }
 
     #[test]
     fn the_budget_goes_to_previews_first_and_then_to_full_stores_that_fit() {
-        for (budget, a, b) in [
-            (30, Io::Auto, Io::Auto),
-            (80, Io::Auto, Io::Memory),
-            (129, Io::Auto, Io::Memory),
-            (130, Io::Memory, Io::Auto),
-            (180, Io::Memory, Io::Memory),
+        for (budget, a, b, cache) in [
+            (30, Io::Auto, Io::Auto, [Some(0), Some(0)]),
+            (79, Io::Auto, Io::Auto, [Some(24), Some(24)]),
+            (80, Io::Auto, Io::Memory, [Some(0), None]),
+            (129, Io::Auto, Io::Memory, [Some(49), None]),
+            (130, Io::Memory, Io::Auto, [None, Some(0)]),
+            (180, Io::Memory, Io::Memory, [None, None]),
         ] {
             // A full store of 100 comes before one of 50.
             let mut plans = [plan("a", 10, 100, Io::Auto), plan("b", 20, 50, Io::Auto)];
             spend(&mut plans, budget).unwrap();
             assert_eq!((plans[0].io, plans[1].io), (a, b), "{budget}");
+            assert_eq!(plans.map(|plan| plan.cache), cache, "{budget}");
         }
     }
 
@@ -224,6 +235,6 @@ mod tests {
     fn a_forced_io_is_kept() {
         let mut plans = [plan("a", 10, 100, Io::Pread)];
         spend(&mut plans, 1_000).unwrap();
-        assert_eq!(plans[0].io, Io::Pread);
+        assert_eq!((plans[0].io, plans[0].cache), (Io::Pread, Some(990)));
     }
 }

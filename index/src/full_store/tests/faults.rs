@@ -76,9 +76,9 @@ fn rows_arrive_while_their_reader_does_something_else() {
     let (mut stats, never) = (QueryStats::default(), Stop::default());
     let block = fs::read(written.path()).unwrap()[4096..8192].to_vec();
     // Given up for another batch: its block, when it comes at last, is not taken for that one's.
-    assert!(reader.begin(&[9], &mut stats));
+    assert!(reader.begin(&[9], &mut stats, |_, _| panic!("no row")));
     assert!(!reader.arrived(&never, false, |_, _| panic!("no row")).unwrap());
-    assert!(reader.begin(&[7, 2], &mut stats));
+    assert!(reader.begin(&[7, 2], &mut stats, |_, _| panic!("no row")));
     (&device).write_all(&vec![0xee; 4096]).unwrap();
     for _ in 0..10 {
         assert!(!reader.arrived(&never, false, |_, _| panic!("no row")).unwrap());
@@ -95,7 +95,7 @@ fn rows_arrive_while_their_reader_does_something_else() {
     found.sort_unstable();
     assert_eq!((found, stats.reads, stats.device_reads), (vec![0, 1], 1, 2));
     // With nothing to wait for there is no waiting.
-    assert!(reader.begin(&[], &mut stats));
+    assert!(reader.begin(&[], &mut stats, |_, _| panic!("no row")));
     assert!(reader.arrived(&never, true, |_, _| panic!("no row")).unwrap());
 }
 

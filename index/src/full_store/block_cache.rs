@@ -1,0 +1,143 @@
+//! Units that were read, in the memory that a limit leaves for them.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::layout::Layout;
+
+/// Units of a set: few to look through, enough to choose from.
+const WAYS: usize = 8;
+/// What a unit takes beside its bytes, at most.
+const PLACE_BYTES: usize = 64;
+
+/// Units by their number, verified; shared by all readers.
+#[derive(Debug)]
+pub(super) struct BlockCache {
+    sets: Box<[Mutex<Set>]>,
+    /// Units that a set has room for.
+    ways: usize,
+}
+
+/// The units of some numbers.
+#[derive(Debug, Default)]
+struct Set {
+    places: Vec<Place>,
+    /// The place that is looked at next when one must be given up.
+    hand: usize,
+}
+
+#[derive(Debug)]
+struct Place {
+    unit: u32,
+    /// Whether it was asked for since the hand came by, or since it came.
+    is_asked: bool,
+    bytes: Box<[u8]>,
+}
+
+impl BlockCache {
+    /// Room for as many of `units` units as `bytes` bytes hold; none if that is not one.
+    pub(super) fn new(bytes: u64, layout: Layout, units: u32) -> Option<BlockCache> {
+        let fit = bytes / (layout.unit_bytes() + PLACE_BYTES) as u64;
+        let most = fit.min(u64::from(units)) as usize;
+        let ways = most.min(WAYS);
+        let sets = (0..most.checked_div(ways)?).map(|_| Mutex::default()).collect();
+        Some(BlockCache { sets, ways })
+    }
+
+    /// Hands a unit to `visit` if it is here; whether it is. Nobody else gets at the units of its
+    /// set meanwhile.
+    pub(super) fn visit(&self, unit: u32, visit: impl FnOnce(&[u8])) -> bool {
+        let mut set = self.set(unit);
+        let Some(place) = set.places.iter_mut().find(|place| place.unit == unit) else {
+            return false;
+        };
+        place.is_asked = true;
+        visit(&place.bytes);
+        true
+    }
+
+    /// Keeps a unit, if need be in the place of one that was not asked for lately.
+    pub(super) fn keep(&self, unit: u32, bytes: &[u8]) {
+        let mut set = self.set(unit);
+        if set.places.iter().any(|place| place.unit == unit) {
+            return;
+        }
+        if set.places.len() < self.ways {
+            set.places.push(Place { unit, is_asked: false, bytes: bytes.into() });
+            return;
+        }
+        loop {
+            let at = set.hand;
+            set.hand = (at + 1) % self.ways;
+            let place = &mut set.places[at];
+            if !std::mem::take(&mut place.is_asked) {
+                place.unit = unit;
+                place.bytes.copy_from_slice(bytes);
+                return;
+            }
+        }
+    }
+
+    /// Bytes of the units here. Looks at every set: meant for reports.
+    pub(super) fn bytes(&self) -> u64 {
+        let held = |set: &Mutex<Set>| -> u64 {
+            let set = set.lock().unwrap_or_else(PoisonError::into_inner);
+            set.places.iter().map(|place| place.bytes.len() as u64).sum()
+        };
+        self.sets.iter().map(held).sum()
+    }
+
+    fn set(&self, unit: u32) -> MutexGuard<'_, Set> {
+        // The upper half of the product is spread evenly; it is scaled to the number of sets.
+        let mixed = u64::from(unit.wrapping_mul(0x9e37_79b9));
+        let at = (mixed * self.sets.len() as u64) >> 32;
+        // A visitor that panicked has changed nothing here.
+        self.sets[at as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foveal_datasets::synthetic::Seeded;
+
+    use super::*;
+
+    fn bytes_of(unit: u32) -> Vec<u8> {
+        unit.to_le_bytes().repeat(1024)
+    }
+
+    #[test]
+    fn units_come_back_as_they_were_kept_within_the_bytes_given() {
+        let layout = Layout::new(128);
+        let unit = (4096 + PLACE_BYTES) as u64;
+        for (room, units) in [(1, 40), (7, 40), (8, 40), (30, 40), (100, 40), (1, 1)] {
+            let cache = BlockCache::new(room * unit, layout, units).unwrap();
+            let mut random = Seeded::new(room);
+            let mut hits = 0;
+            for _ in 0..2000 {
+                let unit = random.next_u64() as u32 % units;
+                let is_hit = cache.visit(unit, |bytes| assert_eq!(bytes, bytes_of(unit)));
+                if is_hit {
+                    hits += 1;
+                } else {
+                    cache.keep(unit, &bytes_of(unit));
+                    assert!(cache.visit(unit, |bytes| assert_eq!(bytes, bytes_of(unit))));
+                }
+                assert!(cache.bytes() <= room.min(u64::from(units)) * 4096);
+            }
+            assert!(hits >= 1000 * room.min(u64::from(units)) / u64::from(units), "{room}: {hits}");
+        }
+        assert!(BlockCache::new(unit - 1, layout, 40).is_none());
+    }
+
+    #[test]
+    fn what_is_asked_for_again_stays() {
+        let room = 8 * (4096 + PLACE_BYTES) as u64;
+        let cache = BlockCache::new(room, Layout::new(4096), 1000).unwrap();
+        cache.keep(0, &bytes_of(0));
+        for unit in 1..500 {
+            cache.keep(unit, &bytes_of(unit));
+            assert!(cache.visit(0, |_| ()), "gone after {unit}");
+        }
+        assert!(!cache.visit(1, |_| ()));
+    }
+}

@@ -76,7 +76,7 @@ pub fn run(args: &RecallArgs) -> anyhow::Result<()> {
     for io in &args.io {
         // After the data was loaded, so that the growth from here on is the index.
         let anonymous_before = measure::anonymous_bytes()?;
-        let options = OpenOptions { io: *io, memory: None, cold: args.cold };
+        let options = OpenOptions { io: *io, cold: args.cold, ..OpenOptions::default() };
         let index = Index::open_with(&args.index, &options)?;
         check_same(&index, &data)?;
         let sweep = Sweep { args, data: &data, index: &index, anonymous_before };

@@ -48,7 +48,7 @@ pub(crate) struct Fullview {
     nearest: Vec<Neighbor>,
     /// The rows to read, best estimate first, then those that share their blocks.
     ids: Vec<u32>,
-    /// Candidates that need not be read, best estimate first.
+    /// Candidates that need not be read.
     rest: Vec<u32>,
     /// The likely bound up to which candidates are read, or in `ids`; none as yet.
     reached: Option<f32>,

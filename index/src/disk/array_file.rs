@@ -160,6 +160,11 @@ pub struct OpenArray {
 }
 
 impl OpenArray {
+    /// Bytes of checksums in memory.
+    pub fn crc_bytes(&self) -> u64 {
+        self.crcs.bytes()
+    }
+
     /// Opens the array `kind` of the index in `dir`. Costs memory of 1/1024 of its length.
     ///
     /// # Errors

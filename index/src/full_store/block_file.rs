@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use rustix::fs::OFlags;
 
 use super::layout::Layout;
-use crate::disk::{BLOCK, OpenArray, OpenError};
+use crate::disk::{BLOCK, OpenArray, OpenError, RamArray};
 
 /// The file, and how to read a unit of it.
 #[derive(Debug)]
@@ -29,8 +29,13 @@ impl BlockFile {
     /// The file system cannot do that.
     pub(super) fn pass_page_cache(&mut self) -> Result<(), OpenError> {
         let (path, flags) = (self.array.path(), OFlags::DIRECT.bits() as i32);
-        let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
-        self.direct = Some(opened.map_err(OpenError::io(path, "open with O_DIRECT"))?);
+        let refused = || OpenError::io(path, "open with O_DIRECT");
+        let direct = OpenOptions::new().read(true).custom_flags(flags).open(path);
+        let direct = direct.map_err(refused())?;
+        // Some file systems refuse no more than the reads.
+        let mut first = RamArray::zeroed(BLOCK)?;
+        direct.read_exact_at(&mut first, 0).map_err(refused())?;
+        self.direct = Some(direct);
         Ok(())
     }
 

@@ -113,10 +113,13 @@ pub struct OpenOptions {
     /// How full vectors are read.
     pub io: Io,
     /// The most bytes codes, graph, keys and full vectors together may take in memory or page
-    /// cache; `None` sets no limit. Where full vectors do not fit they are read past the page
-    /// cache, if the file system can do that, and what is left of the limit keeps blocks that were
-    /// read.
+    /// cache; `None` sets no limit. Where full vectors do not fit, what is left of it is `cache`.
+    /// Reads on their way take up to 1 MiB a query in flight beside.
     pub memory: Option<u64>,
+    /// Bytes for blocks that were read, where full vectors do not fit them and are on disk: then
+    /// reads pass the page cache, if the file system can do that. `None` leaves it to `memory`,
+    /// and without that to the page cache.
+    pub cache: Option<u64>,
     /// Whether each read goes to the device, past the page cache: for measurements. Only
     /// `uring` and `pread` can.
     pub cold: bool,
@@ -178,7 +181,11 @@ impl FullStore {
             return Err(OpenError::damaged(array.path(), 0, what));
         }
         let io = choose(options, array.length())?;
-        let room = options.memory.filter(|_| io.is_device() && !options.cold);
+        let left = options.memory.map(|left| left.saturating_sub(array.crc_bytes()));
+        let room = options
+            .cache
+            .or(left)
+            .filter(|room| io.is_device() && !options.cold && *room < array.length());
         let medium = match io {
             Io::Memory => Medium::Memory(array.read_all()?),
             Io::Mapped => Medium::Mapped(MappedUnits::new(array, layout)?),
@@ -187,7 +194,7 @@ impl FullStore {
                 if options.cold {
                     file.pass_page_cache()?;
                 } else if room.is_some() {
-                    // Where that is refused the page cache, which gives way to all else, serves.
+                    // Where that is refused there is the page cache, which gives way to all else.
                     let _ = file.pass_page_cache();
                 }
                 Medium::Blocks(file)
@@ -235,7 +242,7 @@ fn choose(options: &OpenOptions, bytes: u64) -> Result<Io, OpenError> {
         Io::Memory | Io::Mapped if options.cold => {
             usage(format!("cold reads by io {}; wanted uring or pread", options.io))
         }
-        Io::Memory if !fits => {
+        Io::Memory | Io::Mapped if !fits => {
             let limit = options.memory.unwrap_or(u64::MAX);
             usage(format!("full vectors take {bytes} bytes of memory; wanted at most {limit}"))
         }

@@ -16,7 +16,8 @@ use crate::stats::{QueryStats, Stop};
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Reads rows by id. Owns its buffers: once warm, a query allocates nothing.
+/// Reads rows by id. Owns its buffers: once warm, a query allocates nothing, but for blocks kept
+/// under a memory limit. A visitor must not read from the same store: it may hold a lock there.
 pub struct RowReader {
     shared: Arc<Shared>,
     seen: SeenUnits,

@@ -51,7 +51,7 @@ fn write(n: u32, dim: usize, element: Element) -> Written {
 
 impl Written {
     fn open(&self, io: Io, cold: bool) -> Result<FullStore, OpenError> {
-        let options = OpenOptions { io, memory: None, cold };
+        let options = OpenOptions { io, cold, ..OpenOptions::default() };
         FullStore::open(self.dir.path(), &self.manifest, &options)
     }
 
@@ -273,7 +273,8 @@ fn options_choose_the_way() {
     let written = write(100, 1000, Element::U8);
     let bytes = fs::metadata(written.path()).unwrap().len();
     let open = |io, memory, cold| {
-        FullStore::open(written.dir.path(), &written.manifest, &OpenOptions { io, memory, cold })
+        let options = OpenOptions { io, memory, cold, ..OpenOptions::default() };
+        FullStore::open(written.dir.path(), &written.manifest, &options)
     };
     let io = |memory| open(Io::Auto, memory, false).unwrap().io();
     let from_disk = if uring::is_available() { Io::Uring } else { Io::Pread };
@@ -283,6 +284,7 @@ fn options_choose_the_way() {
     assert_eq!(open(Io::Pread, Some(0), false).unwrap().io(), Io::Pread);
     for (io, memory, cold) in [
         (Io::Memory, Some(bytes - 1), false),
+        (Io::Mapped, Some(bytes - 1), false),
         (Io::Memory, None, true),
         (Io::Mapped, None, true),
         (Io::None, None, false),
@@ -297,9 +299,9 @@ fn options_choose_the_way() {
 #[test]
 fn a_memory_limit_keeps_blocks_that_were_read() {
     let written = write(100, 1024, Element::U8);
-    let limit = 9 * 4200;
+    let limit = 9 * 4200 + 200;
     for io in [Io::Pread, Io::Uring] {
-        let options = OpenOptions { io, memory: Some(limit), cold: false };
+        let options = OpenOptions { io, memory: Some(limit), ..OpenOptions::default() };
         let store = FullStore::open(written.dir.path(), &written.manifest, &options).unwrap();
         let mut reader = store.reader();
         let mut ask = |ids: &[u32]| {
@@ -336,7 +338,7 @@ fn a_memory_limit_keeps_blocks_that_were_read() {
             (0..4).for_each(|first| drop(scope.spawn(move || crowd(first))));
         });
     }
-    let cold = OpenOptions { io: Io::Pread, memory: Some(limit), cold: true };
+    let cold = OpenOptions { memory: Some(limit), cold: true, ..OpenOptions::default() };
     if let Ok(store) = FullStore::open(written.dir.path(), &written.manifest, &cold) {
         assert!(store.shared.cache.is_none());
     }

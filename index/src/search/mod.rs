@@ -103,12 +103,12 @@ impl Index {
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Index, OpenError> {
         let path = path.as_ref();
         let Opened { manifest, frontier, preview, vocabulary, keys } = open::open(path)?;
-        let store = if preview.quantizer.is_exact() {
-            None
-        } else {
-            let vocabulary = vocabulary.as_ref().map_or(0, Vocabulary::resident_bytes);
-            let resident = preview.resident_bytes() + keys.resident_bytes() + vocabulary;
-            Some(FullStore::open(path, &manifest, &less(options, resident)?)?)
+        let words = vocabulary.as_ref().map_or(0, Vocabulary::resident_bytes);
+        let resident = preview.resident_bytes() + keys.resident_bytes() + words;
+        let options = less(options, resident)?;
+        let store = match preview.quantizer.is_exact() {
+            true => None,
+            false => Some(FullStore::open(path, &manifest, &options)?),
         };
         let payload = manifest.payload.then(|| Payload::open(path, &manifest)).transpose()?;
         let path = path.into();

@@ -60,12 +60,13 @@ fn every_metric_type_and_width_finds_the_nearest() {
 #[test]
 fn finer_bits_read_fewer_rows_and_find_as_much() {
     for (metric, element, dim) in [
-        (Metric::L2, Element::F32, 128),
-        (Metric::Cosine, Element::F32, 100),
-        (Metric::InnerProduct, Element::F16, 60),
-        (Metric::L2, Element::U8, 33),
+        (Metric::L2, Element::F32, 520),
+        (Metric::Cosine, Element::F32, 700),
+        (Metric::InnerProduct, Element::F16, 1100),
+        (Metric::L2, Element::U8, 2100),
     ] {
-        let (rows, queries) = rows_and_queries(element, 2000, 50, dim);
+        // One row a block.
+        let (rows, queries) = rows_and_queries(element, 1000, 50, dim);
         let told = [4, 5, 6].map(|bits| {
             let built = Built::new(&rows, &params(metric, bits));
             let index = built.open();

@@ -1,5 +1,7 @@
 //! Full vectors come from memory, page cache, read calls or io_uring: the answers are the same.
 
+use std::fs;
+
 use foveal_datasets::{Element, ErrorKind, Metric};
 use foveal_index::stats::Stop;
 use foveal_index::{Answer, Batch, Index, Io, Neighbor, OpenOptions, SearchParams};
@@ -44,16 +46,23 @@ fn every_medium_gives_the_same_answers() {
                     assert!(stats.reads > 0 && stats.read_bytes % 4096 == 0);
                 }
                 assert_eq!(told(found), wanted, "{metric} {element} dim {dim} {io}");
+                // Half of the blocks are kept once they were read: the same answers again.
+                let bytes = fs::metadata(built.path.join("vectors.bin")).unwrap().len();
+                let options = OpenOptions { io, cache: Some(bytes / 2), ..Default::default() };
+                let halved = Index::open_with(&built.path, &options).unwrap();
+                for _ in 0..2 {
+                    assert_eq!(told(answers(&halved, &queries, &ask)), wanted, "{io}, kept");
+                }
                 let mut batched = vec![None; 12];
                 let stop = Stop::default();
                 // More than walk at a time: the others wait for their rows.
                 let batch = Batch { params: ask, in_flight: 9, rows: 0..12, stop };
-                index
-                    .searcher()
-                    .search_batch(&queries, &batch, &mut |i, answer| batched[i] = Some(answer))
-                    .unwrap();
-                let batched = batched.into_iter().flatten().collect();
-                assert_eq!(told(batched), wanted, "batch: {metric} {element} dim {dim} {io}");
+                for index in [&index, &halved] {
+                    let sink = &mut |i: usize, answer| batched[i] = Some(answer);
+                    index.searcher().search_batch(&queries, &batch, sink).unwrap();
+                    let batched = batched.iter_mut().flat_map(Option::take).collect();
+                    assert_eq!(told(batched), wanted, "batch: {metric} {element} dim {dim} {io}");
+                }
             }
         }
     }
@@ -81,7 +90,8 @@ fn a_medium_that_does_not_fit_is_refused() {
     let built = Built::new(&rows, &params(Metric::L2, 4));
     let resident = built.open().resident_bytes();
     let open = |io, spare: u64, cold| {
-        let options = OpenOptions { io, memory: Some(resident + spare), cold };
+        let memory = Some(resident + spare);
+        let options = OpenOptions { io, memory, cold, ..OpenOptions::default() };
         Index::open_with(&built.path, &options).map(|index| index.io())
     };
     let error = open(Io::Memory, 100, false).unwrap_err();

@@ -144,13 +144,20 @@ fn a_longer_list_never_finds_less() {
 
 #[test]
 fn a_smaller_rerank_reads_less() {
-    let (_built, index, queries) = small(Metric::L2, Element::F32, 4);
+    // One row a block.
+    let (rows, queries) = rows_and_queries(Element::F32, 400, 20, 600);
+    let index = Built::new(&rows, &params(Metric::L2, 4)).open();
     let most = SearchParams::with_list_size(5, 64);
-    for rerank_size in [5, 6, 20, 64] {
-        let params = SearchParams { rerank_size, ..most };
-        for answer in answers(&index, &queries, &params) {
-            assert!((1..=rerank_size).contains(&answer.stats.reads), "{:?}", answer.stats);
+    let mut before = 0;
+    for rerank_size in [5, 6, 8, 64] {
+        let answers = answers(&index, &queries, &SearchParams { rerank_size, ..most });
+        for stats in answers.iter().map(|answer| answer.stats) {
+            assert!((5..=rerank_size).contains(&stats.reads), "{stats:?}");
+            assert_eq!(stats.reranked, stats.reads);
         }
+        let reads: u32 = answers.iter().map(|answer| answer.stats.reads).sum();
+        assert!(reads > before, "{rerank_size}: {reads} reads after {before}");
+        before = reads;
     }
 }
 

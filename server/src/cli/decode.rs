@@ -118,7 +118,7 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
     // Loaded before the first reading of memory, so that they are not counted as the index.
     let files = Files::read(args)?;
     let anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
-    let options = OpenOptions { io: args.io, memory: args.memory, cold: false };
+    let options = OpenOptions { io: args.io, memory: args.memory, ..OpenOptions::default() };
     let index = Index::open_with(&args.index, &options)?;
     query_file::check(&args.hidden, &files.hidden, index.hidden_dim(), Metric::InnerProduct)?;
     let tokens = match (&args.allow, &args.deny) {

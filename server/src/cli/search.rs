@@ -108,7 +108,7 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
         None => None,
     };
     let anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
-    let options = OpenOptions { io: args.io, memory: args.memory, cold: args.cold };
+    let options = OpenOptions { io: args.io, memory: args.memory, cold: args.cold, cache: None };
     let index = Index::open_with(&args.index, &options)?;
     query_file::check(&args.queries, &queries, index.dim(), index.manifest().metric)?;
     let (params, expected) = chosen(args, &index)?;

@@ -35,8 +35,8 @@ pub(crate) struct ServeArgs {
     /// Threads that search; 0 takes every core [default: 0].
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Memory for compressed and full vectors together, such as 8GiB; without it full vectors
-    /// stay on disk.
+    /// Memory for compressed and full vectors together, such as 8GiB: full vectors that do not
+    /// fit are read from disk, and blocks of them kept. Without it the page cache keeps them.
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory: Option<u64>,
     /// How full vectors are read [default: auto, which decides by --memory].

@@ -141,8 +141,8 @@ fn spend(plans: &mut [Plan<'_>], budget: u64) -> Result<(), ServeError> {
 impl Plan<'_> {
     fn open(&self) -> Result<Index, OpenError> {
         let open = |io| {
-            let memory = self.cache.map(|cache| self.bytes.preview.saturating_add(cache));
-            Index::open_with(self.path, &OpenOptions { io, memory, cold: false })
+            let options = OpenOptions { io, cache: self.cache, ..OpenOptions::default() };
+            Index::open_with(self.path, &options)
         };
         if self.io != Io::Auto {
             return open(self.io);

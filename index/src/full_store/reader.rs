@@ -79,6 +79,12 @@ impl RowReader {
         RowReader { shared, seen: SeenUnits::new(), plan: Plan::default(), ring, buffer: None }
     }
 
+    /// As where the system grants no further ring.
+    #[cfg(test)]
+    pub(super) fn without_ring(self) -> RowReader {
+        RowReader { ring: None, ..self }
+    }
+
     /// Starts counting the reads of a new query.
     pub fn begin_query(&mut self) {
         self.seen.clear();

@@ -153,3 +153,21 @@ fn a_cancelled_query_reads_nothing_more() {
         reader.read(&ids, &mut QueryStats::default(), |_, _| ()).unwrap();
     }
 }
+
+#[test]
+fn a_refused_ring_leaves_read_calls() {
+    let written = write(100, 1024, Element::U8);
+    let Some(store) = open_or_skip(&written, Io::Uring, false) else { return };
+    let mut reader = store.reader().without_ring();
+    let mut stats = QueryStats::default();
+    assert!(!reader.begin(&[1], &mut stats, |_, _| panic!("no row")));
+    let ids = ids(100);
+    let mut visits = 0;
+    reader
+        .read(&ids, &mut stats, |i, row| {
+            assert_eq!(row, written.rows.row(ids[i] as usize));
+            visits += 1;
+        })
+        .unwrap();
+    assert_eq!((visits, stats.reads, stats.device_reads), (ids.len(), 25, 25));
+}

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 
 use rustix::fs::OFlags;
 
@@ -26,12 +26,17 @@ impl BlockFile {
     /// From now on reads go past the page cache.
     ///
     /// # Errors
-    /// The file system cannot do that.
+    /// The file system cannot do that, or the path leads to another file by now.
     pub(super) fn pass_page_cache(&mut self) -> Result<(), OpenError> {
         let (path, flags) = (self.array.path(), OFlags::DIRECT.bits() as i32);
         let refused = || OpenError::io(path, "open with O_DIRECT");
         let direct = OpenOptions::new().read(true).custom_flags(flags).open(path);
         let direct = direct.map_err(refused())?;
+        let place = |file: &File| file.metadata().map(|data| (data.dev(), data.ino()));
+        if place(&direct).map_err(refused())? != place(self.array.file()).map_err(refused())? {
+            let what = "another file has taken its place since it was opened";
+            return Err(OpenError::damaged(path, 0, what));
+        }
         // Some file systems refuse no more than the reads.
         let mut first = RamArray::zeroed(BLOCK)?;
         direct.read_exact_at(&mut first, 0).map_err(refused())?;

@@ -151,6 +151,8 @@ struct Shared {
     medium: Medium,
     /// Of `Medium::Blocks`, where memory is limited.
     cache: Option<BlockCache>,
+    /// Why the page cache is not passed where memory is limited.
+    refused: Option<OpenError>,
 }
 
 /// Where the rows are.
@@ -186,6 +188,7 @@ impl FullStore {
             .cache
             .or(left)
             .filter(|room| io.is_device() && !options.cold && *room < array.length());
+        let mut refused = None;
         let medium = match io {
             Io::Memory => Medium::Memory(array.read_all()?),
             Io::Mapped => Medium::Mapped(MappedUnits::new(array, layout)?),
@@ -195,19 +198,26 @@ impl FullStore {
                     file.pass_page_cache()?;
                 } else if room.is_some() {
                     // Where that is refused there is the page cache, which gives way to all else.
-                    let _ = file.pass_page_cache();
+                    refused = file.pass_page_cache().err();
                 }
                 Medium::Blocks(file)
             }
         };
         let cache = room.and_then(|bytes| BlockCache::new(bytes, layout, layout.units(n)));
         let element = manifest.element;
-        Ok(FullStore { shared: Arc::new(Shared { layout, n, element, io, medium, cache }) })
+        let shared = Shared { layout, n, element, io, medium, cache, refused };
+        Ok(FullStore { shared: Arc::new(shared) })
     }
 
     /// How rows are read: what `auto` chose, and `pread` where io_uring was refused.
     pub fn io(&self) -> Io {
         self.shared.io
+    }
+
+    /// Why reads go through the page cache although memory is limited; none where they do not, or
+    /// are meant to.
+    pub fn refused(&self) -> Option<&OpenError> {
+        self.shared.refused.as_ref()
     }
 
     /// A reader for one query at a time. With `uring` it has a ring of its own; where the system

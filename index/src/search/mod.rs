@@ -157,6 +157,12 @@ impl Index {
         self.shared.store.as_ref().map_or(Io::None, FullStore::io)
     }
 
+    /// Why full vectors take room in the page cache although memory is limited: the file system
+    /// does not let reads pass it. None where they do, or are not meant to.
+    pub fn page_cache_reason(&self) -> Option<&OpenError> {
+        self.shared.store.as_ref().and_then(FullStore::refused)
+    }
+
     /// Bytes of codes, their finer bits, graph, keys and token codes in memory.
     pub fn resident_bytes(&self) -> u64 {
         let vocabulary = self.shared.vocabulary.as_ref().map_or(0, Vocabulary::resident_bytes);

@@ -16,7 +16,7 @@ use super::choices::{self, count, share};
 use super::decode_report::{DecodeReport, Precision};
 use super::exit_code::{Failure, Outcome};
 use super::interrupt::Interrupt;
-use super::measured::{check_output, every_core, truth_for, verdict};
+use super::measured::{check_output, every_core, open_index, truth_for, verdict};
 use super::neighbor_lists::{pairs_of, truth_of};
 use super::output::{Format, Output};
 use super::payload_line::PayloadLine;
@@ -119,7 +119,7 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
     let files = Files::read(args)?;
     let anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
     let options = OpenOptions { io: args.io, memory: args.memory, ..OpenOptions::default() };
-    let index = Index::open_with(&args.index, &options)?;
+    let index = open_index(&args.index, &options)?;
     query_file::check(&args.hidden, &files.hidden, index.hidden_dim(), Metric::InnerProduct)?;
     let tokens = match (&args.allow, &args.deny) {
         (Some(path), _) => Tokens::Allow(index.token_set(&key_file::read_all(path)?)),

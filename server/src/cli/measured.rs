@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use foveal_datasets::Truth;
+use foveal_index::{Index, OpenError, OpenOptions};
 
 use super::exit_code::{Failure, Outcome, must_not_exist};
 use super::output::Format;
@@ -25,6 +26,19 @@ pub(crate) fn check_output(
         must_not_exist(path)?;
     }
     Ok(())
+}
+
+/// Opens an index; says where full vectors take room in the page cache against a memory limit.
+///
+/// # Errors
+/// As [`Index::open_with`].
+pub(crate) fn open_index(path: &Path, options: &OpenOptions) -> Result<Index, OpenError> {
+    let index = Index::open_with(path, options)?;
+    if let Some(reason) = index.page_cache_reason() {
+        let told = "full vectors go through the page cache, which --memory does not bound";
+        let _ = writeln!(io::stderr(), "foveal: {told}: {reason}");
+    }
+    Ok(index)
 }
 
 /// The ground truth of `queries` queries, at least `k` neighbors of each.

@@ -11,7 +11,7 @@ use foveal_index::{Index, Io, Job, Neighbor, OpenOptions, SearchParams};
 use super::choices::{self, count, share};
 use super::exit_code::{Failure, Outcome};
 use super::interrupt::Interrupt;
-use super::measured::{check_output, every_core, truth_for, verdict};
+use super::measured::{check_output, every_core, open_index, truth_for, verdict};
 use super::neighbor_lists::{pairs_of, truth_of};
 use super::output::{Format, Output};
 use super::payload_line::PayloadLine;
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
     };
     let anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
     let options = OpenOptions { io: args.io, memory: args.memory, cold: args.cold, cache: None };
-    let index = Index::open_with(&args.index, &options)?;
+    let index = open_index(&args.index, &options)?;
     query_file::check(&args.queries, &queries, index.dim(), index.manifest().metric)?;
     let (params, expected) = chosen(args, &index)?;
 

@@ -62,6 +62,9 @@ impl Catalog {
                 resident_bytes = index.resident_bytes(),
                 "collection opened"
             );
+            if let Some(reason) = index.page_cache_reason() {
+                warn!(collection = name, %reason, "full vectors go through the page cache");
+            }
             catalog.by_name.insert(name.clone(), Arc::new(Collection { name, slot, index }));
         }
         Ok(catalog)

@@ -171,3 +171,20 @@ fn a_refused_ring_leaves_read_calls() {
         .unwrap();
     assert_eq!((visits, stats.reads, stats.device_reads), (ids.len(), 25, 25));
 }
+
+#[test]
+fn a_file_that_is_replaced_before_it_is_opened_once_more_is_refused() {
+    let written = write(100, 64, Element::U8);
+    let array = OpenArray::open(written.dir.path(), &written.manifest, ArrayKind::Vectors).unwrap();
+    let mut file = BlockFile::new(array, Layout::new(64));
+    let copy = written.dir.path().join("copy");
+    fs::copy(written.path(), &copy).unwrap();
+    fs::rename(&copy, written.path()).unwrap();
+    let error = file.pass_page_cache().unwrap_err().to_string();
+    let no_direct_reads = error.contains("O_DIRECT");
+    assert!(no_direct_reads || error.contains("vectors.bin: damaged"), "{error}");
+    // Reads go on from the file that was opened first.
+    let mut unit = RamArray::zeroed(4096).unwrap();
+    file.read_unit(0, &mut unit).unwrap();
+    assert_eq!(row_of(Element::U8, &unit[..64]), written.rows.row(0));
+}

@@ -5,6 +5,9 @@
 //! round of reads as a rule, never more than two, and the same rows wherever they come from. A true
 //! neighbor at the very edge, at the k-th distance itself, is missed with a probability of 3 %, any
 //! other with less. Candidates that share a block with a row that is read are ranked as well.
+//!
+//! The k best of a walk that is not over are read ahead, but for half of the reads allowed: most of
+//! them stay, and their rows arrive while it goes on.
 
 use std::mem::take;
 use std::ops::Range;
@@ -52,6 +55,10 @@ pub(crate) struct Fullview {
     rest: Vec<u32>,
     /// The likely bound up to which candidates are read, or in `ids`; none as yet.
     reached: Option<f32>,
+    /// Rows asked for, of the `rerank_size` allowed.
+    asked: usize,
+    /// Whether the query read ahead.
+    ahead: bool,
     /// Whether `max_reads` left rows unread.
     cut: bool,
     /// Whether the rows of `ids` are on their way.
@@ -61,12 +68,41 @@ pub(crate) struct Fullview {
 impl Fullview {
     pub(crate) fn new(source: RowSource) -> Fullview {
         let (nearest, ids, rest) = (Vec::new(), Vec::new(), Vec::new());
-        Fullview { source, nearest, ids, rest, reached: None, cut: false, reading: false }
+        let (asked, reached) = (0, None);
+        let (ahead, cut, reading) = (false, false, false);
+        Fullview { source, nearest, ids, rest, reached, asked, ahead, cut, reading }
+    }
+
+    /// Begins to read the rows that preview, not over yet, takes for the k best: once a query,
+    /// before `begin`.
+    ///
+    /// # Errors
+    /// A read is refused.
+    pub(crate) fn read_ahead(
+        &mut self,
+        origin: &RowOrigin<'_>,
+        best: impl Iterator<Item = u32>,
+        params: &SearchParams,
+        stats: &mut QueryStats,
+    ) -> Result<(), ReadError> {
+        self.ahead = true;
+        let RowSource::Store(reader) = &mut self.source else { return Ok(()) };
+        let most = params.rerank_size.min(params.max_reads.unwrap_or(u32::MAX)) / 2;
+        self.ids.clear();
+        self.ids.extend(best.take(params.k.min(most) as usize));
+        self.ids.truncate(reader.ask(&self.ids, most, stats));
+        self.asked = self.ids.len();
+        self.ids.iter().for_each(|id| origin.keys.prefetch(*id));
+        reader.read_ahead(&self.ids, stats)
+    }
+
+    /// Whether the query read ahead.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.ahead
     }
 
     /// Takes the candidates of a query, for `rank`.
     pub(crate) fn begin(&mut self, origin: &RowOrigin<'_>, ask: &Rerank<'_>) {
-        self.begin_query();
         self.nearest.clear();
         (self.reached, self.cut, self.reading) = (None, false, false);
         let farthest = ask.candidates.get(ask.params.k as usize - 1);
@@ -122,12 +158,15 @@ impl Fullview {
             RowSource::Store(_) => ask.params.rerank_size as usize,
             RowSource::Codes { .. } => ask.params.list_size as usize,
         };
-        for (rank, candidate) in ask.candidates[..ask.proposed()].iter().enumerate() {
+        for candidate in &ask.candidates[..ask.proposed()] {
             // What is no number, where numbers are too large for it, is read.
             let is_beyond = candidate.likely_bound() > farthest;
             if !self.is_read(candidate) {
-                let left = rank >= most || is_beyond;
+                // In a block that is read ahead.
+                let is_coming = self.has_asked(candidate.id);
+                let left = is_coming || is_beyond || self.asked == most;
                 if left { &mut self.rest } else { &mut self.ids }.push(candidate.id);
+                self.asked += usize::from(!left);
             }
         }
         self.reached = Some(farthest);
@@ -137,12 +176,16 @@ impl Fullview {
     fn is_read(&self, candidate: &Candidate) -> bool {
         match (&self.source, self.reached) {
             (_, None) => false,
-            (RowSource::Store(reader), _) => reader.has_asked(candidate.id),
+            (RowSource::Store(_), _) => self.has_asked(candidate.id),
             (RowSource::Codes { .. }, Some(reached)) => {
                 let is_beyond = candidate.likely_bound() > reached;
                 !is_beyond
             }
         }
+    }
+
+    fn has_asked(&self, id: u32) -> bool {
+        matches!(&self.source, RowSource::Store(reader) if reader.has_asked(id))
     }
 
     /// The best estimate of a candidate that was not read.
@@ -212,8 +255,9 @@ impl Fullview {
         })
     }
 
-    /// Starts counting the reads of a new query.
+    /// Starts a new query, which has read nothing yet.
     pub(crate) fn begin_query(&mut self) {
+        (self.asked, self.ahead) = (0, false);
         if let RowSource::Store(reader) = &mut self.source {
             reader.begin_query();
         }

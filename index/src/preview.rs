@@ -64,6 +64,16 @@ impl PreviewSlot {
         &self.candidates
     }
 
+    /// How many of the best candidates, at least, have been expanded.
+    pub(crate) fn settled(&self) -> usize {
+        self.walk.settled()
+    }
+
+    /// The best candidates so far.
+    pub(crate) fn best(&self) -> impl Iterator<Item = u32> {
+        self.walk.found().map(|(_, id)| id)
+    }
+
     /// Distances computed and nodes expanded for the query.
     pub(crate) fn counts(&self) -> (u32, u32) {
         (self.walk.computed, self.walk.expanded().len() as u32)

@@ -38,10 +38,15 @@ struct Plan {
     units: Vec<u32>,
     /// Where the rows of each unit start, and where those of the last one end.
     starts: Vec<u32>,
-    /// The units that are to be read, and the place of each in `units`.
+    /// The units that are to be read, and the place of each in `units`, or `NOWHERE`.
     missing: Vec<u32>,
     places: Vec<u32>,
+    /// So many of `missing`, the first ones, are read ahead.
+    ahead: usize,
 }
+
+/// The place of a unit that was read ahead for nothing.
+const NOWHERE: u32 = u32::MAX;
 
 impl Plan {
     fn make(&mut self, ids: &[u32], layout: Layout) {
@@ -87,6 +92,7 @@ impl RowReader {
 
     /// Starts counting the reads of a new query.
     pub fn begin_query(&mut self) {
+        self.plan.ahead = 0;
         self.seen.clear();
     }
 
@@ -114,6 +120,31 @@ impl RowReader {
     /// Whether the query asked for the block, or blocks, that a row lies in.
     pub fn has_asked(&self, id: u32) -> bool {
         self.seen.contains(self.shared.layout.unit_of(id))
+    }
+
+    /// Begins to bring rows that the query asked for: the next [`begin`](RowReader::begin), or
+    /// [`read`](RowReader::read), will name most of them. What it does not name is dropped. Once
+    /// a query. `device_reads` and `read_bytes` are counted here.
+    ///
+    /// # Errors
+    /// The device takes no reads.
+    pub fn read_ahead(&mut self, ids: &[u32], stats: &mut QueryStats) -> Result<(), ReadError> {
+        let RowReader { shared, plan, ring, .. } = self;
+        let (Medium::Blocks(file), Some(ring)) = (&shared.medium, ring) else {
+            self.prefetch(ids);
+            return Ok(());
+        };
+        plan.missing.clear();
+        for id in ids {
+            let unit = shared.layout.unit_of(*id);
+            if !plan.missing.contains(&unit) && !shared.is_kept(unit) {
+                plan.missing.push(unit);
+            }
+        }
+        plan.ahead = plan.missing.len();
+        shared.count(plan.ahead, stats);
+        ring.begin();
+        Ok(ring.queue_ahead(file, &plan.missing)?)
     }
 
     /// Hands row `ids[i]` to `visit(i, row)`, once for each `i`, in any order of `i`.
@@ -227,7 +258,7 @@ impl RowReader {
     /// Begins to read rows from a device that goes on by itself, for `arrived` to hand out; those
     /// at hand go to `visit(i, row)` at once. False, with nothing done, where rows come by
     /// [`read_until`](RowReader::read_until) alone. Counts as that does. A batch that was begun
-    /// before and not finished is given up.
+    /// before and not finished is given up; one that was read ahead is gone on with.
     ///
     /// # Panics
     /// If an id is not below the number of rows.
@@ -242,7 +273,8 @@ impl RowReader {
         }
         self.ask(ids, u32::MAX, stats);
         self.plan_blocks(ids, stats, visit);
-        if let Some(ring) = &mut self.ring {
+        let is_ahead = take(&mut self.plan.ahead) > 0;
+        if let (Some(ring), false) = (&mut self.ring, is_ahead) {
             ring.begin();
         }
         true
@@ -264,7 +296,9 @@ impl RowReader {
             return Ok(true);
         };
         ring.advance((file, &plan.missing), (stop, wait), |at, unit| {
-            shared.give(plan, plan.places[at] as usize, unit, &mut visit);
+            if plan.places[at] != NOWHERE {
+                shared.give(plan, plan.places[at] as usize, unit, &mut visit);
+            }
             shared.keep(plan.missing[at], unit);
         })
     }
@@ -279,17 +313,22 @@ impl RowReader {
         let RowReader { shared, plan, .. } = self;
         plan.make(ids, shared.layout);
         let (mut missing, mut places) = (take(&mut plan.missing), take(&mut plan.places));
-        missing.clear();
+        let ahead = plan.ahead;
+        missing.truncate(ahead);
         places.clear();
+        places.resize(ahead, NOWHERE);
         for (at, &unit) in plan.units.iter().enumerate() {
+            if let Some(place) = missing[..ahead].iter().position(|other| *other == unit) {
+                places[place] = at as u32;
+                continue;
+            }
             let give = |bytes: &[u8]| shared.give(plan, at, bytes, &mut visit);
             if !shared.cache.as_ref().is_some_and(|cache| cache.visit(unit, give)) {
                 missing.push(unit);
                 places.push(at as u32);
             }
         }
-        stats.device_reads += missing.len() as u32 * shared.layout.blocks_per_unit();
-        stats.read_bytes += (missing.len() * shared.layout.unit_bytes()) as u64;
+        shared.count(missing.len() - ahead, stats);
         (plan.missing, plan.places) = (missing, places);
     }
 
@@ -352,6 +391,17 @@ impl Shared {
         for (i, id) in plan.rows_in(at) {
             visit(i, row_of(self.element, &unit[self.layout.within_unit(id)]));
         }
+    }
+
+    /// Counts units that are asked of the operating system.
+    fn count(&self, units: usize, stats: &mut QueryStats) {
+        stats.device_reads += units as u32 * self.layout.blocks_per_unit();
+        stats.read_bytes += (units * self.layout.unit_bytes()) as u64;
+    }
+
+    /// Whether a unit is kept of an earlier read.
+    fn is_kept(&self, unit: u32) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.visit(unit, |_| ()))
     }
 
     /// Keeps a unit that was read and verified, if there is room for such.

@@ -345,6 +345,57 @@ fn a_memory_limit_keeps_blocks_that_were_read() {
 }
 
 #[test]
+fn rows_read_ahead_arrive_once_and_the_others_are_dropped() {
+    let written = write(100, 1024, Element::U8);
+    for (io, memory) in ALL.into_iter().map(|io| (io, None)).chain([(Io::Uring, Some(40_000))]) {
+        let options = OpenOptions { io, memory, ..OpenOptions::default() };
+        let store = FullStore::open(written.dir.path(), &written.manifest, &options).unwrap();
+        let mut reader = store.reader();
+        for (ahead, ids) in [
+            (&[0, 50, 51][..], &[1, 2, 50, 0, 99][..]),
+            (&[7, 8, 70], &[40]),
+            (&[30], &[]),
+            (&[], &[3, 90]),
+            (&[60, 61], &[60, 61]),
+        ] {
+            let mut stats = QueryStats::default();
+            let mut visits = vec![0; ids.len()];
+            reader.begin_query();
+            let asked = reader.ask(ahead, u32::MAX, &mut stats);
+            assert_eq!(asked, ahead.len());
+            reader.read_ahead(ahead, &mut stats).unwrap();
+            let visit = |i: usize, row: Row<'_>| {
+                assert_eq!(row, written.rows.row(ids[i] as usize), "{io}: row {}", ids[i]);
+                visits[i] += 1;
+            };
+            reader.read(ids, &mut stats, visit).unwrap();
+            assert!(visits.iter().all(|&visits| visits == 1), "{io}: {visits:?}");
+            let units = |ids: &mut dyn Iterator<Item = &u32>| {
+                ids.map(|id| id / 4).collect::<std::collections::BTreeSet<_>>().len() as u32
+            };
+            let blocks = units(&mut ahead.iter().chain(ids));
+            assert_eq!(stats.reads, blocks, "{io}");
+            assert_eq!(stats.read_bytes, u64::from(stats.device_reads) * 4096);
+            assert!(stats.device_reads <= blocks, "{io}");
+            if store.io() == Io::Uring && memory.is_none() {
+                assert_eq!(stats.device_reads, blocks);
+            }
+        }
+        // Given up: the next query takes none of it for its own.
+        reader.begin_query();
+        reader.read_ahead(&[20, 44], &mut QueryStats::default()).unwrap();
+        reader.begin_query();
+        let mut found = Vec::new();
+        let visit = |i: usize, row: Row<'_>| {
+            assert_eq!(row, written.rows.row(80 + i));
+            found.push(i);
+        };
+        reader.read(&[80, 81], &mut QueryStats::default(), visit).unwrap();
+        assert_eq!(found, [0, 1], "{io}");
+    }
+}
+
+#[test]
 fn cached_bytes_are_those_in_memory() {
     let written = write(1000, 1024, Element::U8);
     let bytes = fs::metadata(written.path()).unwrap().len();

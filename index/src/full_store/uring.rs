@@ -98,8 +98,20 @@ impl Ring {
         (self.queued, self.done) = (0, 0);
     }
 
-    /// Goes on with the batch: queues `units`, the same ones at every call, as far as there are
-    /// buffers, and hands those that have arrived, verified, to `visit(position in units, bytes)`;
+    /// Has the device read `units`, the first ones of the batch, as far as there are buffers.
+    ///
+    /// # Errors
+    /// It takes no reads.
+    pub(super) fn queue_ahead(&mut self, file: &BlockFile, units: &[u32]) -> Result<(), OpenError> {
+        while self.queued < units.len() && self.queue(file, units, self.queued) {
+            self.queued += 1;
+        }
+        let refused = OpenError::io(file.array().path(), "read by io_uring");
+        submitted(self.ring.submit()).map_err(refused)
+    }
+
+    /// Goes on with the batch: queues `units`, which may have grown but begin as at every call, as
+    /// far as there are buffers, and hands those that have arrived, verified, to `visit(position in units, bytes)`;
     /// whether that were the last ones. With `wait` it waits for one at least.
     ///
     /// # Errors

@@ -193,6 +193,11 @@ impl Walk {
         self.pool.get(place).filter(|key| **key != EMPTY).map(|key| distance_of_key(*key))
     }
 
+    /// How many of the nearest candidates, at least, have been expanded.
+    pub(crate) fn settled(&self) -> usize {
+        self.cursor
+    }
+
     /// The nodes expanded so far, in order, with their distances.
     pub(crate) fn expanded(&self) -> &[(f32, u32)] {
         &self.expanded

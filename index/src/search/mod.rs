@@ -14,7 +14,7 @@ use foveal_datasets::{Metric, Row, Rows};
 use crate::calibrate::Frontier;
 use crate::disk::{Manifest, OpenError};
 use crate::distance::{ExactQuery, is_too_long};
-use crate::full_store::{FullStore, Io, OpenOptions};
+use crate::full_store::{FullStore, Io, OpenOptions, ReadError};
 use crate::fullview::{Fullview, Rerank, Reranked, RowOrigin, RowSource};
 use crate::key_table::KeyTable;
 use crate::neighbor::Neighbor;
@@ -27,6 +27,8 @@ use crate::vocabulary::Vocabulary;
 
 /// The most queries that one thread interleaves.
 const MAX_IN_FLIGHT: usize = 64;
+/// Candidates beyond the k best that are expanded before rows are asked for.
+const SETTLED: usize = 10;
 /// Most of those that walk; the others wait for rows by io_uring.
 const MAX_WALKING: usize = 4;
 
@@ -316,7 +318,15 @@ impl Searcher {
         let (slot, preview) = (&mut slots[0], &index.shared.preview);
         let effort = Effort { params, reach: index.shared.frontier.reach(params.list_size), stop };
         slot.begin(preview, (0, query), effort);
-        preview.walk(&mut slot.preview, stop).map_err(SearchError::Stopped)?;
+        let mut hops = 0;
+        while slot.hop(index, effort)? {
+            hops += 1;
+            if hops % STEPS_A_LOOK == 0
+                && let Some(why) = stop.now()
+            {
+                return Err(SearchError::Stopped(why));
+            }
+        }
         slot.walked(index, effort);
         loop {
             if let Some(answer) = slot.rank(index, effort, true)? {
@@ -361,7 +371,7 @@ impl Searcher {
         loop {
             let mut idle = walking == 0;
             for slot in &mut *slots {
-                if slot.stage == Stage::Walking && !shared.preview.step(&mut slot.preview) {
+                if slot.stage == Stage::Walking && !slot.hop(index, effort)? {
                     slot.walked(index, effort);
                     (walking, ranking) = (walking - 1, ranking + 1);
                 }
@@ -419,6 +429,21 @@ impl Slot {
         self.exact.set(query);
         let Effort { params, reach, .. } = effort;
         preview.begin(&mut self.preview, query, (params.list_size, params.k), reach);
+        self.fullview.begin_query();
+    }
+
+    /// One hop of the walk; false when it is over. Once the best candidates hardly change any more,
+    /// the first rows are asked for: they arrive while it goes on.
+    #[inline(always)]
+    fn hop(&mut self, index: &Index, effort: Effort<'_>) -> Result<bool, ReadError> {
+        let goes_on = index.shared.preview.step(&mut self.preview);
+        let settled = self.preview.settled() >= effort.params.k as usize + SETTLED;
+        if settled && goes_on && !self.fullview.is_ahead() {
+            let origin = index.shared.row_origin();
+            let best = self.preview.best();
+            self.fullview.read_ahead(&origin, best, effort.params, &mut self.stats)?;
+        }
+        Ok(goes_on)
     }
 
     /// The walk is over: its candidates are to be ranked.

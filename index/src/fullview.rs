@@ -6,8 +6,8 @@
 //! neighbor at the very edge, at the k-th distance itself, is missed with a probability of 3 %, any
 //! other with less. Candidates that share a block with a row that is read are ranked as well.
 //!
-//! The k best of a walk that is not over are read ahead, but for half of the reads allowed: most of
-//! them stay, and their rows arrive while it goes on.
+//! The k best of a walk that is not over are read ahead, as far as reads are allowed beyond k: most
+//! of them stay, and their rows arrive while it goes on.
 
 use std::mem::take;
 use std::ops::Range;
@@ -87,9 +87,10 @@ impl Fullview {
     ) -> Result<(), ReadError> {
         self.ahead = true;
         let RowSource::Store(reader) = &mut self.source else { return Ok(()) };
-        let most = params.rerank_size.min(params.max_reads.unwrap_or(u32::MAX)) / 2;
+        let most = params.rerank_size.min(params.max_reads.unwrap_or(u32::MAX));
+        let spare = most.saturating_sub(params.k);
         self.ids.clear();
-        self.ids.extend(best.take(params.k.min(most) as usize));
+        self.ids.extend(best.take(params.k.min(spare) as usize));
         self.ids.truncate(reader.ask(&self.ids, most, stats));
         self.asked = self.ids.len();
         self.ids.iter().for_each(|id| origin.keys.prefetch(*id));

@@ -135,6 +135,9 @@ impl RowReader {
             return Ok(());
         };
         plan.missing.clear();
+        if ids.is_empty() {
+            return Ok(());
+        }
         for id in ids {
             let unit = shared.layout.unit_of(*id);
             if !plan.missing.contains(&unit) && !shared.is_kept(unit) {

@@ -110,9 +110,9 @@ impl Ring {
         submitted(self.ring.submit()).map_err(refused)
     }
 
-    /// Goes on with the batch: queues `units`, which may have grown but begin as at every call, as
-    /// far as there are buffers, and hands those that have arrived, verified, to `visit(position in units, bytes)`;
-    /// whether that were the last ones. With `wait` it waits for one at least.
+    /// Goes on with the batch: queues `units`, the same first ones at every call, as far as there
+    /// are buffers, and hands those that have arrived, verified, to `visit(position in units,
+    /// bytes)`; whether that were the last ones. With `wait` it waits for one at least.
     ///
     /// # Errors
     /// Damage, a read refused, and `stop`, which a wait looks at every few milliseconds. The batch

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::calibrate::Frontier;
 use crate::disk::{ArrayKind, Manifest, OpenError, RamArray, blob_file, read_array, read_meta};
+use crate::full_store::OpenOptions;
 use crate::graph::adjacency::{Adjacency, NO_NEIGHBOR};
 use crate::graph::entry_points_of;
 use crate::key_table::KeyTable;
@@ -126,4 +127,14 @@ fn read_checked_meta(dir: &Path, manifest: &Manifest) -> Result<Meta, OpenError>
         return Err(damaged("token codes of shapes and numbers that cannot be".into()));
     }
     Ok(meta)
+}
+
+/// The options for the full store, once `resident` bytes of the memory allowed are taken.
+pub(crate) fn less(options: &OpenOptions, resident: u64) -> Result<OpenOptions, OpenError> {
+    let left = |allowed: u64| {
+        allowed.checked_sub(resident).ok_or_else(|| OpenError::Usage {
+            what: format!("preview takes {resident} bytes of memory; wanted at most {allowed}"),
+        })
+    };
+    Ok(OpenOptions { memory: options.memory.map(left).transpose()?, ..*options })
 }

@@ -107,7 +107,7 @@ impl Index {
         let Opened { manifest, frontier, preview, vocabulary, keys } = open::open(path)?;
         let words = vocabulary.as_ref().map_or(0, Vocabulary::resident_bytes);
         let resident = preview.resident_bytes() + keys.resident_bytes() + words;
-        let options = less(options, resident)?;
+        let options = open::less(options, resident)?;
         let store = match preview.quantizer.is_exact() {
             true => None,
             false => Some(FullStore::open(path, &manifest, &options)?),
@@ -238,16 +238,6 @@ impl Shared {
             on_device: self.store.as_ref().is_some_and(|store| store.io().is_device()),
         }
     }
-}
-
-/// The options for the full store, once `resident` bytes of the memory allowed are taken.
-fn less(options: &OpenOptions, resident: u64) -> Result<OpenOptions, OpenError> {
-    let left = |allowed: u64| {
-        allowed.checked_sub(resident).ok_or_else(|| OpenError::Usage {
-            what: format!("preview takes {resident} bytes of memory; wanted at most {allowed}"),
-        })
-    };
-    Ok(OpenOptions { memory: options.memory.map(left).transpose()?, ..*options })
 }
 
 /// Answers queries, one thread at a time; owns what they need, so that none of it is allocated

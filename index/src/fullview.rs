@@ -57,7 +57,7 @@ pub(crate) struct Fullview {
     reached: Option<f32>,
     /// Rows asked for, of the `rerank_size` allowed.
     asked: usize,
-    /// Whether the query asked for rows ahead.
+    /// Whether the query read ahead.
     ahead: bool,
     /// Whether `max_reads` left rows unread.
     cut: bool,
@@ -73,38 +73,31 @@ impl Fullview {
         Fullview { source, nearest, ids, rest, reached, asked, ahead, cut, reading }
     }
 
-    /// Asks for the rows that preview, not over yet, takes for the k best: once a query, before
-    /// `begin`. Those that stay candidates are ranked, even where nobody reads them ahead.
-    pub(crate) fn ask_ahead(
+    /// Begins to read the rows that preview, not over yet, takes for the k best: once a query,
+    /// before `begin`.
+    ///
+    /// # Errors
+    /// A read is refused.
+    pub(crate) fn read_ahead(
         &mut self,
         origin: &RowOrigin<'_>,
         best: impl Iterator<Item = u32>,
         params: &SearchParams,
         stats: &mut QueryStats,
-    ) {
+    ) -> Result<(), ReadError> {
         self.ahead = true;
-        self.ids.clear();
-        let RowSource::Store(reader) = &mut self.source else { return };
+        let RowSource::Store(reader) = &mut self.source else { return Ok(()) };
         let most = params.rerank_size.min(params.max_reads.unwrap_or(u32::MAX));
         let spare = most.saturating_sub(params.k);
+        self.ids.clear();
         self.ids.extend(best.take(params.k.min(spare) as usize));
         self.ids.truncate(reader.ask(&self.ids, most, stats));
         self.asked = self.ids.len();
         self.ids.iter().for_each(|id| origin.keys.prefetch(*id));
+        reader.read_ahead(&self.ids, stats)
     }
 
-    /// Begins to read what was asked for ahead.
-    ///
-    /// # Errors
-    /// A read is refused.
-    pub(crate) fn read_ahead(&mut self, stats: &mut QueryStats) -> Result<(), ReadError> {
-        match &mut self.source {
-            RowSource::Store(reader) => reader.read_ahead(&self.ids, stats),
-            RowSource::Codes { .. } => Ok(()),
-        }
-    }
-
-    /// Whether the query asked for rows ahead.
+    /// Whether the query read ahead.
     pub(crate) fn is_ahead(&self) -> bool {
         self.ahead
     }

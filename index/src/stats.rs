@@ -14,8 +14,7 @@ pub struct QueryStats {
     pub reranked: u32,
     /// Distinct 4 KiB blocks that fullview asked for, wherever they were served from.
     pub reads: u32,
-    /// Of those, the ones asked of the operating system. Without what is asked for ahead and not
-    /// needed in the end, where other queries keep the device busy.
+    /// Of those, the ones asked of the operating system.
     pub device_reads: u32,
     /// Bytes asked of the operating system.
     pub read_bytes: u64,

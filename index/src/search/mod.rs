@@ -274,8 +274,6 @@ struct Effort<'a> {
     params: &'a SearchParams,
     reach: Option<f32>,
     stop: &'a Stop<'a>,
-    /// Whether a device would have nothing to do while queries walk.
-    idle_device: bool,
 }
 
 impl Searcher {
@@ -308,8 +306,7 @@ impl Searcher {
         self.make_slots(1);
         let Searcher { index, slots } = self;
         let (slot, preview) = (&mut slots[0], &index.shared.preview);
-        let reach = index.shared.frontier.reach(params.list_size);
-        let effort = Effort { params, reach, stop, idle_device: true };
+        let effort = Effort { params, reach: index.shared.frontier.reach(params.list_size), stop };
         slot.begin(preview, (0, query), effort);
         let mut hops = 0;
         while slot.hop(index, effort)? {
@@ -356,8 +353,7 @@ impl Searcher {
         let slots = &mut slots[..in_flight];
         let shared = &index.shared;
         let reach = shared.frontier.reach(batch.params.list_size);
-        let idle_device = in_flight <= MAX_WALKING;
-        let effort = Effort { params: &batch.params, reach, stop: &batch.stop, idle_device };
+        let effort = Effort { params: &batch.params, reach, stop: &batch.stop };
         let mut waiting = batch.rows.clone();
         let (mut walking, mut ranking, mut turns) = (0, 0, 0);
         // Nothing is left to do but to wait for a device: a whole turn changed nothing.
@@ -435,10 +431,7 @@ impl Slot {
         if settled && goes_on && !self.fullview.is_ahead() {
             let origin = index.shared.row_origin();
             let best = self.preview.best();
-            self.fullview.ask_ahead(&origin, best, effort.params, &mut self.stats);
-            if effort.idle_device {
-                self.fullview.read_ahead(&mut self.stats)?;
-            }
+            self.fullview.read_ahead(&origin, best, effort.params, &mut self.stats)?;
         }
         Ok(goes_on)
     }

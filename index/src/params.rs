@@ -130,7 +130,7 @@ impl SearchParams {
         SearchParams { k, list_size, rerank_size: list_size, max_reads: None }
     }
 
-    /// `1 <= k <= rerank_size <= list_size`: every result is read, every read is a candidate.
+    /// `1 <= k <= rerank_size <= list_size`: every result is read, and only candidates are.
     ///
     /// # Errors
     /// The first value out of range, named.

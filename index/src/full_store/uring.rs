@@ -103,9 +103,7 @@ impl Ring {
     /// # Errors
     /// It takes no reads.
     pub(super) fn queue_ahead(&mut self, file: &BlockFile, units: &[u32]) -> Result<(), OpenError> {
-        while self.queued < units.len() && self.queue(file, units, self.queued) {
-            self.queued += 1;
-        }
+        self.queue_all(file, units);
         let refused = OpenError::io(file.array().path(), "read by io_uring");
         submitted(self.ring.submit()).map_err(refused)
     }
@@ -126,9 +124,7 @@ impl Ring {
         let refused = || OpenError::io(file.array().path(), "read by io_uring");
         let before = self.done;
         loop {
-            while self.queued < units.len() && self.queue(file, units, self.queued) {
-                self.queued += 1;
-            }
+            self.queue_all(file, units);
             if wait && self.done == before && self.done < units.len() {
                 self.wait(stop).map_err(refused())?;
             } else if !self.ring.submission().is_empty() {
@@ -153,6 +149,13 @@ impl Ring {
             if !room && !waiting {
                 return Ok(false);
             }
+        }
+    }
+
+    /// Queues what is not queued yet of `units`, as far as there are buffers.
+    fn queue_all(&mut self, file: &BlockFile, units: &[u32]) {
+        while self.queued < units.len() && self.queue(file, units, self.queued) {
+            self.queued += 1;
         }
     }
 

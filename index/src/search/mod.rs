@@ -21,7 +21,7 @@ use crate::neighbor::Neighbor;
 use crate::open::{self, Opened};
 use crate::params::{SearchParams, out_of_range};
 use crate::payload::Payload;
-use crate::preview::{Preview, PreviewSlot, STEPS_A_LOOK};
+use crate::preview::{Preview, PreviewSlot, STEPS_A_LOOK, walk};
 use crate::stats::{QueryStats, Stop};
 use crate::vocabulary::Vocabulary;
 
@@ -308,15 +308,7 @@ impl Searcher {
         let (slot, preview) = (&mut slots[0], &index.shared.preview);
         let effort = Effort { params, reach: index.shared.frontier.reach(params.list_size), stop };
         slot.begin(preview, (0, query), effort);
-        let mut hops = 0;
-        while slot.hop(index, effort)? {
-            hops += 1;
-            if hops % STEPS_A_LOOK == 0
-                && let Some(why) = stop.now()
-            {
-                return Err(SearchError::Stopped(why));
-            }
-        }
+        walk(stop, || slot.hop(index, effort))?;
         slot.walked(index, effort);
         loop {
             if let Some(answer) = slot.rank(index, effort, true)? {

@@ -51,6 +51,6 @@ pub use params::{
     BuildParams, DecodeMode, DecodeParams, LogZMode, MAX_BUILD_LIST_SIZE, MAX_K, MAX_LIST_SIZE,
     MAX_MAX_DEGREE, MAX_ROWS, ParamsError, SearchParams,
 };
-pub use search::{Answer, Batch, Index, SearchError, Searcher};
+pub use search::{Answer, Index, Query, SearchError, Searcher};
 pub use softmax::LogZ;
 pub use stats::{Job, Progress, QueryStats, Stop, Stopped};

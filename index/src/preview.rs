@@ -80,28 +80,6 @@ impl PreviewSlot {
     }
 }
 
-/// Hops until one says that the walk is over, unless `stop` comes first: it is looked at every few
-/// of them.
-///
-/// # Errors
-/// The stop; a hop's own.
-#[inline(always)]
-pub(crate) fn walk<E: From<Stopped>>(
-    stop: &Stop<'_>,
-    mut hop: impl FnMut() -> Result<bool, E>,
-) -> Result<(), E> {
-    let mut steps = 0;
-    while hop()? {
-        steps += 1;
-        if steps % STEPS_A_LOOK == 0
-            && let Some(why) = stop.now()
-        {
-            return Err(why.into());
-        }
-    }
-    Ok(())
-}
-
 impl Preview {
     /// Takes a query and finds where its walk starts. Where the squared distance of the
     /// `list_size`-th candidate over that of the `REACH_K`-th is known, as a mean, the walk goes as
@@ -135,7 +113,16 @@ impl Preview {
     /// # Errors
     /// The stop.
     pub(crate) fn walk(&self, slot: &mut PreviewSlot, stop: &Stop<'_>) -> Result<(), Stopped> {
-        walk(stop, || Ok(self.step(slot)))
+        let mut steps = 0;
+        while self.step(slot) {
+            steps += 1;
+            if steps % STEPS_A_LOOK == 0
+                && let Some(why) = stop.now()
+            {
+                return Err(why);
+            }
+        }
+        Ok(())
     }
 
     /// All candidates of a walk that is over, best first, in shown distances.

@@ -2,16 +2,23 @@
 //!
 //! A task has parts. Tasks take turns: a worker takes the next part of the task at the head of the
 //! queue and puts the task back at its end, so that a batch of thousands of queries keeps a single
-//! query waiting for no longer than its parts take, one per task ahead.
+//! query waiting for no longer than its parts take, one per task ahead. Searches for one query each
+//! that wait may be answered together: one's rows are read while another walks.
+
+mod flight;
+mod worker;
+
+pub use worker::Searchers;
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use foveal_index::{Answer, Decoder, Index, SearchError, Searcher, Stop, Stopped};
+use flight::{Flight, Fly, Load};
+use foveal_datasets::Rows;
+use foveal_index::{Answer, Index, SearchError, SearchParams, Stop, Stopped};
 use tokio::sync::oneshot;
 
 /// How much a pool takes on.
@@ -62,7 +69,7 @@ pub enum PoolError {
     Stopped(Stopped),
     /// A part failed.
     #[error(transparent)]
-    Part(#[from] PartError),
+    Part(PartError),
     /// A part panicked: a defect of the program.
     #[error("the search panicked")]
     Panicked,
@@ -71,21 +78,56 @@ pub enum PoolError {
     Closed,
 }
 
-/// What computes part `i` of a task: the results of its queries, in their order.
-pub type Run<R> =
-    dyn Fn(&mut Searchers, usize, &Stop<'_>) -> Result<Vec<R>, PartError> + Send + Sync;
+impl From<PartError> for PoolError {
+    fn from(error: PartError) -> PoolError {
+        match error {
+            PartError::Search(SearchError::Stopped(why)) => PoolError::Stopped(why),
+            error => PoolError::Part(error),
+        }
+    }
+}
 
 /// Work for the pool; `R` is what one query has for a result.
 pub struct Task<R> {
-    /// How many parts it has, at least 1. They run on any worker, in any order, at once.
-    pub parts: usize,
     /// Bytes it holds.
     pub bytes: usize,
     /// When nobody will want the result any more.
     pub deadline: Instant,
-    /// Computes a part; looks at its `Stop` often.
-    pub run: Box<Run<R>>,
+    /// What there is to do.
+    pub work: Work<R>,
 }
+
+/// What there is to do.
+pub enum Work<R> {
+    /// So many parts, at least 1. They run on any worker, in any order, at once.
+    Parts(usize, Box<RunPart<R>>),
+    /// A search for one query.
+    Single(Single<R>),
+}
+
+/// What computes part `i` of a task: the results of its queries, in their order. It looks at its
+/// `Stop` often.
+pub type RunPart<R> =
+    dyn Fn(&mut Searchers, usize, &Stop<'_>) -> Result<Vec<R>, PartError> + Send + Sync;
+
+/// A search for one query.
+pub struct Single<R> {
+    /// The number of the collection.
+    pub slot: usize,
+    /// The collection's index.
+    pub index: Index,
+    /// The query, on its own.
+    pub query: Rows,
+    /// How it is answered.
+    pub params: SearchParams,
+    /// How many of the collection's a worker answers in turns; 1 leaves it alone.
+    pub in_flight: usize,
+    /// What the answer becomes.
+    pub finish: Box<Finish<R>>,
+}
+
+/// What makes a result of an answer.
+pub type Finish<R> = dyn Fn(Answer, &Stop<'_>) -> Result<R, PartError> + Send + Sync;
 
 /// A task's result.
 #[derive(Debug)]
@@ -94,38 +136,6 @@ pub struct Done<R> {
     pub found: Vec<R>,
     /// From the task's arrival until a worker first took it up.
     pub queued: Duration,
-}
-
-/// The searchers and decoders of one worker, one of each a collection, made when first needed and
-/// then kept.
-#[derive(Default)]
-pub struct Searchers {
-    by_slot: Vec<Option<Searcher>>,
-    decoders: Vec<Option<Decoder>>,
-}
-
-impl Searchers {
-    /// The searcher of the collection number `slot`, which is over `index`.
-    pub fn of(&mut self, slot: usize, index: &Index) -> &mut Searcher {
-        if self.by_slot.len() <= slot {
-            self.by_slot.resize_with(slot + 1, || None);
-        }
-        self.by_slot[slot].get_or_insert_with(|| index.searcher())
-    }
-
-    /// The decoder of the collection number `slot`, which is over `index`.
-    ///
-    /// # Errors
-    /// The index is no head.
-    pub fn decoder_of(&mut self, slot: usize, index: &Index) -> Result<&mut Decoder, SearchError> {
-        if self.decoders.len() <= slot {
-            self.decoders.resize_with(slot + 1, || None);
-        }
-        match &mut self.decoders[slot] {
-            Some(decoder) => Ok(decoder),
-            empty => Ok(empty.insert(index.decoder()?)),
-        }
-    }
 }
 
 /// The queue and its workers. Dropping it refuses what waits and joins the workers.
@@ -148,7 +158,8 @@ impl SearchPool {
         for number in 0..limits.threads.max(1) {
             let queue = Arc::clone(&pool.queue);
             let name = format!("search-{number}");
-            pool.workers.push(std::thread::Builder::new().name(name).spawn(move || work(&queue))?);
+            pool.workers
+                .push(std::thread::Builder::new().name(name).spawn(move || worker::work(&queue))?);
         }
         Ok(pool)
     }
@@ -191,7 +202,7 @@ impl SearchPool {
             return Err(PoolError::Full { pending });
         }
         let (sender, reply) = oneshot::channel();
-        let flight: Arc<dyn Work> = Arc::new(Flight::new(task, sender, &self.load));
+        let flight: Arc<dyn Fly> = Arc::new(Flight::new(task, sender, &self.load));
         waiting.entries.push_back(Entry { flight: Arc::clone(&flight), next: 0 });
         drop(waiting);
         if flight.parts() == 1 {
@@ -222,14 +233,7 @@ impl Drop for SearchPool {
 }
 
 /// A task on its way, and where its result will come.
-type Admitted<R> = (Arc<dyn Work>, oneshot::Receiver<Result<Done<R>, PoolError>>);
-
-/// What admitted tasks hold, from admission until their last part let go.
-#[derive(Default)]
-struct Load {
-    tasks: AtomicUsize,
-    bytes: AtomicUsize,
-}
+type Admitted<R> = (Arc<dyn Fly>, oneshot::Receiver<Result<Done<R>, PoolError>>);
 
 #[derive(Default)]
 struct Queue {
@@ -240,24 +244,15 @@ struct Queue {
 #[derive(Default)]
 struct Waiting {
     entries: VecDeque<Entry>,
+    /// Workers with nothing to do.
+    idle: usize,
     closing: bool,
 }
 
 /// A task with parts that nobody has taken yet.
 struct Entry {
-    flight: Arc<dyn Work>,
+    flight: Arc<dyn Fly>,
     next: usize,
-}
-
-/// A task, whatever its results are.
-trait Work: Send + Sync {
-    fn parts(&self) -> usize;
-    fn is_cancelled(&self) -> bool;
-    fn cancel(&self);
-    /// Computes a part and keeps its result.
-    fn run_part(&self, part: usize, searchers: &mut Searchers);
-    /// Reports the first error and ends the other parts.
-    fn fail(&self, error: PoolError);
 }
 
 impl Queue {
@@ -266,8 +261,8 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a part to compute; `None` once the pool closes.
-    fn next_part(&self) -> Option<(Arc<dyn Work>, usize)> {
+    /// Waits for something to do, a part of a task; none once the pool closes.
+    fn next(&self) -> Option<(Arc<dyn Fly>, usize)> {
         let mut waiting = self.lock();
         loop {
             if waiting.closing {
@@ -280,123 +275,28 @@ impl Queue {
                 }
                 return Some((flight, next));
             }
+            waiting.idle += 1;
             waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-fn work(queue: &Queue) {
-    let mut searchers = Searchers::default();
-    while let Some((flight, part)) = queue.next_part() {
-        flight.run_part(part, &mut searchers);
-    }
-}
-
-/// A task on its way.
-struct Flight<R> {
-    task: Task<R>,
-    arrived: Instant,
-    queued: OnceLock<Duration>,
-    cancelled: AtomicBool,
-    landed: Mutex<Landed<R>>,
-    load: Arc<Load>,
-}
-
-/// The parts that are done, and whom to tell when all are.
-struct Landed<R> {
-    parts: Vec<Vec<R>>,
-    missing: usize,
-    reply: Option<oneshot::Sender<Result<Done<R>, PoolError>>>,
-}
-
-impl<R> Flight<R> {
-    fn new(
-        task: Task<R>,
-        reply: oneshot::Sender<Result<Done<R>, PoolError>>,
-        load: &Arc<Load>,
-    ) -> Flight<R> {
-        load.tasks.fetch_add(1, Ordering::Relaxed);
-        load.bytes.fetch_add(task.bytes, Ordering::Relaxed);
-        let parts = (0..task.parts).map(|_| Vec::new()).collect();
-        Flight {
-            arrived: Instant::now(),
-            queued: OnceLock::new(),
-            cancelled: AtomicBool::new(false),
-            landed: Mutex::new(Landed { parts, missing: task.parts, reply: Some(reply) }),
-            load: Arc::clone(load),
-            task,
+            waiting.idle -= 1;
         }
     }
 
-    fn land(&self, part: usize, found: Vec<R>) {
-        let mut landed = self.landed.lock().unwrap_or_else(PoisonError::into_inner);
-        landed.parts[part] = found;
-        landed.missing -= 1;
-        if landed.missing > 0 {
-            return;
+    /// The search for one query of the collection number `slot` that is next, if one is, and no
+    /// idle worker is about to take it up.
+    fn next_single(&self, slot: usize) -> Option<Arc<dyn Fly>> {
+        let mut waiting = self.lock();
+        let single = waiting.entries.front()?.flight.single()?;
+        if single.slot != slot || waiting.entries.len() <= waiting.idle {
+            return None;
         }
-        let found = std::mem::take(&mut landed.parts).into_iter().flatten().collect();
-        if let Some(reply) = landed.reply.take() {
-            let queued = self.queued.get().copied().unwrap_or_default();
-            // The receiver may have left at its deadline.
-            let _ = reply.send(Ok(Done { found, queued }));
-        }
-    }
-}
-
-impl<R: Send> Work for Flight<R> {
-    fn parts(&self) -> usize {
-        self.task.parts
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
-
-    fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
-
-    fn run_part(&self, part: usize, searchers: &mut Searchers) {
-        self.queued.get_or_init(|| self.arrived.elapsed());
-        let stop = Stop { deadline: Some(self.task.deadline), cancelled: Some(&self.cancelled) };
-        if let Some(why) = stop.now() {
-            return self.fail(PoolError::Stopped(why));
-        }
-        match catch_unwind(AssertUnwindSafe(|| (self.task.run)(searchers, part, &stop))) {
-            Ok(Ok(found)) => self.land(part, found),
-            Ok(Err(PartError::Search(SearchError::Stopped(why)))) => {
-                self.fail(PoolError::Stopped(why));
-            }
-            Ok(Err(error)) => self.fail(error.into()),
-            Err(_) => {
-                // What the panic left behind is not to be searched with again.
-                *searchers = Searchers::default();
-                self.fail(PoolError::Panicked);
-            }
-        }
-    }
-
-    fn fail(&self, error: PoolError) {
-        self.cancel();
-        let mut landed = self.landed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reply) = landed.reply.take() {
-            let _ = reply.send(Err(error));
-        }
-    }
-}
-
-impl<R> Drop for Flight<R> {
-    fn drop(&mut self) {
-        self.load.tasks.fetch_sub(1, Ordering::Relaxed);
-        self.load.bytes.fetch_sub(self.task.bytes, Ordering::Relaxed);
+        waiting.entries.pop_front().map(|entry| entry.flight)
     }
 }
 
 /// Ends the search when nobody waits for it any more, whether or not it has begun.
 struct Abandon<'a> {
     queue: &'a Queue,
-    flight: Arc<dyn Work>,
+    flight: Arc<dyn Fly>,
 }
 
 impl Drop for Abandon<'_> {

@@ -23,7 +23,7 @@ use rustix::thread::CpuSet;
 use crate::decode::Decoded;
 use crate::neighbor::Neighbor;
 use crate::params::SearchParams;
-use crate::search::{Answer, Batch, Index, SearchError, Searcher};
+use crate::search::{Answer, Index, Query, SearchError, Searcher};
 use crate::stats::{Job, QueryStats, Stop};
 
 const MIN_PASSES: usize = 3;
@@ -247,12 +247,14 @@ impl Asked for Plan<'_> {
     ) -> Result<(), SearchError> {
         let Share { rows, found, nanos, totals, .. } = share;
         let stop = Stop { deadline: None, cancelled: self.job.interrupt };
-        let batch =
-            Batch { params: self.params, in_flight: self.in_flight, rows: rows.clone(), stop };
-        searcher.search_batch(self.queries, &batch, &mut |i, answer| {
+        let params = self.params;
+        let query = |i| Query { row: self.queries.row(i), params, stop };
+        searcher.search_batch(&mut rows.clone().map(query), self.in_flight, &mut |i, answer| {
+            let answer = answer?;
             totals.count(&answer);
             nanos.push(answer.nanos);
-            found[i - rows.start] = answer.neighbors;
+            found[i] = answer.neighbors;
+            Ok(())
         })
     }
 

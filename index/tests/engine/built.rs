@@ -1,15 +1,16 @@
 //! Small indexes to ask, and the exact answers to compare with.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use foveal_datasets::recall::recall;
 use foveal_datasets::synthetic::{byte_clusters, clusters};
 use foveal_datasets::{Element, Metric, Row, Rows, Truth, Values, VectorFile, VectorWriter};
-use foveal_index::stats::Job;
+use foveal_index::stats::{Job, Stop};
 use foveal_index::{
     Answer, BuildInput, BuildParams, BuildReport, ExactAsk, Index, Io, Keys, Neighbor, OpenOptions,
-    SearchParams, build, check, exact,
+    Query, SearchParams, build, check, exact,
 };
 use half::f16;
 use tempfile::TempDir;
@@ -88,6 +89,12 @@ impl Built {
 pub fn answers(index: &Index, queries: &Rows, params: &SearchParams) -> Vec<Answer> {
     let mut searcher = index.searcher();
     queries.iter().map(|query| searcher.search(query, params).unwrap()).collect()
+}
+
+/// The queries of some rows, none with a deadline.
+pub fn asked<'a>(queries: &'a Rows, rows: Range<usize>, params: &SearchParams) -> Vec<Query<'a>> {
+    let query = |i| Query { row: queries.row(i), params: *params, stop: Stop::default() };
+    rows.map(query).collect()
 }
 
 /// Recall@k of answers against the oracle's.

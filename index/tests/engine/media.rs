@@ -3,10 +3,9 @@
 use std::fs;
 
 use foveal_datasets::{Element, ErrorKind, Metric};
-use foveal_index::stats::Stop;
-use foveal_index::{Answer, Batch, Index, Io, Neighbor, OpenOptions, SearchParams};
+use foveal_index::{Answer, Index, Io, Neighbor, OpenOptions, SearchParams};
 
-use crate::built::{Built, answers, params, rows_and_queries};
+use crate::built::{Built, answers, asked, params, rows_and_queries};
 
 const MEDIA: [Io; 4] = [Io::Memory, Io::Mapped, Io::Pread, Io::Uring];
 
@@ -54,12 +53,14 @@ fn every_medium_gives_the_same_answers() {
                     assert_eq!(told(answers(&halved, &queries, &ask)), wanted, "{io}, kept");
                 }
                 let mut batched = vec![None; 12];
-                let stop = Stop::default();
-                // More than walk at a time: the others wait for their rows.
-                let batch = Batch { params: ask, in_flight: 9, rows: 0..12, stop };
+                let batch = asked(&queries, 0..12, &ask);
                 for index in [&index, &halved] {
-                    let sink = &mut |i: usize, answer| batched[i] = Some(answer);
-                    index.searcher().search_batch(&queries, &batch, sink).unwrap();
+                    let sink = &mut |i: usize, answer| {
+                        batched[i] = Some(answer?);
+                        Ok(())
+                    };
+                    // More than walk at a time: the others wait for their rows.
+                    index.searcher().search_batch(&mut batch.iter().copied(), 9, sink).unwrap();
                     let batched = batched.iter_mut().flat_map(Option::take).collect();
                     assert_eq!(told(batched), wanted, "batch: {metric} {element} dim {dim} {io}");
                 }

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use foveal_datasets::{Element, ErrorKind, Metric, Values};
 use foveal_index::stats::Stop;
 use foveal_index::{
-    Answer, Batch, Index, Keys, MAX_K, MAX_LIST_SIZE, OpenOptions, SearchError, SearchParams,
-    Stopped,
+    Answer, Index, Keys, MAX_K, MAX_LIST_SIZE, OpenOptions, SearchError, SearchParams, Stopped,
 };
 
-use crate::built::{Built, answers, floats, params, recall_of, rows_and_queries, wide};
+use crate::built::{Built, answers, asked, floats, params, recall_of, rows_and_queries, wide};
 
 fn small(metric: Metric, element: Element, bits: u8) -> (Built, Index, foveal_datasets::Rows) {
     let (rows, queries) = rows_and_queries(element, 400, 20, 24);
@@ -87,8 +86,10 @@ fn parameters_out_of_range_are_named() {
         assert_eq!((error.to_string().as_str(), error.kind()), (wanted, ErrorKind::Usage));
     }
     for in_flight in [0, 65, usize::MAX] {
-        let batch = Batch { params: plain, in_flight, rows: 0..20, stop: Stop::default() };
-        let error = index.searcher().search_batch(&queries, &batch, &mut |_, _| ()).unwrap_err();
+        let batch = asked(&queries, 0..20, &plain);
+        let sink = &mut |_: usize, _: Result<Answer, SearchError>| Ok(());
+        let error =
+            index.searcher().search_batch(&mut batch.iter().copied(), in_flight, sink).unwrap_err();
         assert_eq!(error.to_string(), format!("in_flight is {in_flight}; wanted 1 to 64"));
     }
     let largest = SearchParams::with_list_size(MAX_K, MAX_LIST_SIZE);
@@ -204,11 +205,12 @@ fn batches_are_single_searches() {
         for in_flight in [1, 3, 8, 64] {
             for rows in [0..20, 0..1, 4..11, 5..5, 20..20] {
                 let mut found = vec![None; 20];
-                let stop = Stop::default();
-                let batch = Batch { params, in_flight, rows: rows.clone(), stop };
+                let batch = asked(&queries, rows.clone(), &params);
                 searcher
-                    .search_batch(&queries, &batch, &mut |row, answer| {
-                        assert!(found[row].replace(plain(answer)).is_none(), "answered once");
+                    .search_batch(&mut batch.iter().copied(), in_flight, &mut |i, answer| {
+                        let before = found[rows.start + i].replace(plain(answer?));
+                        assert!(before.is_none(), "answered once");
+                        Ok(())
                     })
                     .unwrap();
                 for (row, found) in found.into_iter().enumerate() {
@@ -220,21 +222,51 @@ fn batches_are_single_searches() {
     }
 }
 
+/// Queries with parameters, deadlines and flaws of their own.
 #[test]
-fn a_bad_query_of_a_batch_is_told_before_any_is_answered() {
+fn a_query_of_a_batch_that_fails_keeps_no_other_from_its_answer() {
     let (_built, index, _) = small(Metric::L2, Element::F32, 4);
-    let mut numbers = vec![1.0; 24 * 5];
+    let mut numbers: Vec<f32> = (0..24 * 9).map(|i| (i % 7) as f32).collect();
     numbers[24 * 4 + 2] = f32::NAN;
     let queries = floats(24, numbers);
-    let params = SearchParams::new(3);
-    let batch = |rows| Batch { params, in_flight: 2, rows, stop: Stop::default() };
+    let (set, now) = (AtomicBool::new(true), Instant::now());
+    let mut batch = asked(&queries, 0..9, &SearchParams::new(3));
+    batch[1].params = SearchParams::with_list_size(20, 400);
+    batch[2].stop.cancelled = Some(&set);
+    batch[3].stop.deadline = Some(now);
+    batch[5].params.k = 0;
+    batch[7].params = SearchParams::new(1);
     let mut searcher = index.searcher();
+    for in_flight in [1, 2, 5, 9] {
+        let mut told = vec![None; 9];
+        let sink = &mut |i: usize, answer: Result<Answer, SearchError>| {
+            let what = match answer {
+                Ok(answer) => Ok(plain(answer)),
+                Err(error) => Err(error.to_string()),
+            };
+            assert!(told[i].replace(what).is_none(), "told once");
+            Ok(())
+        };
+        searcher.search_batch(&mut batch.iter().copied(), in_flight, sink).unwrap();
+        for (query, told) in batch.iter().zip(told) {
+            let alone = index.searcher().search_until(query.row, &query.params, &query.stop);
+            let wanted = alone.map(plain).map_err(|error| error.to_string());
+            assert_eq!(told, Some(wanted), "in flight {in_flight}");
+        }
+    }
+}
+
+#[test]
+fn an_error_of_the_sink_ends_a_batch() {
+    let (_built, index, queries) = small(Metric::L2, Element::F32, 4);
+    let batch = asked(&queries, 0..20, &SearchParams::new(3));
     let mut answered = 0;
-    let error = searcher.search_batch(&queries, &batch(0..5), &mut |_, _| answered += 1);
-    assert!(matches!(error, Err(SearchError::NotFinite { position: 2, .. })), "{error:?}");
-    assert_eq!(answered, 0);
-    searcher.search_batch(&queries, &batch(0..4), &mut |_, _| answered += 1).unwrap();
-    assert_eq!(answered, 4);
+    let error = index.searcher().search_batch(&mut batch.iter().copied(), 2, &mut |_, _| {
+        answered += 1;
+        Err(SearchError::ZeroQuery)
+    });
+    assert!(matches!(error, Err(SearchError::ZeroQuery)), "{error:?}");
+    assert_eq!(answered, 1);
 }
 
 #[test]
@@ -260,9 +292,6 @@ fn late_and_cancelled_queries_stop() {
                 other => panic!("{other}"),
             };
             let found = searcher.search_until(queries.row(0), &params, &stop);
-            assert_eq!(found.err().map(why), wanted);
-            let batch = Batch { params, in_flight: 3, rows: 0..20, stop };
-            let found = searcher.search_batch(&queries, &batch, &mut |_, _| ());
             assert_eq!(found.err().map(why), wanted);
         }
     }

@@ -1,6 +1,10 @@
-use std::sync::mpsc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{OnceLock, mpsc};
+
+use foveal_datasets::{Metric, Values};
 
 use super::*;
+use crate::service::tests::{build, row};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -14,7 +18,7 @@ fn task(
     run: impl Fn(usize, &Stop<'_>) -> Result<Vec<Found>, PartError> + Send + Sync + 'static,
 ) -> Task<Found> {
     let run = Box::new(move |_: &mut Searchers, part: usize, stop: &Stop<'_>| run(part, stop));
-    Task { parts, bytes: 10, deadline: Instant::now() + LONG, run }
+    Task { bytes: 10, deadline: Instant::now() + LONG, work: Work::Parts(parts, run) }
 }
 
 fn found(certified: u32) -> Found {
@@ -212,6 +216,85 @@ async fn a_single_query_overtakes_the_rest_of_a_batch() {
     }
     let at = order.lock().unwrap().iter().position(|name| *name == "single");
     assert_eq!(at, Some(1), "after one part of the batch");
+}
+
+/// A search for row 7 of `index`, and what its result becomes.
+fn single(
+    (slot, index): (usize, &Index),
+    in_flight: usize,
+    finish: impl Fn(Answer) -> Found + Send + Sync + 'static,
+) -> Task<Found> {
+    let query = Rows::new(index.dim(), Values::F32(row(7))).unwrap();
+    let finish = Box::new(move |answer, _: &Stop<'_>| Ok(finish(answer)));
+    let (index, params) = (index.clone(), SearchParams::new(3));
+    let work = Work::Single(Single { slot, index, query, params, in_flight, finish });
+    Task { bytes: 10, deadline: Instant::now() + LONG, work }
+}
+
+fn whole(answer: Answer) -> Found {
+    Found { answer, payloads: Vec::new() }
+}
+
+#[tokio::test]
+async fn searches_of_a_collection_that_wait_are_taken_up_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(build(dir.path(), "rows", Metric::L2, false)).unwrap();
+    let wanted = index.searcher().search(&row(7)[..], &SearchParams::new(3)).unwrap().neighbors;
+    // So many in turns, and so many that wait when the first of them has its answer: those of
+    // another collection, what is behind them, and all where a search is left alone. When the
+    // last one has its answer nothing else is pending.
+    for (in_flight, left) in [(4, 4), (2, 5), (1, 6)] {
+        let pool = pool(1, 9);
+        let (holder, open, began) = gate();
+        let held = spawn(&pool, holder);
+        until(|| began.try_recv().is_ok()).await;
+        let (seen, queue) = (Arc::new(OnceLock::new()), Arc::clone(&pool.queue));
+        let (last, mut calls) = (Arc::new(AtomicUsize::new(0)), Vec::new());
+        for (i, slot) in [0, 0, 0, 1, 0, 0, 0].into_iter().enumerate() {
+            let (seen, queue) = (Arc::clone(&seen), Arc::clone(&queue));
+            let (last, load) = (Arc::clone(&last), Arc::clone(&pool.load));
+            let finish = move |answer| {
+                seen.get_or_init(|| queue.lock().entries.len());
+                last.store(load.tasks.load(Ordering::Relaxed), Ordering::Relaxed);
+                whole(answer)
+            };
+            calls.push(spawn(&pool, single((slot, &index), in_flight, finish)));
+            until(|| pool.pending() == i + 2).await;
+        }
+        drop(open);
+        held.await.unwrap().unwrap();
+        for call in calls {
+            assert_eq!(call.await.unwrap().unwrap().found[0].answer.neighbors, wanted);
+        }
+        assert_eq!(seen.get(), Some(&left), "{in_flight} in flight");
+        assert_eq!(last.load(Ordering::Relaxed), 1, "{in_flight} in flight");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_among_searches_leaves_none_without_a_result() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(build(dir.path(), "rows", Metric::L2, false)).unwrap();
+    let pool = pool(1, 9);
+    let (holder, open, began) = gate();
+    let held = spawn(&pool, holder);
+    until(|| began.try_recv().is_ok()).await;
+    let mut calls = Vec::new();
+    for i in 0..7 {
+        let finish = move |answer| if i == 3 { panic!("a defect") } else { whole(answer) };
+        calls.push(spawn(&pool, single((0, &index), 4, finish)));
+        until(|| pool.pending() == i + 2).await;
+    }
+    drop(open);
+    held.await.unwrap().unwrap();
+    for (i, call) in calls.into_iter().enumerate() {
+        match call.await.unwrap() {
+            Ok(done) => assert!(i != 3 && done.found.len() == 1),
+            Err(error) => assert!(matches!(error, PoolError::Panicked), "{i}: {error}"),
+        }
+    }
+    until(|| pool.pending() == 0).await;
+    assert!(pool.run(single((0, &index), 4, whole)).await.is_ok());
 }
 
 #[tokio::test]

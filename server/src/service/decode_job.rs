@@ -8,7 +8,7 @@ use foveal_index::{DecodeAsk, DecodeParams, Decoded, Stop, Tokens};
 
 use super::Collection;
 use super::search_job::part_size;
-use crate::search_pool::{PartError, Searchers, Task};
+use crate::search_pool::{PartError, Searchers, Task, Work};
 
 /// A decode of one or many hidden states, validated.
 pub(super) struct DecodeJob {
@@ -38,6 +38,7 @@ impl DecodeJob {
             rows.map(|row| Ok(decoder.decode(self.hidden.row(row), &ask)?))
                 .collect::<Result<Vec<Decoded>, PartError>>()
         };
-        Task { parts: states.div_ceil(size), bytes, deadline, run: Box::new(run) }
+        let work = Work::Parts(states.div_ceil(size), Box::new(run));
+        Task { bytes, deadline, work }
     }
 }

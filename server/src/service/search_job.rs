@@ -1,17 +1,16 @@
 //! How a search becomes parts for the pool.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use foveal_datasets::Rows;
-use foveal_index::{Answer, Batch, Io, SearchParams, Stop};
+use foveal_index::{Answer, Index, Io, Query, SearchError, SearchParams, Stop};
 
 use super::Collection;
-use crate::search_pool::{Found, PartError, Searchers, Task};
+use crate::search_pool::{Found, PartError, Searchers, Single, Task, Work};
 
-/// Queries of a batch that a worker interleaves, so that memory of one arrives while others walk.
+/// Queries that a worker interleaves, so that memory of one arrives while others walk.
 const IN_FLIGHT: usize = 4;
 /// The same where rows come by io_uring, whose reads take longer than a walk. Each has a ring: a
 /// file descriptor.
@@ -39,63 +38,81 @@ impl SearchJob {
     /// The search as a task for `threads` workers.
     pub(super) fn into_task(self, deadline: Instant, threads: usize) -> Task<Found> {
         let queries = self.queries.len();
-        let size = part_size(queries, threads);
         let bytes = queries * self.queries.row_bytes();
-        let payload_bytes = AtomicU64::new(0);
-        let run = move |searchers: &mut Searchers, part: usize, stop: &Stop<'_>| {
-            let rows = part * size..((part + 1) * size).min(queries);
-            let answers = self.answers(searchers, rows, stop)?;
-            answers.into_iter().map(|answer| self.found(answer, &payload_bytes, stop)).collect()
+        let payloads = Payloads::new(&self.collection.index, self.payload_limit);
+        let work = match queries {
+            1 => self.single(payloads),
+            _ => self.parts(payloads, part_size(queries, threads)),
         };
-        Task { parts: queries.div_ceil(size), bytes, deadline, run: Box::new(run) }
+        Task { bytes, deadline, work }
     }
 
-    fn answers(
-        &self,
-        searchers: &mut Searchers,
-        rows: Range<usize>,
-        stop: &Stop<'_>,
-    ) -> Result<Vec<Answer>, PartError> {
-        let searcher = searchers.of(self.collection.slot, &self.collection.index);
-        if rows.len() == 1 {
-            let query = self.queries.row(rows.start);
-            return Ok(vec![searcher.search_until(query, &self.params, stop)?]);
-        }
-        let mut answers: Vec<Option<Answer>> = rows.clone().map(|_| None).collect();
-        let first = rows.start;
-        let reading = self.collection.index.io() == Io::Uring;
-        let in_flight = if reading { IN_FLIGHT_READING } else { IN_FLIGHT };
-        let batch = Batch { params: self.params, in_flight, rows, stop: *stop };
-        searcher.search_batch(&self.queries, &batch, &mut |row, answer| {
-            answers[row - first] = Some(answer);
-        })?;
-        let answered = |answer: Option<Answer>| answer.expect("a batch answers each of its rows");
-        Ok(answers.into_iter().map(answered).collect())
+    fn single(self, payloads: Payloads) -> Work<Found> {
+        let SearchJob { collection, queries: query, params, .. } = self;
+        let index = collection.index.clone();
+        // Where no read is waited for, one after the other they are answered sooner.
+        let in_flight = if is_reading(&index) { IN_FLIGHT_READING } else { 1 };
+        let finish = Box::new(move |answer: Answer, stop: &Stop<'_>| payloads.found(answer, stop));
+        Work::Single(Single { slot: collection.slot, index, query, params, in_flight, finish })
     }
 
-    fn found(
-        &self,
-        answer: Answer,
-        payload_bytes: &AtomicU64,
-        stop: &Stop<'_>,
-    ) -> Result<Found, PartError> {
-        let Some(limit) = self.payload_limit else {
+    fn parts(self, payloads: Payloads, size: usize) -> Work<Found> {
+        let SearchJob { collection, queries, params, .. } = self;
+        let in_flight = if is_reading(&collection.index) { IN_FLIGHT_READING } else { IN_FLIGHT };
+        let parts = queries.len().div_ceil(size);
+        let run = move |searchers: &mut Searchers, part: usize, stop: &Stop<'_>| {
+            let rows = part * size..((part + 1) * size).min(queries.len());
+            let query = |row| Query { row: queries.row(row), params, stop: *stop };
+            let mut answers: Vec<Option<Answer>> = rows.clone().map(|_| None).collect();
+            let searcher = searchers.of(collection.slot, &collection.index);
+            searcher.search_batch(&mut rows.map(query), in_flight, &mut |i, answer| {
+                answers[i] = Some(answer?);
+                Ok(())
+            })?;
+            let answers = answers.into_iter().flatten();
+            answers.map(|answer| payloads.found(answer, stop)).collect()
+        };
+        Work::Parts(parts, Box::new(run))
+    }
+}
+
+/// The payloads that a call's hits bring along.
+struct Payloads {
+    index: Index,
+    /// The most bytes that they may have together; none are wanted without.
+    limit: Option<u64>,
+    bytes: AtomicU64,
+}
+
+impl Payloads {
+    fn new(index: &Index, limit: Option<u64>) -> Payloads {
+        Payloads { index: index.clone(), limit, bytes: AtomicU64::new(0) }
+    }
+
+    /// An answer with its payloads.
+    fn found(&self, answer: Answer, stop: &Stop<'_>) -> Result<Found, PartError> {
+        let Some(limit) = self.limit else {
             return Ok(Found { answer, payloads: Vec::new() });
         };
         let mut payloads = Vec::with_capacity(answer.neighbors.len());
         for neighbor in &answer.neighbors {
             if let Some(why) = stop.now() {
-                return Err(foveal_index::SearchError::Stopped(why).into());
+                return Err(SearchError::Stopped(why).into());
             }
-            let payload = self.collection.index.payload(neighbor.key)?;
+            let payload = self.index.payload(neighbor.key)?;
             let bytes = payload.as_ref().map_or(0, |payload| payload.len() as u64);
-            if payload_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > limit {
+            if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > limit {
                 return Err(PartError::PayloadTooLarge { limit });
             }
             payloads.push(payload);
         }
         Ok(Found { answer, payloads })
     }
+}
+
+/// Whether rows come from a device by itself, while other queries walk.
+fn is_reading(index: &Index) -> bool {
+    index.io() == Io::Uring
 }
 
 pub(super) fn part_size(queries: usize, threads: usize) -> usize {

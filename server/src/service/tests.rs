@@ -42,11 +42,11 @@ fn rows() -> Vec<f32> {
     std::iter::repeat_with(next).take(N * DIM).collect()
 }
 
-fn row(i: usize) -> Vec<f32> {
+pub(crate) fn row(i: usize) -> Vec<f32> {
     rows()[i * DIM..(i + 1) * DIM].to_vec()
 }
 
-fn build(dir: &Path, name: &str, metric: Metric, payload: bool) -> std::path::PathBuf {
+pub(crate) fn build(dir: &Path, name: &str, metric: Metric, payload: bool) -> std::path::PathBuf {
     let base = dir.join(format!("{name}.fbin"));
     let mut bytes = Vec::new();
     bytes.extend((N as u32).to_le_bytes());

@@ -1,0 +1,288 @@
+//! The queries of one thread: their walks, and their rows on the way.
+
+use std::iter;
+use std::time::Instant;
+
+use foveal_datasets::Row;
+
+use super::{Answer, Index, SearchError, Shared};
+use crate::distance::ExactQuery;
+use crate::full_store::Io;
+use crate::fullview::{Fullview, Rerank, Reranked};
+use crate::params::{SearchParams, out_of_range};
+use crate::preview::{PreviewSlot, STEPS_A_LOOK};
+use crate::stats::{QueryStats, Stop};
+
+/// The most queries that one thread interleaves.
+const MAX_IN_FLIGHT: usize = 64;
+/// Most of those that walk, so that memory of one arrives while others compute. Where rows come by
+/// io_uring one walks at a time, and is done sooner: the others wait for their rows meanwhile.
+const MAX_WALKING: usize = 4;
+/// Candidates beyond the k best that are expanded before rows are asked for.
+const SETTLED: usize = 10;
+
+/// A query and how it is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// What the nearest rows are wanted to.
+    pub row: Row<'a>,
+    /// How they are found.
+    pub params: SearchParams,
+    /// When to give up.
+    pub stop: Stop<'a>,
+}
+
+/// Answers queries, one thread at a time; owns what they need, so that none of it is allocated
+/// anew.
+pub struct Searcher {
+    index: Index,
+    slots: Vec<Slot>,
+}
+
+/// One query in flight.
+struct Slot {
+    stage: Stage,
+    preview: PreviewSlot,
+    exact: ExactQuery,
+    fullview: Fullview,
+    stats: QueryStats,
+    started: Instant,
+    /// When the walk was over.
+    walked: Instant,
+}
+
+/// How far a query has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    Walking,
+    Ranking,
+}
+
+impl Searcher {
+    pub(super) fn new(index: Index) -> Searcher {
+        Searcher { index, slots: Vec::new() }
+    }
+
+    /// The nearest rows to a query.
+    ///
+    /// # Errors
+    /// Parameters out of range; a query of another dimension, not finite, or all zeros under
+    /// cosine; a full vector that cannot be read.
+    pub fn search<'q>(
+        &mut self,
+        query: impl Into<Row<'q>>,
+        params: &SearchParams,
+    ) -> Result<Answer, SearchError> {
+        self.search_until(query, params, &Stop::default())
+    }
+
+    /// The nearest rows to a query, unless `stop` comes first; it is looked at every few hops and
+    /// before each read.
+    ///
+    /// # Errors
+    /// As [`Searcher::search`], and the stop.
+    pub fn search_until<'q>(
+        &mut self,
+        query: impl Into<Row<'q>>,
+        params: &SearchParams,
+        stop: &Stop<'_>,
+    ) -> Result<Answer, SearchError> {
+        let query = Query { row: query.into(), params: *params, stop: *stop };
+        let mut found = None;
+        self.search_batch(&mut iter::once(query), 1, &mut |_, answer| {
+            found = Some(answer?);
+            Ok(())
+        })?;
+        Ok(found.expect("each query is answered"))
+    }
+
+    /// Answers queries on this thread, up to `in_flight` of them in turns: while one waits for
+    /// memory, or for rows by io_uring, another computes. More than four are of use only with the
+    /// latter, whose reads take longer than a walk. `sink(i, answer)` gets the answer to the query
+    /// that came as number i, in any order of i, or why there is none, which keeps no other from
+    /// being answered.
+    ///
+    /// Returns once there is nothing in flight and no further query: `queries` may have one again
+    /// after it had none.
+    ///
+    /// # Errors
+    /// `in_flight` of 0 or above 64, and the first error of `sink`, which leaves the rest
+    /// unanswered.
+    pub fn search_batch<'q>(
+        &mut self,
+        queries: &mut dyn Iterator<Item = Query<'q>>,
+        in_flight: usize,
+        sink: &mut dyn FnMut(usize, Result<Answer, SearchError>) -> Result<(), SearchError>,
+    ) -> Result<(), SearchError> {
+        if !(1..=MAX_IN_FLIGHT).contains(&in_flight) {
+            let wanted = format!("1 to {MAX_IN_FLIGHT}");
+            return Err(out_of_range("in_flight", in_flight, wanted).into());
+        }
+        let Searcher { index, slots } = self;
+        let most_walking = if index.io() == Io::Uring { 1 } else { MAX_WALKING };
+        slots.iter_mut().for_each(|slot| slot.stage = Stage::Idle);
+        let mut asked: Vec<(usize, Query<'q>)> = Vec::with_capacity(in_flight);
+        let mut queries = queries.enumerate();
+        let (mut walking, mut ranking, mut turns) = (0, 0, 0);
+        // Nothing is left to do but to wait for a device: a whole turn changed nothing.
+        let mut wait = false;
+        loop {
+            let looks = turns % STEPS_A_LOOK == 0;
+            turns += 1;
+            let (mut idle, mut room) = (walking == 0, looks || wait);
+            for (slot, (i, query)) in slots.iter_mut().zip(&asked) {
+                if slot.stage == Stage::Walking {
+                    match slot.hop(index, query, looks) {
+                        Ok(true) => {}
+                        Ok(false) => {
+                            slot.walked(index, query);
+                            (walking, ranking, room) = (walking - 1, ranking + 1, true);
+                        }
+                        Err(error) => {
+                            (slot.stage, walking, room) = (Stage::Idle, walking - 1, true);
+                            sink(*i, Err(error))?;
+                        }
+                    }
+                }
+                if slot.stage == Stage::Ranking {
+                    let answer = slot.rank(index, query, std::mem::take(&mut wait));
+                    if let Some(answer) = answer.transpose() {
+                        (slot.stage, ranking, room) = (Stage::Idle, ranking - 1, true);
+                        idle = false;
+                        sink(*i, answer)?;
+                    }
+                }
+            }
+            while room
+                && walking < most_walking
+                && walking + ranking < in_flight
+                && let Some((i, query)) = queries.next()
+            {
+                match admit(index, &query) {
+                    Ok(()) => {
+                        let at = free_slot(index, slots);
+                        slots[at].begin(index, &query);
+                        asked.resize(asked.len().max(at + 1), (i, query));
+                        asked[at] = (i, query);
+                        (walking, idle) = (walking + 1, false);
+                    }
+                    Err(error) => sink(i, Err(error))?,
+                }
+            }
+            if walking + ranking == 0 {
+                return Ok(());
+            }
+            wait = idle;
+        }
+    }
+}
+
+impl Slot {
+    fn new(index: &Index) -> Slot {
+        let shared = &index.shared;
+        let now = Instant::now();
+        Slot {
+            stage: Stage::Idle,
+            preview: PreviewSlot::new(),
+            exact: ExactQuery::new(shared.manifest.metric, shared.manifest.element),
+            fullview: shared.fullview(),
+            stats: QueryStats::default(),
+            started: now,
+            walked: now,
+        }
+    }
+
+    fn begin(&mut self, index: &Index, query: &Query<'_>) {
+        let Shared { frontier, preview, .. } = &*index.shared;
+        let SearchParams { list_size, k, .. } = query.params;
+        self.started = Instant::now();
+        self.stage = Stage::Walking;
+        self.stats = QueryStats::default();
+        self.exact.set(query.row);
+        preview.begin(&mut self.preview, query.row, (list_size, k), frontier.reach(list_size));
+        self.fullview.begin_query();
+    }
+
+    /// One hop of the walk; false when it is over. Once the best candidates hardly change any more,
+    /// the first rows are asked for: they arrive while it goes on.
+    #[inline(always)]
+    fn hop(
+        &mut self,
+        index: &Index,
+        Query { params, stop, .. }: &Query<'_>,
+        looks: bool,
+    ) -> Result<bool, SearchError> {
+        if let (true, Some(why)) = (looks, stop.now()) {
+            return Err(SearchError::Stopped(why));
+        }
+        let goes_on = index.shared.preview.step(&mut self.preview);
+        let settled = self.preview.settled() >= params.k as usize + SETTLED;
+        if settled && goes_on && !self.fullview.is_ahead() {
+            let origin = index.shared.row_origin();
+            self.fullview.read_ahead(&origin, self.preview.best(), params, &mut self.stats)?;
+        }
+        Ok(goes_on)
+    }
+
+    /// The walk is over: its candidates are to be ranked.
+    fn walked(&mut self, index: &Index, query: &Query<'_>) {
+        let preview = &index.shared.preview;
+        (self.stats.distances, self.stats.hops) = self.preview.counts();
+        preview.candidates(&mut self.preview);
+        (self.walked, self.stage) = (Instant::now(), Stage::Ranking);
+        self.fullview.begin(&index.shared.row_origin(), &ask(&self.preview, query, false));
+    }
+
+    /// The answer, once all rows that it takes have been read.
+    fn rank(
+        &mut self,
+        index: &Index,
+        query: &Query<'_>,
+        wait: bool,
+    ) -> Result<Option<Answer>, SearchError> {
+        let Shared { preview, manifest, .. } = &*index.shared;
+        let origin = index.shared.row_origin();
+        let ask = ask(&self.preview, query, wait);
+        let ranked = self.fullview.rank(&origin, &mut self.exact, &ask, &mut self.stats)?;
+        let Some(Reranked { neighbors, partial, unread }) = ranked else { return Ok(None) };
+        let certified = match unread.map(|estimate| preview.lower_bound(&self.preview, estimate)) {
+            Some(bound) => neighbors.partition_point(|neighbor| neighbor.distance < bound),
+            None => neighbors.len(),
+        };
+        let end = Instant::now();
+        self.stats.preview_nanos = (self.walked - self.started).as_nanos() as u64;
+        self.stats.fullview_nanos = (end - self.walked).as_nanos() as u64;
+        Ok(Some(Answer {
+            neighbors,
+            exhausted: manifest.n < u64::from(query.params.k),
+            partial,
+            certified: certified as u32,
+            nanos: (end - self.started).as_nanos() as u64,
+            stats: self.stats,
+        }))
+    }
+}
+
+/// The number of a slot with no query in it, made if there is none.
+fn free_slot(index: &Index, slots: &mut Vec<Slot>) -> usize {
+    let free = slots.iter().position(|slot| slot.stage == Stage::Idle);
+    free.unwrap_or_else(|| {
+        slots.push(Slot::new(index));
+        slots.len() - 1
+    })
+}
+
+/// Whether a query can be asked, and is still wanted.
+fn admit(index: &Index, Query { row, params, stop }: &Query<'_>) -> Result<(), SearchError> {
+    index.check(*row, params)?;
+    stop.now().map_or(Ok(()), |why| Err(SearchError::Stopped(why)))
+}
+
+fn ask<'a>(
+    preview: &'a PreviewSlot,
+    Query { params, stop, .. }: &'a Query<'_>,
+    wait: bool,
+) -> Rerank<'a> {
+    Rerank { candidates: preview.candidates(), params, stop, wait }
+}

@@ -1,0 +1,190 @@
+//! A task on its way: what its parts found, and whom to tell.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use foveal_index::{Answer, Index, Query, SearchError, Stop};
+use tokio::sync::oneshot;
+
+use super::worker::Searchers;
+use super::{Done, PartError, PoolError, Single, Task, Work};
+
+/// What admitted tasks hold, from admission until their results are there and their last part let
+/// go.
+#[derive(Default)]
+pub(super) struct Load {
+    pub(super) tasks: AtomicUsize,
+    pub(super) bytes: AtomicUsize,
+}
+
+/// A task, whatever its results are.
+pub(super) trait Fly: Send + Sync {
+    fn parts(&self) -> usize;
+    fn is_cancelled(&self) -> bool;
+    fn cancel(&self);
+    /// A worker takes it up.
+    fn begin(&self);
+    /// The search for one query that it is, if it is one.
+    fn single(&self) -> Option<SingleQuery<'_>>;
+    /// Computes a part and keeps its result.
+    fn run_part(&self, part: usize, searchers: &mut Searchers);
+    /// Keeps the answer to its one query.
+    fn finish(&self, answer: Result<Answer, SearchError>);
+    /// Reports the first error and ends the other parts.
+    fn fail(&self, error: PoolError);
+}
+
+/// A search for one query, whatever becomes of its answer.
+pub(super) struct SingleQuery<'a> {
+    pub(super) slot: usize,
+    pub(super) index: &'a Index,
+    pub(super) query: Query<'a>,
+    pub(super) in_flight: usize,
+}
+
+/// A task on its way.
+pub(super) struct Flight<R> {
+    task: Task<R>,
+    arrived: Instant,
+    queued: OnceLock<Duration>,
+    cancelled: AtomicBool,
+    landed: Mutex<Landed<R>>,
+}
+
+/// The parts that are done, and whom to tell when all are.
+struct Landed<R> {
+    parts: Vec<Vec<R>>,
+    missing: usize,
+    reply: Option<oneshot::Sender<Result<Done<R>, PoolError>>>,
+    held: Option<Held>,
+}
+
+/// What one task adds to the load.
+struct Held {
+    load: Arc<Load>,
+    bytes: usize,
+}
+
+impl Held {
+    fn new(load: &Arc<Load>, bytes: usize) -> Held {
+        load.tasks.fetch_add(1, Ordering::Relaxed);
+        load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Held { load: Arc::clone(load), bytes }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.load.tasks.fetch_sub(1, Ordering::Relaxed);
+        self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl<R> Flight<R> {
+    pub(super) fn new(
+        task: Task<R>,
+        reply: oneshot::Sender<Result<Done<R>, PoolError>>,
+        load: &Arc<Load>,
+    ) -> Flight<R> {
+        let held = Some(Held::new(load, task.bytes));
+        let missing = match task.work {
+            Work::Parts(parts, _) => parts,
+            Work::Single(_) => 1,
+        };
+        let parts = (0..missing).map(|_| Vec::new()).collect();
+        Flight {
+            arrived: Instant::now(),
+            queued: OnceLock::new(),
+            cancelled: AtomicBool::new(false),
+            landed: Mutex::new(Landed { parts, missing, reply: Some(reply), held }),
+            task,
+        }
+    }
+
+    fn stop(&self) -> Stop<'_> {
+        Stop { deadline: Some(self.task.deadline), cancelled: Some(&self.cancelled) }
+    }
+
+    fn landed(&self) -> MutexGuard<'_, Landed<R>> {
+        self.landed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn land(&self, part: usize, found: Vec<R>) {
+        let mut landed = self.landed();
+        landed.parts[part] = found;
+        landed.missing -= 1;
+        if landed.missing > 0 {
+            return;
+        }
+        landed.held = None;
+        let found = std::mem::take(&mut landed.parts).into_iter().flatten().collect();
+        if let Some(reply) = landed.reply.take() {
+            let queued = self.queued.get().copied().unwrap_or_default();
+            // The receiver may have left at its deadline.
+            let _ = reply.send(Ok(Done { found, queued }));
+        }
+    }
+}
+
+impl<R: Send> Fly for Flight<R> {
+    fn parts(&self) -> usize {
+        match self.task.work {
+            Work::Parts(parts, _) => parts,
+            Work::Single(_) => 1,
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    fn begin(&self) {
+        self.queued.get_or_init(|| self.arrived.elapsed());
+    }
+
+    fn single(&self) -> Option<SingleQuery<'_>> {
+        let Work::Single(Single { slot, index, query, params, in_flight, .. }) = &self.task.work
+        else {
+            return None;
+        };
+        let query = Query { row: query.row(0), params: *params, stop: self.stop() };
+        Some(SingleQuery { slot: *slot, index, query, in_flight: *in_flight })
+    }
+
+    fn run_part(&self, part: usize, searchers: &mut Searchers) {
+        let Work::Parts(_, run) = &self.task.work else { return };
+        let stop = self.stop();
+        if let Some(why) = stop.now() {
+            return self.fail(PoolError::Stopped(why));
+        }
+        match run(searchers, part, &stop) {
+            Ok(found) => self.land(part, found),
+            Err(error) => self.fail(error.into()),
+        }
+    }
+
+    fn finish(&self, answer: Result<Answer, SearchError>) {
+        let Work::Single(Single { finish, .. }) = &self.task.work else { return };
+        let found = answer.map_err(PartError::from).and_then(|answer| finish(answer, &self.stop()));
+        match found {
+            Ok(found) => self.land(0, vec![found]),
+            Err(error) => {
+                self.fail(error.into());
+                self.landed().held = None;
+            }
+        }
+    }
+
+    fn fail(&self, error: PoolError) {
+        self.cancel();
+        let mut landed = self.landed();
+        if let Some(reply) = landed.reply.take() {
+            let _ = reply.send(Err(error));
+        }
+    }
+}

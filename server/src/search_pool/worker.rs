@@ -1,0 +1,103 @@
+//! What a worker does with its turn.
+
+use std::cell::OnceCell;
+use std::iter;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use foveal_index::{Decoder, Index, SearchError, Searcher};
+
+use super::flight::{Fly, SingleQuery};
+use super::{PoolError, Queue};
+
+/// The most searches for one query that a worker goes on with before it lets go of those it had.
+const MOST_TOGETHER: usize = 256;
+
+/// The searchers and decoders of one worker, one of each a collection, made when first needed and
+/// then kept.
+#[derive(Default)]
+pub struct Searchers {
+    by_slot: Vec<Option<Searcher>>,
+    decoders: Vec<Option<Decoder>>,
+}
+
+impl Searchers {
+    /// The searcher of the collection number `slot`, which is over `index`.
+    pub fn of(&mut self, slot: usize, index: &Index) -> &mut Searcher {
+        if self.by_slot.len() <= slot {
+            self.by_slot.resize_with(slot + 1, || None);
+        }
+        self.by_slot[slot].get_or_insert_with(|| index.searcher())
+    }
+
+    /// The decoder of the collection number `slot`, which is over `index`.
+    ///
+    /// # Errors
+    /// The index is no head.
+    pub fn decoder_of(&mut self, slot: usize, index: &Index) -> Result<&mut Decoder, SearchError> {
+        if self.decoders.len() <= slot {
+            self.decoders.resize_with(slot + 1, || None);
+        }
+        match &mut self.decoders[slot] {
+            Some(decoder) => Ok(decoder),
+            empty => Ok(empty.insert(index.decoder()?)),
+        }
+    }
+}
+
+/// Takes turns until the pool closes.
+pub(super) fn work(queue: &Queue) {
+    let mut searchers = Searchers::default();
+    while let Some((flight, part)) = queue.next() {
+        flight.begin();
+        let together: Vec<OnceCell<Arc<dyn Fly>>> = match flight.single() {
+            Some(single) if single.in_flight > 1 => vec![OnceCell::new(); MOST_TOGETHER],
+            _ => Vec::new(),
+        };
+        let run = || match flight.single() {
+            Some(single) => run_singles(queue, (&*flight, single), &together, &mut searchers),
+            None => flight.run_part(part, &mut searchers),
+        };
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            // What the panic left behind is not to be searched with again.
+            searchers = Searchers::default();
+            flight.fail(PoolError::Panicked);
+            let others = together.iter().filter_map(OnceCell::get);
+            others.for_each(|flight| flight.fail(PoolError::Panicked));
+        }
+    }
+}
+
+/// Answers a search for one query, and those of the same collection that come up meanwhile, as many
+/// as `together` has room for. Each has its result as soon as it is there.
+fn run_singles(
+    queue: &Queue,
+    (first, single): (&dyn Fly, SingleQuery<'_>),
+    together: &[OnceCell<Arc<dyn Fly>>],
+    searchers: &mut Searchers,
+) {
+    let SingleQuery { slot, index, query, in_flight } = single;
+    let mut rooms = together.iter();
+    let others = iter::from_fn(|| {
+        if rooms.as_slice().is_empty() {
+            return None;
+        }
+        let flight = queue.next_single(slot)?;
+        flight.begin();
+        let flight = rooms.next()?.get_or_init(|| flight);
+        flight.single().map(|single| single.query)
+    });
+    let flight = |i: usize| match i.checked_sub(1) {
+        Some(i) => together[i].get().map(|flight| &**flight),
+        None => Some(first),
+    };
+    let mut queries = iter::once(query).chain(others);
+    let answered =
+        searchers.of(slot, index).search_batch(&mut queries, in_flight, &mut |i, answer| {
+            if let Some(flight) = flight(i) {
+                flight.finish(answer);
+            }
+            Ok(())
+        });
+    answered.expect("what is wrong with a query is told of it alone");
+}

@@ -5,12 +5,13 @@ use foveal_datasets::{Element, Metric, VectorFile};
 use super::error::BuildError;
 use super::row_pass::CHUNK_BYTES;
 use super::{BuildInput, grow_params, tokens};
+use crate::graph::grow::NODES_A_WAVE;
 use crate::kernel::LINE;
 use crate::params::BuildParams;
 use crate::quantizer::finer_bytes;
 
 /// The program, its threads' stacks, the sample and buffers.
-const PROCESS_BYTES: u64 = 24 << 20;
+const PROCESS_BYTES: u64 = 32 << 20;
 /// What a thread needs to walk and prune.
 const THREAD_BYTES: u64 = 1 << 20;
 /// Rows written in one window at least, in bytes.
@@ -51,6 +52,7 @@ impl BuildMemory {
         let serving = n * serving_bytes(dim, params.bits, record) as u64;
         let growing_list = grow_params(params).growing_stride() as u64 * 4;
         let list = u64::from(params.max_degree) * 4;
+        let wave = n.min(NODES_A_WAVE as u64) * list;
         let lift = if params.metric == Metric::InnerProduct { 4 } else { 0 };
         let threads = match params.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -58,7 +60,7 @@ impl BuildMemory {
         };
         let fixed = PROCESS_BYTES + threads as u64 * THREAD_BYTES + 3 * CHUNK_BYTES as u64;
         let memory = BuildMemory {
-            growing: fixed + codes + n * (growing_list + list + lift + 4),
+            growing: fixed + codes + n * (growing_list + list + lift + 12) + wave,
             calibrating: fixed + codes + serving + n * (list + lift + 8),
             ordering: fixed + serving + n * (2 * list + 16),
             learning: fixed + n * 8 + tokens::bytes(input, params),

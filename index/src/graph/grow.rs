@@ -10,8 +10,10 @@
 //! ```
 //!
 //! Each step reads what the one before left and writes lists of its own, so the graph is the same
-//! at any thread count.
+//! at any thread count, and in any order of the rows of a step: those near the same entry point
+//! follow each other, and find in the cache what the one before read.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
@@ -19,13 +21,20 @@ use rayon::prelude::*;
 use super::adjacency::{Adjacency, NO_NEIGHBOR, filled};
 use super::entry_points_of;
 use super::prune::{Near, PruneRule, Pruner, nearest_first};
-use super::walk::Walk;
+use super::walk::{Seen, Walk, id_of};
 use crate::disk::MemoryError;
 use crate::distance::{QueryDistance, Space};
+use crate::kernel::Level;
+use crate::kernel::fresh::GROUP;
+use crate::kernel::ordered::{EMPTY, OfferKernel, offer};
 use crate::stats::Job;
 
 /// Nodes whose lists one task updates.
 const NODES_A_TASK: usize = 2048;
+/// Rows that one task inserts.
+const ROWS_A_TASK: usize = 256;
+/// Nodes whose finished lists wait for their places at once.
+pub(crate) const NODES_A_WAVE: usize = 64 * NODES_A_TASK;
 /// A batch is at most this share of all rows: rows of one batch do not see each other.
 const LARGEST_BATCH: usize = 50;
 
@@ -66,12 +75,14 @@ pub(crate) fn grow<S: Space>(
     let first = entry_points_of(n);
     assert!(first <= count && count <= n, "entry points come first");
     introduce(space, params, &mut graph, first);
+    let homes = homes(space, first);
     let inserted = AtomicU64::new(u64::from(first));
     let mut start = first;
     while start < count {
         let largest = (n as usize / LARGEST_BATCH).max(first as usize);
         let end = count.min(start + (start as usize).min(largest) as u32);
-        let lists = insert_batch(space, params, &graph, start..end, &|rows| {
+        let batch = near_each_other(&homes, start..end);
+        let lists = insert_batch(space, params, &graph, (&batch, start), &|rows| {
             let done = inserted.fetch_add(rows, Ordering::Relaxed) + rows;
             job.tell("growing the graph", done, u64::from(n));
             job.interrupted()
@@ -80,25 +91,25 @@ pub(crate) fn grow<S: Space>(
             return Err(GrowError::Interrupted);
         }
         let mut edges = Vec::with_capacity(lists.iter().map(Vec::len).sum());
-        for (id, kept) in (start..end).zip(&lists) {
-            graph.places_mut(id)[..kept.len()].copy_from_slice(kept);
-            edges.extend(kept.iter().map(|target| (*target, id)));
+        for (id, kept) in batch.iter().zip(&lists) {
+            graph.places_mut(*id)[..kept.len()].copy_from_slice(kept);
+            edges.extend(kept.iter().map(|target| (*target, *id)));
         }
         edges.par_sort_unstable();
         add_reverse(space, params, &mut graph, &edges);
         start = end;
     }
-    finish(space, params, graph, job)
+    finish(space, params, (&graph, &homes), job)
 }
 
 /// Inserts the rows from `start` on into a graph that was grown without them.
 pub(crate) fn append<S: Space>(space: &S, params: &GrowParams, graph: &mut Adjacency, start: u32) {
-    let rows = start..space.len();
-    let lists = insert_batch(space, params, graph, rows.clone(), &|_| false);
+    let rows: Vec<u32> = (start..space.len()).collect();
+    let lists = insert_batch(space, params, graph, (&rows, start), &|_| false);
     let mut edges = Vec::with_capacity(lists.iter().map(Vec::len).sum());
-    for (id, kept) in rows.clone().zip(&lists) {
-        graph.places_mut(id)[..kept.len()].copy_from_slice(kept);
-        edges.extend(kept.iter().map(|target| (*target, id)));
+    for (id, kept) in rows.iter().zip(&lists) {
+        graph.places_mut(*id)[..kept.len()].copy_from_slice(kept);
+        edges.extend(kept.iter().map(|target| (*target, *id)));
     }
     edges.par_sort_unstable();
     let mut worker = Worker::<S>::new();
@@ -133,26 +144,23 @@ fn introduce<S: Space>(space: &S, params: &GrowParams, graph: &mut Adjacency, fi
     );
 }
 
-/// The lists of `rows`, from walks over the graph as it stands. Stops early, with lists missing,
-/// when `told` says so.
+/// The lists of `rows`, in their order, from walks over the graph of the rows before number
+/// `present`. Stops early, with lists missing, when `told` says so.
 fn insert_batch<S: Space>(
     space: &S,
     params: &GrowParams,
     graph: &Adjacency,
-    rows: std::ops::Range<u32>,
+    (rows, present): (&[u32], u32),
     told: &(dyn Fn(u64) -> bool + Sync),
 ) -> Vec<Vec<u32>> {
-    let entry_points = entry_points_of(rows.start);
-    let tasks: Vec<u32> = rows.clone().step_by(256).collect();
-    tasks
-        .into_par_iter()
-        .map_init(Worker::<S>::new, |worker, start| {
-            let task = start..rows.end.min(start + 256);
+    let entry_points = entry_points_of(present);
+    rows.par_chunks(ROWS_A_TASK)
+        .map_init(Worker::<S>::new, |worker, task| {
             if told(task.len() as u64) {
                 return Vec::new();
             }
-            let lists = task.map(|id| {
-                worker.walk(space, params.list_size, graph, (id, entry_points));
+            let lists = task.iter().map(|id| {
+                worker.walk(space, params.list_size, graph, (*id, entry_points));
                 worker.choose(space, params);
                 worker.kept.clone()
             });
@@ -188,27 +196,63 @@ fn add_reverse<S: Space>(
 fn finish<S: Space>(
     space: &S,
     params: &GrowParams,
-    graph: Adjacency,
+    (graph, homes): (&Adjacency, &[u32]),
     job: Job<'_>,
 ) -> Result<Adjacency, GrowError> {
     let degree = params.rule.max_degree;
     let n = graph.len();
     let mut finished = Adjacency::empty(n, degree)?;
-    let done = AtomicU64::new(0);
-    let tasks = finished.lists_mut().par_chunks_mut(NODES_A_TASK * degree).enumerate();
-    tasks.for_each_init(Worker::<S>::new, |worker, (task, lists)| {
+    let order = near_each_other(homes, 0..n as u32);
+    for (wave, ids) in order.chunks(NODES_A_WAVE).enumerate() {
+        job.tell("finishing lists", (wave * NODES_A_WAVE) as u64, n as u64);
+        let lists: Vec<Vec<u32>> = ids
+            .par_chunks(NODES_A_TASK)
+            .map_init(Worker::<S>::new, |worker, task| {
+                let mut lists = vec![NO_NEIGHBOR; task.len() * degree];
+                if job.interrupted() {
+                    return lists;
+                }
+                for (id, list) in task.iter().zip(lists.chunks_mut(degree)) {
+                    worker.complete(space, params, graph, *id);
+                    write_list(list, &worker.kept);
+                }
+                lists
+            })
+            .collect();
+        let lists = lists.iter().flat_map(|lists| lists.chunks(degree));
+        for (id, list) in ids.iter().zip(lists) {
+            finished.places_mut(*id).copy_from_slice(list);
+        }
         if job.interrupted() {
-            return;
+            return Err(GrowError::Interrupted);
         }
-        for (i, list) in lists.chunks_mut(degree).enumerate() {
+    }
+    Ok(finished)
+}
+
+/// The entry point nearest to each row.
+fn homes<S: Space>(space: &S, entry_points: u32) -> Vec<u32> {
+    let entries: Vec<u32> = (0..entry_points).collect();
+    let mut homes = vec![0; space.len() as usize];
+    let tasks = homes.par_chunks_mut(NODES_A_TASK).enumerate();
+    let scratch = || (S::Scratch::default(), vec![0.0; entries.len()]);
+    tasks.for_each_init(scratch, |(scratch, distances), (task, homes)| {
+        for (i, home) in homes.iter_mut().enumerate() {
             let id = (task * NODES_A_TASK + i) as u32;
-            worker.complete(space, params, &graph, id);
-            write_list(list, &worker.kept);
+            space.distances_from(id, scratch).distances(&entries, distances);
+            let entries = distances.iter().zip(&entries);
+            let nearest = entries.min_by(|x, y| x.0.total_cmp(y.0));
+            *home = nearest.map_or(0, |(_, id)| *id);
         }
-        let nodes = (lists.len() / degree) as u64;
-        job.tell("finishing lists", done.fetch_add(nodes, Ordering::Relaxed) + nodes, n as u64);
     });
-    if job.interrupted() { Err(GrowError::Interrupted) } else { Ok(finished) }
+    homes
+}
+
+/// The rows of a range, those of one home after each other.
+fn near_each_other(homes: &[u32], rows: Range<u32>) -> Vec<u32> {
+    let mut rows: Vec<u32> = rows.collect();
+    rows.par_sort_unstable_by_key(|id| (homes[*id as usize], *id));
+    rows
 }
 
 fn write_list(list: &mut [u32], kept: &[u32]) {
@@ -225,6 +269,10 @@ struct Worker<S: Space> {
     ids: Vec<u32>,
     distances: Vec<f32>,
     kept: Vec<u32>,
+    seen: Seen,
+    /// Keys of the nearest ids met.
+    nearest: Vec<u64>,
+    offer: OfferKernel,
 }
 
 impl<S: Space> Worker<S> {
@@ -237,6 +285,9 @@ impl<S: Space> Worker<S> {
             ids: Vec::new(),
             distances: Vec::new(),
             kept: Vec::new(),
+            seen: Seen::new(),
+            nearest: Vec::new(),
+            offer: offer(Level::in_use()),
         }
     }
 
@@ -254,13 +305,18 @@ impl<S: Space> Worker<S> {
 
     /// Candidates: the ids given, which are distinct and not `id`.
     fn gather(&mut self, space: &S, id: u32, others: &[u32]) {
+        self.measure(space, id, others);
+        self.candidates.clear();
+        self.candidates.extend(self.distances.iter().copied().zip(others.iter().copied()));
+        self.candidates.sort_unstable_by(nearest_first);
+    }
+
+    /// The distances from `id` to `others`, in `distances`.
+    fn measure(&mut self, space: &S, id: u32, others: &[u32]) {
         let distance = space.distances_from(id, &mut self.scratch);
         others.iter().for_each(|other| distance.prefetch(*other));
         self.distances.resize(self.distances.len().max(others.len()), 0.0);
         distance.distances(others, &mut self.distances);
-        self.candidates.clear();
-        self.candidates.extend(self.distances.iter().copied().zip(others.iter().copied()));
-        self.candidates.sort_unstable_by(nearest_first);
     }
 
     /// The neighbors among the candidates, in `kept`.
@@ -310,15 +366,23 @@ impl<S: Space> Worker<S> {
         own.iter().for_each(|neighbor| graph.prefetch(*neighbor));
         let mut ids = std::mem::take(&mut self.ids);
         ids.clear();
-        ids.extend(own.iter().flat_map(|neighbor| graph.neighbors(*neighbor)));
-        ids.sort_unstable();
-        ids.dedup();
-        ids.retain(|other| *other != id && !own.contains(other));
-        self.gather(space, id, &ids);
+        self.seen.begin();
+        for neighbor in own {
+            let (places, before) = (graph.places(*neighbor), ids.len());
+            ids.resize(before + places.len() + GROUP, 0);
+            let fresh = self.seen.fresh(places, &mut ids[before..]);
+            ids.truncate(before + fresh);
+        }
+        self.measure(space, id, &ids);
+        // Among them may be the node and its own neighbors.
+        self.nearest.clear();
+        self.nearest.resize(degree + 1, EMPTY);
+        (self.offer)(&mut self.nearest, f32::INFINITY, &ids, &self.distances);
         self.ids = ids;
         self.kept.clear();
         self.kept.extend_from_slice(own);
-        let missing = degree - own.len();
-        self.kept.extend(self.candidates.iter().take(missing).map(|(_, id)| *id));
+        let others = self.nearest.iter().take_while(|key| **key != EMPTY).map(|key| id_of(*key));
+        let others = others.filter(|other| *other != id && !own.contains(other));
+        self.kept.extend(others.take(degree - own.len()));
     }
 }

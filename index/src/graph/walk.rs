@@ -227,7 +227,7 @@ impl Walk {
     }
 }
 
-fn id_of(key: u64) -> u32 {
+pub(super) fn id_of(key: u64) -> u32 {
     (key as u32) >> 1
 }
 
@@ -236,19 +236,19 @@ fn distance_of_key(key: u64) -> f32 {
 }
 
 /// Which ids a walk has seen, approximately: see [`crate::kernel::fresh`].
-struct Seen {
+pub(super) struct Seen {
     slots: Box<Slots>,
     walk: u32,
     fresh: FreshKernel,
 }
 
 impl Seen {
-    fn new() -> Seen {
+    pub(super) fn new() -> Seen {
         let slots = vec![0; 1 << SLOT_BITS].try_into().expect("as many as there are slots");
         Seen { slots, walk: 0, fresh: fresh(Level::in_use()) }
     }
 
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         self.walk += 1;
         if self.walk >> (32 - HIGH_BITS) != 0 {
             self.slots.fill(0);
@@ -258,7 +258,7 @@ impl Seen {
 
     /// The ids of `list` that were not there, at the front of `out`; they are now.
     #[inline(always)]
-    fn fresh(&mut self, list: &[u32], out: &mut [u32]) -> usize {
+    pub(super) fn fresh(&mut self, list: &[u32], out: &mut [u32]) -> usize {
         (self.fresh)(&mut self.slots, self.walk, list, out)
     }
 }

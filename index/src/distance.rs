@@ -9,10 +9,10 @@
 //! `U` is the largest norm. Pruning, stopping and estimates live in the search space, where the
 //! order of distances is the metric's order; only exact distances are shown.
 
-use foveal_datasets::{Element, Metric, Row};
+use foveal_datasets::{Element, Metric, Row, Rows, Values};
 use simsimd::SpatialSimilarity;
 
-use crate::kernel::float;
+use crate::kernel::{LINE, Level, byte_l2, float};
 
 /// Distances from one query to rows that have an id, in the search space.
 pub(crate) trait QueryDistance {
@@ -100,6 +100,23 @@ impl ExactQuery {
             Metric::L2 => self.squared_l2(row),
             Metric::InnerProduct => -self.product(row),
             Metric::Cosine => self.cosine(row, inverse_norm(row)),
+        }
+    }
+
+    /// The distances to the rows numbered `ids`, in their order. Panics as `distance` does, and if
+    /// there is no such row or `out` is too short.
+    pub(crate) fn distances(&mut self, rows: &Rows, ids: &[u32], out: &mut [f32]) {
+        match (self.metric, rows.values(), &self.bytes) {
+            (Metric::L2, Values::U8(all), Some(query))
+                if rows.dim() == query.len() && query.len().is_multiple_of(LINE) =>
+            {
+                byte_l2::kernel(Level::in_use())(all, query, ids, out);
+            }
+            _ => {
+                for (id, out) in ids.iter().zip(out) {
+                    *out = self.distance(rows.row(*id as usize));
+                }
+            }
         }
     }
 
@@ -249,7 +266,11 @@ mod tests {
         ] {
             let mut query = ExactQuery::new(metric, rows.element());
             query.set(rows.row(0));
-            let found = f64::from(query.distance(rows.row(1)));
+            let mut together = [0.0; 5];
+            query.distances(rows, &[1, 0, 1, 1, 0], &mut together);
+            let alone = [1, 0, 1, 1, 0].map(|i| query.distance(rows.row(i)));
+            assert_eq!(together, alone, "{metric} {} {}", rows.element(), rows.dim());
+            let found = f64::from(alone[0]);
             assert!(
                 (found - wanted).abs() <= slack * scale.max(1e-3),
                 "{metric} {} {}: {found} {wanted}",

@@ -154,20 +154,23 @@ fn scan_chunk(scans: &mut [Scan], (rows, first): (&Rows, usize), metric: Metric,
         Vec::new()
     };
     let tile = (TILE_BYTES / (rows.dim() * rows.element().size())).max(1);
+    let all: Vec<u32> = (0..rows.len() as u32).collect();
     scans.par_chunks_mut(QUERIES_A_TASK).for_each(|scans| {
-        let mut start = 0;
-        while start < rows.len() && !work.job.interrupted() {
-            let end = rows.len().min(start + tile);
+        let mut distances = vec![0.0; tile];
+        for ids in all.chunks(tile).take_while(|_| !work.job.interrupted()) {
             for scan in scans.iter_mut() {
-                for i in start..end {
-                    let distance = match inverse_norms.get(i) {
-                        Some(norm) => scan.query.cosine(rows.row(i), *norm),
-                        None => scan.query.distance(rows.row(i)),
-                    };
-                    scan.meet(distance, (first + i) as u64);
+                if inverse_norms.is_empty() {
+                    scan.query.distances(rows, ids, &mut distances);
+                } else {
+                    for (id, distance) in ids.iter().zip(&mut distances) {
+                        let id = *id as usize;
+                        *distance = scan.query.cosine(rows.row(id), inverse_norms[id]);
+                    }
+                }
+                for (id, distance) in ids.iter().zip(&distances) {
+                    scan.meet(*distance, first as u64 + u64::from(*id));
                 }
             }
-            start = end;
         }
         let count = (rows.len() * scans.len()) as u64;
         let done = work.done.fetch_add(count, Ordering::Relaxed) + count;

@@ -20,6 +20,8 @@ const LEAST_WINDOW: u64 = 64 << 20;
 /// The bytes of each phase of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BuildMemory {
+    /// Codes in two orders.
+    arranging: u64,
     /// Codes, the growing graph and the finished one.
     growing: u64,
     /// Codes to grow over, codes to serve, and the graph.
@@ -60,6 +62,7 @@ impl BuildMemory {
         };
         let fixed = PROCESS_BYTES + threads as u64 * THREAD_BYTES + 3 * CHUNK_BYTES as u64;
         let memory = BuildMemory {
+            arranging: fixed + 2 * codes + n * (2 * lift + 16),
             growing: fixed + codes + n * (growing_list + list + lift + 12) + wave,
             calibrating: fixed + codes + serving + n * (list + lift + 8),
             ordering: fixed + serving + n * (2 * list + 16),
@@ -81,7 +84,7 @@ impl BuildMemory {
     }
 
     fn before_writing(&self) -> u64 {
-        self.growing.max(self.calibrating).max(self.ordering).max(self.learning)
+        self.arranging.max(self.growing).max(self.calibrating).max(self.ordering).max(self.learning)
     }
 
     /// How many rows are written at a time: as many as fit into what growing needed before.

@@ -20,7 +20,7 @@ use crate::disk::{
 };
 use crate::full_store::layout::Layout;
 use crate::graph::adjacency::Adjacency;
-use crate::graph::grow::{GrowParams, append, grow};
+use crate::graph::grow::{self, GrowParams, append, grow};
 use crate::graph::order::{Ordered, renumber};
 use crate::graph::prune::PruneRule;
 use crate::graph::{entry_points_of, reach};
@@ -190,11 +190,15 @@ fn grow_over(
     // every walk starts.
     let mut rows: Vec<u32> = (0..pass.len() as u32).collect();
     Seeded::new(params.seed).shuffle(&mut rows);
-    let BuildCodes { codes, lifts, .. } = pass.encode(&quantizer, &rows)?;
-    let space = CodeSpace::new(&quantizer, &codes, &lifts);
-    let grow_params = grow_params(params);
     let held_out = calibrate::held_out(rows.len(), input.base.dim());
     let count = (rows.len() - held_out) as u32;
+    let scattered = pass.encode(&quantizer, &rows)?;
+    let space = CodeSpace::new(&quantizer, &scattered.codes, &scattered.lifts);
+    let order = grow::order(&space, count);
+    rows = order.iter().map(|place| rows[*place as usize]).collect();
+    let BuildCodes { codes, lifts, .. } = scattered.in_order(&order)?;
+    let space = CodeSpace::new(&quantizer, &codes, &lifts);
+    let grow_params = grow_params(params);
     let graph = grow(&space, &grow_params, count, job)?;
     let entry_points = entry_points_of(rows.len() as u32);
     let mut serving = quantizer.serving(params.bits, &pass.facts(), sample);

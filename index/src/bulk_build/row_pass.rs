@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::BuildError;
-use crate::disk::{FileEntry, RamArray, Storage};
+use crate::disk::{FileEntry, MemoryError, RamArray, Storage};
 use crate::distance::MAX_SQUARE;
 use crate::full_store::FullStoreWriter;
 use crate::quantizer::{Encoder, Quantizer, RowFacts};
@@ -27,6 +27,27 @@ pub(super) struct BuildCodes {
     pub(super) finer: RamArray<u8>,
     /// `[n]` under ip, else empty: see `CodeSpace`.
     pub(super) lifts: Vec<f32>,
+}
+
+impl BuildCodes {
+    /// The same rows in another order: number i becomes what number `order[i]` was. There are no
+    /// finer bits.
+    ///
+    /// # Errors
+    /// Memory refused.
+    pub(super) fn in_order(self, order: &[u32]) -> Result<BuildCodes, MemoryError> {
+        let BuildCodes { codes: before, finer, lifts } = self;
+        let stride = before.len() / order.len();
+        let mut codes = RamArray::zeroed(before.len())?;
+        codes.par_chunks_exact_mut(stride).zip(order).for_each(|(to, from)| {
+            to.copy_from_slice(&before[*from as usize * stride..][..stride]);
+        });
+        let lifts = match lifts.is_empty() {
+            true => lifts,
+            false => order.iter().map(|from| lifts[*from as usize]).collect(),
+        };
+        Ok(BuildCodes { codes, finer, lifts })
+    }
 }
 
 /// Reads the base file from its first row to its last, as often as a build needs.

@@ -13,6 +13,7 @@
 //! at any thread count, and in any order of the rows of a step: those near the same entry point
 //! follow each other, and find in the cache what the one before read.
 
+use std::iter;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -36,7 +37,7 @@ const ROWS_A_TASK: usize = 256;
 /// Nodes whose finished lists wait for their places at once.
 pub(crate) const NODES_A_WAVE: usize = 64 * NODES_A_TASK;
 /// A batch is at most this share of all rows: rows of one batch do not see each other.
-const LARGEST_BATCH: usize = 50;
+const LARGEST_BATCH: u32 = 50;
 
 /// How a graph is grown.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,13 +76,11 @@ pub(crate) fn grow<S: Space>(
     let first = entry_points_of(n);
     assert!(first <= count && count <= n, "entry points come first");
     introduce(space, params, &mut graph, first);
-    let homes = homes(space, first);
+    let homes = homes(space);
     let inserted = AtomicU64::new(u64::from(first));
-    let mut start = first;
-    while start < count {
-        let largest = (n as usize / LARGEST_BATCH).max(first as usize);
-        let end = count.min(start + (start as usize).min(largest) as u32);
-        let batch = near_each_other(&homes, start..end);
+    for rows in batches(n, count) {
+        let start = rows.start;
+        let batch = near_each_other(&homes, rows);
         let lists = insert_batch(space, params, &graph, (&batch, start), &|rows| {
             let done = inserted.fetch_add(rows, Ordering::Relaxed) + rows;
             job.tell("growing the graph", done, u64::from(n));
@@ -97,9 +96,31 @@ pub(crate) fn grow<S: Space>(
         }
         edges.par_sort_unstable();
         add_reverse(space, params, &mut graph, &edges);
-        start = end;
     }
     finish(space, params, (&graph, &homes), job)
+}
+
+/// An order of rows that lets those which `grow` inserts together lie together as well, on few
+/// pages of memory: the rows of each batch by the entry point nearest to them. `order[i]` is the
+/// row that should be number i.
+pub(crate) fn order<S: Space>(space: &S, count: u32) -> Vec<u32> {
+    let (n, homes) = (space.len(), homes(space));
+    let mut order: Vec<u32> = (0..entry_points_of(n)).collect();
+    order.extend(batches(n, count).flat_map(|rows| near_each_other(&homes, rows)));
+    order.extend(count..n);
+    order
+}
+
+/// The rows that are inserted together: of `n` rows, those after the entry points up to `count`.
+fn batches(n: u32, count: u32) -> impl Iterator<Item = Range<u32>> {
+    let first = entry_points_of(n);
+    let largest = (n / LARGEST_BATCH).max(first);
+    let mut start = first;
+    iter::from_fn(move || {
+        let rows = start..count.min(start + start.min(largest));
+        start = rows.end;
+        (!rows.is_empty()).then_some(rows)
+    })
 }
 
 /// Inserts the rows from `start` on into a graph that was grown without them.
@@ -231,8 +252,8 @@ fn finish<S: Space>(
 }
 
 /// The entry point nearest to each row.
-fn homes<S: Space>(space: &S, entry_points: u32) -> Vec<u32> {
-    let entries: Vec<u32> = (0..entry_points).collect();
+fn homes<S: Space>(space: &S) -> Vec<u32> {
+    let entries: Vec<u32> = (0..entry_points_of(space.len())).collect();
     let mut homes = vec![0; space.len() as usize];
     let tasks = homes.par_chunks_mut(NODES_A_TASK).enumerate();
     let scratch = || (S::Scratch::default(), vec![0.0; entries.len()]);

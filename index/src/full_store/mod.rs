@@ -136,12 +136,6 @@ pub enum ReadError {
     Stopped(Stopped),
 }
 
-impl From<Stopped> for ReadError {
-    fn from(why: Stopped) -> ReadError {
-        ReadError::Stopped(why)
-    }
-}
-
 /// The full vectors of an index. Cheap to clone; shared between threads.
 #[derive(Clone, Debug)]
 pub struct FullStore {

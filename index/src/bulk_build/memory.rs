@@ -5,7 +5,6 @@ use foveal_datasets::{Element, Metric, VectorFile};
 use super::error::BuildError;
 use super::row_pass::CHUNK_BYTES;
 use super::{BuildInput, grow_params, tokens};
-use crate::graph::grow::NODES_A_WAVE;
 use crate::kernel::LINE;
 use crate::params::BuildParams;
 use crate::quantizer::finer_bytes;
@@ -54,7 +53,6 @@ impl BuildMemory {
         let serving = n * serving_bytes(dim, params.bits, record) as u64;
         let growing_list = grow_params(params).growing_stride() as u64 * 4;
         let list = u64::from(params.max_degree) * 4;
-        let wave = n.min(NODES_A_WAVE as u64) * list;
         let lift = if params.metric == Metric::InnerProduct { 4 } else { 0 };
         let threads = match params.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -63,7 +61,7 @@ impl BuildMemory {
         let fixed = PROCESS_BYTES + threads as u64 * THREAD_BYTES + 3 * CHUNK_BYTES as u64;
         let memory = BuildMemory {
             arranging: fixed + 2 * codes + n * (2 * lift + 16),
-            growing: fixed + codes + n * (growing_list + list + lift + 12) + wave,
+            growing: fixed + codes + n * (growing_list + list + lift + 4),
             calibrating: fixed + codes + serving + n * (list + lift + 8),
             ordering: fixed + serving + n * (2 * list + 16),
             learning: fixed + n * 8 + tokens::bytes(input, params),

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Each step reads what the one before left and writes lists of its own, so the graph is the same
-//! at any thread count, and in any order of the rows of a step: those near the same entry point
-//! follow each other, and find in the cache what the one before read.
+//! at any thread count. Rows come in `order`: in each batch those near the same entry point follow
+//! each other, lie on the same pages, and find in the cache what the one before read.
 
 use std::iter;
 use std::ops::Range;
@@ -33,9 +33,7 @@ use crate::stats::Job;
 /// Nodes whose lists one task updates.
 const NODES_A_TASK: usize = 2048;
 /// Rows that one task inserts.
-const ROWS_A_TASK: usize = 256;
-/// Nodes whose finished lists wait for their places at once.
-pub(crate) const NODES_A_WAVE: usize = 64 * NODES_A_TASK;
+const ROWS_A_TASK: u32 = 256;
 /// A batch is at most this share of all rows: rows of one batch do not see each other.
 const LARGEST_BATCH: u32 = 50;
 
@@ -76,12 +74,9 @@ pub(crate) fn grow<S: Space>(
     let first = entry_points_of(n);
     assert!(first <= count && count <= n, "entry points come first");
     introduce(space, params, &mut graph, first);
-    let homes = homes(space);
     let inserted = AtomicU64::new(u64::from(first));
     for rows in batches(n, count) {
-        let start = rows.start;
-        let batch = near_each_other(&homes, rows);
-        let lists = insert_batch(space, params, &graph, (&batch, start), &|rows| {
+        let lists = insert_batch(space, params, &graph, rows.clone(), &|rows| {
             let done = inserted.fetch_add(rows, Ordering::Relaxed) + rows;
             job.tell("growing the graph", done, u64::from(n));
             job.interrupted()
@@ -90,14 +85,14 @@ pub(crate) fn grow<S: Space>(
             return Err(GrowError::Interrupted);
         }
         let mut edges = Vec::with_capacity(lists.iter().map(Vec::len).sum());
-        for (id, kept) in batch.iter().zip(&lists) {
-            graph.places_mut(*id)[..kept.len()].copy_from_slice(kept);
-            edges.extend(kept.iter().map(|target| (*target, *id)));
+        for (id, kept) in rows.zip(&lists) {
+            graph.places_mut(id)[..kept.len()].copy_from_slice(kept);
+            edges.extend(kept.iter().map(|target| (*target, id)));
         }
         edges.par_sort_unstable();
         add_reverse(space, params, &mut graph, &edges);
     }
-    finish(space, params, (&graph, &homes), job)
+    finish(space, params, &graph, job)
 }
 
 /// An order of rows that lets those which `grow` inserts together lie together as well, on few
@@ -125,12 +120,12 @@ fn batches(n: u32, count: u32) -> impl Iterator<Item = Range<u32>> {
 
 /// Inserts the rows from `start` on into a graph that was grown without them.
 pub(crate) fn append<S: Space>(space: &S, params: &GrowParams, graph: &mut Adjacency, start: u32) {
-    let rows: Vec<u32> = (start..space.len()).collect();
-    let lists = insert_batch(space, params, graph, (&rows, start), &|_| false);
+    let rows = start..space.len();
+    let lists = insert_batch(space, params, graph, rows.clone(), &|_| false);
     let mut edges = Vec::with_capacity(lists.iter().map(Vec::len).sum());
-    for (id, kept) in rows.iter().zip(&lists) {
-        graph.places_mut(*id)[..kept.len()].copy_from_slice(kept);
-        edges.extend(kept.iter().map(|target| (*target, *id)));
+    for (id, kept) in rows.clone().zip(&lists) {
+        graph.places_mut(id)[..kept.len()].copy_from_slice(kept);
+        edges.extend(kept.iter().map(|target| (*target, id)));
     }
     edges.par_sort_unstable();
     let mut worker = Worker::<S>::new();
@@ -165,23 +160,26 @@ fn introduce<S: Space>(space: &S, params: &GrowParams, graph: &mut Adjacency, fi
     );
 }
 
-/// The lists of `rows`, in their order, from walks over the graph of the rows before number
-/// `present`. Stops early, with lists missing, when `told` says so.
+/// The lists of `rows`, from walks over the graph as it stands. Stops early, with lists missing,
+/// when `told` says so.
 fn insert_batch<S: Space>(
     space: &S,
     params: &GrowParams,
     graph: &Adjacency,
-    (rows, present): (&[u32], u32),
+    rows: Range<u32>,
     told: &(dyn Fn(u64) -> bool + Sync),
 ) -> Vec<Vec<u32>> {
-    let entry_points = entry_points_of(present);
-    rows.par_chunks(ROWS_A_TASK)
-        .map_init(Worker::<S>::new, |worker, task| {
+    let entry_points = entry_points_of(rows.start);
+    let tasks: Vec<u32> = rows.clone().step_by(ROWS_A_TASK as usize).collect();
+    tasks
+        .into_par_iter()
+        .map_init(Worker::<S>::new, |worker, start| {
+            let task = start..rows.end.min(start + ROWS_A_TASK);
             if told(task.len() as u64) {
                 return Vec::new();
             }
-            let lists = task.iter().map(|id| {
-                worker.walk(space, params.list_size, graph, (*id, entry_points));
+            let lists = task.map(|id| {
+                worker.walk(space, params.list_size, graph, (id, entry_points));
                 worker.choose(space, params);
                 worker.kept.clone()
             });
@@ -217,38 +215,27 @@ fn add_reverse<S: Space>(
 fn finish<S: Space>(
     space: &S,
     params: &GrowParams,
-    (graph, homes): (&Adjacency, &[u32]),
+    graph: &Adjacency,
     job: Job<'_>,
 ) -> Result<Adjacency, GrowError> {
     let degree = params.rule.max_degree;
     let n = graph.len();
     let mut finished = Adjacency::empty(n, degree)?;
-    let order = near_each_other(homes, 0..n as u32);
-    for (wave, ids) in order.chunks(NODES_A_WAVE).enumerate() {
-        job.tell("finishing lists", (wave * NODES_A_WAVE) as u64, n as u64);
-        let lists: Vec<Vec<u32>> = ids
-            .par_chunks(NODES_A_TASK)
-            .map_init(Worker::<S>::new, |worker, task| {
-                let mut lists = vec![NO_NEIGHBOR; task.len() * degree];
-                if job.interrupted() {
-                    return lists;
-                }
-                for (id, list) in task.iter().zip(lists.chunks_mut(degree)) {
-                    worker.complete(space, params, graph, *id);
-                    write_list(list, &worker.kept);
-                }
-                lists
-            })
-            .collect();
-        let lists = lists.iter().flat_map(|lists| lists.chunks(degree));
-        for (id, list) in ids.iter().zip(lists) {
-            finished.places_mut(*id).copy_from_slice(list);
-        }
+    let done = AtomicU64::new(0);
+    let tasks = finished.lists_mut().par_chunks_mut(NODES_A_TASK * degree).enumerate();
+    tasks.for_each_init(Worker::<S>::new, |worker, (task, lists)| {
         if job.interrupted() {
-            return Err(GrowError::Interrupted);
+            return;
         }
-    }
-    Ok(finished)
+        for (i, list) in lists.chunks_mut(degree).enumerate() {
+            let id = (task * NODES_A_TASK + i) as u32;
+            worker.complete(space, params, graph, id);
+            write_list(list, &worker.kept);
+        }
+        let nodes = (lists.len() / degree) as u64;
+        job.tell("finishing lists", done.fetch_add(nodes, Ordering::Relaxed) + nodes, n as u64);
+    });
+    if job.interrupted() { Err(GrowError::Interrupted) } else { Ok(finished) }
 }
 
 /// The entry point nearest to each row.

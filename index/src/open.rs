@@ -114,6 +114,9 @@ fn read_checked_meta(dir: &Path, manifest: &Manifest) -> Result<Meta, OpenError>
     if lengths.iter().chain(&units).any(|x| !(*x >= 0.0 && x.is_finite())) {
         return Err(damaged("a length or a share that is none".into()));
     }
+    if !spec.has_sound_axes() {
+        return Err(damaged("axes of a shape or length that cannot be".into()));
+    }
     if !spec.mean.iter().all(|x| x.is_finite()) {
         return Err(damaged("a number that is not finite".into()));
     }

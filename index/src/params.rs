@@ -10,6 +10,8 @@ pub const MAX_LIST_SIZE: u32 = 65_536;
 pub const MAX_BUILD_LIST_SIZE: u32 = 4_096;
 /// The largest degree of a graph.
 pub const MAX_MAX_DEGREE: u32 = 256;
+/// Bits a dimension that codes may have.
+pub(crate) const BITS: [u8; 5] = [2, 4, 5, 6, 8];
 /// The most rows an index may hold.
 pub const MAX_ROWS: u64 = (1 << 31) - 1;
 
@@ -45,7 +47,8 @@ fn in_range(name: &'static str, found: u32, low: u32, high: u32) -> Result<(), P
 pub struct BuildParams {
     /// What "near" means.
     pub metric: Metric,
-    /// Bits a dimension in the codes: 4, 5, 6 or 8. Preview walks over four or eight; a fifth and
+    /// Bits a dimension in the codes: 2, 4, 5, 6 or 8. Two are kept of the leading dimensions
+    /// alone, where that will do for a sample; of the others preview walks over four or eight; a fifth and
     /// sixth rank what it found, so that fewer full vectors are read.
     pub bits: u8,
     /// The most neighbors a node may have.
@@ -85,8 +88,8 @@ impl BuildParams {
     /// # Errors
     /// The first value out of range, named.
     pub fn check(&self) -> Result<(), ParamsError> {
-        if ![4, 5, 6, 8].contains(&self.bits) {
-            return Err(out_of_range("bits", self.bits, "4, 5, 6 or 8"));
+        if !BITS.contains(&self.bits) {
+            return Err(out_of_range("bits", self.bits, "2, 4, 5, 6 or 8"));
         }
         in_range("max_degree", self.max_degree, 4, MAX_MAX_DEGREE)?;
         in_range("list_size", self.list_size, self.max_degree, MAX_BUILD_LIST_SIZE)?;

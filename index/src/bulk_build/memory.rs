@@ -7,7 +7,7 @@ use super::row_pass::CHUNK_BYTES;
 use super::{BuildInput, grow_params, tokens};
 use crate::kernel::LINE;
 use crate::params::BuildParams;
-use crate::quantizer::finer_bytes;
+use crate::quantizer::{finer_bytes, lines_of};
 
 /// The program, its threads' stacks, the sample and buffers.
 const PROCESS_BYTES: u64 = 32 << 20;
@@ -97,12 +97,13 @@ impl BuildMemory {
     }
 }
 
-/// Bytes of a code of `bits` a dimension; `eight` is what one of 8 bits takes.
+/// Most bytes of a code of `bits` a dimension; `eight` is what one of 8 bits takes.
 fn serving_bytes(dim: usize, bits: u8, eight: usize) -> usize {
-    if bits == 8 {
-        return eight.next_multiple_of(LINE);
+    match bits {
+        2 => lines_of(dim) * LINE,
+        8 => eight.next_multiple_of(LINE),
+        _ => dim.div_ceil(2).next_multiple_of(LINE) + finer_bytes(dim, bits),
     }
-    dim.div_ceil(2).next_multiple_of(LINE) + finer_bytes(dim, bits)
 }
 
 /// The most memory this process has used so far, in bytes; 0 where the system does not tell.

@@ -201,7 +201,13 @@ fn grow_over(
     let grow_params = grow_params(params);
     let graph = grow(&space, &grow_params, count, job)?;
     let entry_points = entry_points_of(rows.len() as u32);
-    let mut serving = quantizer.serving(params.bits, &pass.facts(), sample);
+    let asked = match input.learn {
+        Some(learn) if params.bits == 2 => Some(self::sample(learn, params)?),
+        _ => None,
+    };
+    let samples = (sample, asked.as_ref());
+    let mut serving = quantizer.serving(params.bits, &pass.facts(), samples);
+    drop(asked);
     let BuildCodes { codes: serving_codes, finer, .. } = pass.encode(&serving, &rows)?;
     serving.note(&pass.facts());
     let preview = Preview { quantizer: serving, codes: serving_codes, finer, graph, entry_points };

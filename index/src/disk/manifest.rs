@@ -28,6 +28,7 @@ pub const MEASURED: &str = "measured.json";
 const MAX_MANIFEST: u64 = 64 << 10;
 /// Ids are below 2^31.
 const MAX_ROWS: u64 = (1 << 31) - 1;
+const BITS: [u8; 5] = [2, 4, 5, 6, 8];
 const MAX_MAX_DEGREE: u32 = 256;
 
 /// A file of the index.
@@ -143,8 +144,8 @@ impl Manifest {
         if !(1..=MAX_DIM as u32).contains(&self.dim) {
             return wrong(format!("dim is {}; wanted 1 to {MAX_DIM}", self.dim));
         }
-        if ![4, 5, 6, 8].contains(&self.bits) {
-            return wrong(format!("bits is {}; wanted 4, 5, 6 or 8", self.bits));
+        if !BITS.contains(&self.bits) {
+            return wrong(format!("bits is {}; wanted 2, 4, 5, 6 or 8", self.bits));
         }
         if !(1..=MAX_MAX_DEGREE).contains(&self.max_degree) {
             return wrong(format!("max_degree is {}; wanted 1 to 256", self.max_degree));
@@ -369,6 +370,7 @@ mod tests {
     #[test]
     fn limits_are_those_of_the_parameters() {
         assert_eq!(MAX_ROWS, params::MAX_ROWS);
+        assert_eq!(BITS, params::BITS);
         assert_eq!(MAX_MAX_DEGREE, params::MAX_MAX_DEGREE);
     }
 

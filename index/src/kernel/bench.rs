@@ -1,6 +1,6 @@
 //! The kernels as a benchmark sees them: any level, any code width, codes of its own.
 
-use super::nibble::{self, NibbleQuery};
+use super::packed::{self, PackedQuery};
 use super::planar::{self, PlanarQuery};
 use super::{LINE, Level, byte_l2};
 
@@ -51,7 +51,7 @@ fn lanes(count: usize) -> Vec<i8> {
 
 fn four_bits(dim: usize, level: Level) -> KernelBench {
     let lines = dim.div_ceil(2 * LINE);
-    let query = NibbleQuery {
+    let query = PackedQuery {
         lanes: lanes(lines * 2 * LINE),
         stolen: true,
         base: 1.0,
@@ -59,7 +59,7 @@ fn four_bits(dim: usize, level: Level) -> KernelBench {
         slope: 0.01,
         offset: 7,
     };
-    let kernel = nibble::kernel(level);
+    let kernel = packed::kernel::<2>(level);
     let run =
         Box::new(move |codes: &[u8], ids: &[u32], out: &mut [f32]| kernel(codes, &query, ids, out));
     KernelBench { name: named("4-bit", level), code_bytes: lines * LINE, run }

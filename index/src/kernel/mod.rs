@@ -2,7 +2,7 @@
 //!
 //! | file | what it computes |
 //! |---|---|
-//! | `nibble` | distances of 4-bit codes to a signed 8-bit query |
+//! | `packed` | distances of codes of 4 or 2 bits to a signed 8-bit query |
 //! | `planar` | distances of 8-bit codes to a query of one or two signed 8-bit planes |
 //! | `bitplane` | sums of a query's lanes over the set bits of a plane |
 //! | `byte_l2` | exact squared L2 between byte rows |
@@ -24,8 +24,8 @@ pub(crate) mod byte_l2;
 pub(crate) mod float;
 pub(crate) mod fresh;
 pub(crate) mod lookup;
-pub(crate) mod nibble;
 pub(crate) mod ordered;
+pub(crate) mod packed;
 pub(crate) mod planar;
 
 /// Bytes of a cache line: codes are whole lines, so that a code never costs one line more.

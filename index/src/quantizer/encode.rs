@@ -3,9 +3,10 @@
 use foveal_datasets::{Metric, Row, Rows};
 use half::f16;
 
+use super::axes::along;
 use super::finer::Finer;
 use super::grid::{Factors, Grid};
-use super::{Kind, NIBBLES_A_LINE, OFFSET, Quantizer, STOLEN_DIMS, last_line_bytes};
+use super::{Kind, OFFSET, Quantizer, STOLEN_DIMS, Turn, last_line_bytes};
 use crate::kernel::{LINE, float};
 
 /// What a build must know of rows beside their codes: the largest values over them.
@@ -64,17 +65,39 @@ pub(crate) struct Encoder<'a> {
     grid: Option<Grid>,
     finer: Option<Finer>,
     residual: Vec<f32>,
+    /// `[axes x dim]`, where a code is of the coordinates along axes.
+    axes: Vec<f32>,
+    /// What a code is made of, turned.
+    turned: Vec<f32>,
+}
+
+/// The mean shares of a residual's squared norm that are missed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MissedShares {
+    /// By its code.
+    pub(super) code: f32,
+    /// By its finer point.
+    pub(super) finer: f32,
+    /// Because it lies beyond the axes; part of `code`.
+    pub(super) beyond: f32,
 }
 
 impl<'a> Encoder<'a> {
     pub(crate) fn new(quantizer: &'a Quantizer) -> Encoder<'a> {
         let dim = quantizer.dim;
-        let grid = quantizer.rotation.as_ref().map(|_| match quantizer.kind {
+        let code_dims = quantizer.spec.code_dims();
+        let grid = (!quantizer.is_exact()).then(|| match quantizer.kind {
             Kind::Nibble { stolen } => Grid::nibbles(dim, if stolen { STOLEN_DIMS } else { 0 }),
+            Kind::Pair => Grid::pairs(code_dims),
             _ => Grid::bytes(dim),
         });
         let finer = (quantizer.finer_bits() > 0).then(|| Finer::new(dim));
-        Encoder { quantizer, grid, finer, residual: vec![0.0; dim] }
+        let axes = match &quantizer.turn {
+            Turn::Along(axes) => axes.matrix(),
+            _ => Vec::new(),
+        };
+        let (residual, turned) = (vec![0.0; dim], vec![0.0; code_dims]);
+        Encoder { quantizer, grid, finer, residual, axes, turned }
     }
 
     /// Writes the record of `row` (`[stride]` bytes) and what lies beyond it (`[finer_stride]`),
@@ -93,9 +116,14 @@ impl<'a> Encoder<'a> {
             write_bytes(quantizer, row, norm_square, record);
             return RowFacts { square, residual_square: square, missed_square: 0.0 };
         };
-        let (point, factors) = grid.fit(&self.residual);
+        let (point, mut factors) = grid.fit(&self.turned);
+        let product = factors.square / factors.scale;
+        if !self.axes.is_empty() {
+            factors = whole_factors(factors, float::dot(&self.residual, &self.residual));
+        }
         match quantizer.kind {
             Kind::Nibble { stolen } => write_nibbles(quantizer, point, factors, stolen, record),
+            Kind::Pair => write_pairs(quantizer, point, factors, record),
             _ => {
                 for (byte, value) in record.iter_mut().zip(point) {
                     *byte = (*value as i32 + OFFSET) as u8;
@@ -104,54 +132,66 @@ impl<'a> Encoder<'a> {
             }
         }
         let stored = stored_scale(quantizer, factors.scale);
-        let product = factors.square / factors.scale;
-        let mut missed = missed_square(point, (stored, product), factors);
+        let stretch = quantizer.spec.stretch;
+        let mut missed = missed_square(point, (stored, product), (factors, stretch));
         if let (Some(finer), Kind::Nibble { stolen }) = (&mut self.finer, quantizer.kind) {
             let bits = quantizer.finer_bits();
-            let finer_product = finer.fit(&self.residual, point, (bits, stolen));
+            let finer_product = finer.fit(&self.turned, point, (bits, stolen));
             let growth = f16::from_f32(growth_of(product, finer_product));
             finer.write((bits, growth), beyond);
             let stored = stored * (1.0 + growth.to_f32());
-            missed = missed_square(&finer.point, (stored, finer_product), factors);
+            missed = missed_square(&finer.point, (stored, finer_product), (factors, 1.0));
         }
         RowFacts { square, residual_square: factors.square, missed_square: missed }
     }
 }
 
 impl Encoder<'_> {
-    /// The rotated residual of a row, in place; returns the squared norm of the row as it came.
+    /// The residual of a row, and turned; returns the squared norm of the row as it came.
     fn turn(&mut self, row: Row<'_>) -> f32 {
         row.widen_into(&mut self.residual);
         let norm_square = to_search_space(self.quantizer.metric, &mut self.residual);
-        if let Some(rotation) = &self.quantizer.rotation {
+        if !self.quantizer.is_exact() {
             let mean = &self.quantizer.spec.mean;
             self.residual.iter_mut().zip(mean).for_each(|(x, mean)| *x -= mean);
-            rotation.apply(&mut self.residual);
+        }
+        match &self.quantizer.turn {
+            Turn::Nothing => {}
+            Turn::Rotate(rotation) => {
+                self.turned.copy_from_slice(&self.residual);
+                rotation.apply(&mut self.turned);
+            }
+            Turn::Along(_) => along(&self.axes, &self.residual, &mut self.turned),
         }
         norm_square
     }
 
-    /// The mean shares of a residual's squared norm that its code misses, and that its finer point
-    /// does, over `rows` in order.
-    pub(super) fn missed_shares(&mut self, rows: &Rows) -> (f32, f32) {
-        let (mut sum, mut finer_sum) = (0.0f64, 0.0f64);
+    /// The mean shares that are missed over `rows` in order.
+    pub(super) fn missed_shares(&mut self, rows: &Rows) -> MissedShares {
+        let (mut sum, mut finer_sum, mut beyond) = (0.0f64, 0.0f64, 0.0f64);
         for row in rows.iter() {
             self.turn(row);
-            let Some(grid) = &mut self.grid else { return (0.0, 0.0) };
-            let (point, factors) = grid.fit(&self.residual);
-            if factors.square == 0.0 {
+            let Some(grid) = &mut self.grid else { return MissedShares::default() };
+            let (point, mut factors) = grid.fit(&self.turned);
+            if !self.axes.is_empty() {
+                let along = factors.square;
+                factors = whole_factors(factors, float::dot(&self.residual, &self.residual));
+                beyond += f64::from((1.0 - along / factors.square).clamp(0.0, 1.0));
+            }
+            if factors.scale == 0.0 {
                 continue;
             }
             sum += missed_share(point, factors.scale, factors.square);
             if let (Some(finer), Kind::Nibble { stolen }) = (&mut self.finer, self.quantizer.kind) {
                 let bits = self.quantizer.finer_bits();
-                let product = finer.fit(&self.residual, point, (bits, stolen));
+                let product = finer.fit(&self.turned, point, (bits, stolen));
                 let scale = factors.square / product;
                 finer_sum += missed_share(&finer.point, scale, factors.square);
             }
         }
         let count = rows.len().max(1) as f64;
-        ((sum / count) as f32, (finer_sum / count) as f32)
+        let [code, finer, beyond] = [sum, finer_sum, beyond].map(|sum| (sum / count) as f32);
+        MissedShares { code, finer, beyond }
     }
 }
 
@@ -170,7 +210,7 @@ fn growth_of(product: f32, finer_product: f32) -> f32 {
 /// The factor a as a record keeps it.
 fn stored_scale(quantizer: &Quantizer, scale: f32) -> f32 {
     match quantizer.kind {
-        Kind::Nibble { .. } => {
+        Kind::Nibble { .. } | Kind::Pair => {
             let unit = quantizer.spec.scale_unit;
             f16::from_f32(scale / unit).to_f32() * unit
         }
@@ -178,13 +218,25 @@ fn stored_scale(quantizer: &Quantizer, scale: f32) -> f32 {
     }
 }
 
-/// `|a u - r|^2` with the stored factor a and `<u, r>`.
-fn missed_square(point: &[f32], (stored, product): (f32, f32), factors: Factors) -> f32 {
-    if factors.scale == 0.0 {
-        return 0.0;
-    }
+/// The factors of a residual of squared norm `square`, from those of its coordinates along axes.
+fn whole_factors(along: Factors, square: f32) -> Factors {
+    let scale = along.scale * (square / along.square);
+    Factors { scale: if scale.is_finite() { scale } else { 0.0 }, square }
+}
+
+/// The most that `|a u - r|^2` can be with the stored factor a and `<u, r>`, where u is a sum of
+/// axes at most `stretch` times as long, squared, as its coordinates.
+fn missed_square(
+    point: &[f32],
+    (stored, product): (f32, f32),
+    (factors, stretch): (Factors, f32),
+) -> f32 {
     let (a, b) = (f64::from(stored), f64::from(factors.square));
-    let missed = a * a * f64::from(float::dot(point, point)) - 2.0 * a * f64::from(product) + b;
+    if factors.scale == 0.0 {
+        return factors.square;
+    }
+    let square = f64::from(stretch) * f64::from(float::dot(point, point));
+    let missed = a * a * square - 2.0 * a * f64::from(product) + b;
     // Sums of f32 are off by less than this share of what they add up.
     (missed + 1e-5 * b).max(0.0) as f32
 }
@@ -220,13 +272,11 @@ fn write_nibbles(
     record: &mut [u8],
 ) {
     let coarse = if stolen { STOLEN_DIMS } else { 0 };
-    for (i, (value, at)) in point.iter().zip(nibble_places(point.len())).enumerate() {
+    for (i, (value, at)) in point.iter().zip(places(point.len(), 2)).enumerate() {
         let level = if i < coarse { value + 7.0 } else { value + 7.5 } as u8;
         record[at.byte] |= level << at.shift;
     }
-    let scale = f16::from_f32(factors.scale / quantizer.spec.scale_unit);
-    let square = f16::from_f32(factors.square / quantizer.spec.add_unit);
-    let word = u32::from(scale.to_bits()) | u32::from(square.to_bits()) << 16;
+    let word = factor_word(quantizer, factors);
     if stolen {
         (0..32).for_each(|i| record[i] |= (word >> i & 1) as u8);
     } else {
@@ -235,22 +285,35 @@ fn write_nibbles(
     }
 }
 
-/// Where a dimension's nibble lies in a record.
-pub(super) struct NibblePlace {
-    pub(super) byte: usize,
-    pub(super) shift: u32,
+fn write_pairs(quantizer: &Quantizer, point: &[f32], factors: Factors, record: &mut [u8]) {
+    for (value, at) in point.iter().zip(places(point.len(), 4)) {
+        record[at.byte] |= ((value + 1.5) as u8) << at.shift;
+    }
+    let end = record.len();
+    record[end - 4..].copy_from_slice(&factor_word(quantizer, factors).to_le_bytes());
 }
 
-/// The places of dimensions `0..dim` of a 4-bit record, in order.
-pub(super) fn nibble_places(dim: usize) -> impl Iterator<Item = NibblePlace> {
-    let full_lines = (dim - 1) / NIBBLES_A_LINE;
+/// Both factors as two f16, a in the low half.
+fn factor_word(quantizer: &Quantizer, factors: Factors) -> u32 {
+    let scale = f16::from_f32(factors.scale / quantizer.spec.scale_unit);
+    let square = f16::from_f32(factors.square / quantizer.spec.add_unit);
+    u32::from(scale.to_bits()) | u32::from(square.to_bits()) << 16
+}
+
+/// Where a dimension lies in a record of fewer than 8 bits.
+pub(super) struct Place {
+    pub(super) byte: usize,
+    pub(super) shift: usize,
+}
+
+/// The places of dimensions `0..dim` of a record with `fields` of them a byte, in order.
+pub(super) fn places(dim: usize, fields: usize) -> impl Iterator<Item = Place> {
+    let in_line = fields * LINE;
+    let full_lines = (dim - 1) / in_line;
     (0..dim).map(move |i| {
-        let (line, place) = (i / NIBBLES_A_LINE, i % NIBBLES_A_LINE);
-        let half = if line < full_lines { LINE } else { last_line_bytes(dim) };
-        if place < half {
-            NibblePlace { byte: line * LINE + place, shift: 0 }
-        } else {
-            NibblePlace { byte: line * LINE + place - half, shift: 4 }
-        }
+        let (line, place) = (i / in_line, i % in_line);
+        let bytes = if line < full_lines { LINE } else { last_line_bytes(dim, fields) };
+        let (field, byte) = (place / bytes, place % bytes);
+        Place { byte: line * LINE + byte, shift: field * 8 / fields }
     })
 }

@@ -17,7 +17,7 @@ use half::f16;
 use super::query::{step_of, whole};
 use super::{Kind, PreparedQuery, Quantizer, STOLEN_DIMS};
 use crate::kernel::bitplane::WORD;
-use crate::kernel::{float, nibble};
+use crate::kernel::{float, packed};
 
 /// One standard deviation of what a number loses, of itself, as an f16.
 const ROUNDED: f64 = 2.4e-4;
@@ -139,7 +139,7 @@ impl Quantizer {
         estimate: f32,
     ) -> (f32, f32) {
         let Kind::Nibble { stolen } = self.kind else { return (estimate, 0.0) };
-        let (a, b) = nibble::factors(code, stolen);
+        let (a, b) = packed::factors(code, stolen);
         let (planes, tail) = finer.split_at(finer.len() - 2);
         let growth = f16::from_le_bytes([tail[0], tail[1]]).to_f32();
         let bits = self.finer_bits();
@@ -151,13 +151,13 @@ impl Quantizer {
         let cells = f32::from(1u8 << bits);
         let halves = (1.0 - cells) * 0.5 * query.finer.sum as f32;
         let product = (parts as f32 + halves) / cells * query.finer.step;
-        let start = query.nibble.base + b.to_f32() * query.nibble.add_unit;
+        let start = query.packed.base + b.to_f32() * query.packed.add_unit;
         let turned = (estimate - start) - 2.0 * a.to_f32() * self.spec.scale_unit * product;
         let turned = (1.0 + growth) * turned;
         let square = b.to_f32() * self.spec.add_unit;
         let missed = self.variance_of(query, square, self.spec.finer_missed);
         // With so many bits the rounding of the factors shows, in many dimensions.
-        let rounded = [turned, start - query.nibble.base].map(|x| ROUNDED * f64::from(x));
+        let rounded = [turned, start - query.packed.base].map(|x| ROUNDED * f64::from(x));
         let error = (missed + rounded[0] * rounded[0] + rounded[1] * rounded[1]).sqrt();
         (start + turned, error as f32)
     }

@@ -20,6 +20,8 @@ impl Levels {
     pub(crate) const NIBBLE: Levels = Levels { last: 15.0, middle: 7.5, step: 1.0 };
     /// 8 levels, -7 to 7: a nibble whose lowest bit holds something else.
     pub(crate) const STOLEN: Levels = Levels { last: 7.0, middle: 7.0, step: 2.0 };
+    /// 4 levels, -1.5 to 1.5.
+    pub(crate) const PAIR: Levels = Levels { last: 3.0, middle: 1.5, step: 1.0 };
     /// 255 levels, -127 to 127.
     pub(crate) const BYTE: Levels = Levels { last: 254.0, middle: 127.0, step: 1.0 };
 
@@ -59,6 +61,12 @@ impl Grid {
     pub(crate) fn nibbles(dim: usize, coarse: usize) -> Grid {
         let scales: &[f32] = &[0.85, 0.95, 1.05, 1.2, 1.4];
         Grid::new(dim, coarse, (Levels::STOLEN, Levels::NIBBLE), scales)
+    }
+
+    /// 2-bit codes of `dim` dimensions.
+    pub(crate) fn pairs(dim: usize) -> Grid {
+        let scales: &[f32] = &[1.1, 1.4, 1.7, 2.0, 2.4];
+        Grid::new(dim, 0, (Levels::PAIR, Levels::PAIR), scales)
     }
 
     /// 8-bit codes of `dim` dimensions.

@@ -3,6 +3,7 @@
 //! | kind | what a record holds | used for |
 //! |---|---|---|
 //! | nibble | 4 bits a dimension of the rotated residual, two f16 factors | preview, 4 to 6 bits |
+//! | pair | 2 bits a leading dimension of the residual, two f16 factors | preview at 2 bits |
 //! | planar | 8 bits a dimension (of bytes: the row), two f32 factors | preview at 8 bits, builds |
 //! | bytes | the bytes of the row | preview and builds over byte rows under l2 |
 //!
@@ -19,6 +20,7 @@
 //! `<q, mean>` plus the same estimate. Records are whole cache lines; `kernel` draws their bytes.
 //! A fifth and sixth bit lie apart: see `finer`.
 
+mod axes;
 mod encode;
 mod finer;
 mod grid;
@@ -26,6 +28,8 @@ mod query;
 mod rotation;
 mod space;
 
+pub(crate) use axes::lines_of;
+use encode::MissedShares;
 pub(crate) use encode::{Encoder, RowFacts};
 pub(crate) use finer::finer_bytes;
 use query::Kernels;
@@ -35,10 +39,9 @@ pub(crate) use space::CodeSpace;
 use foveal_datasets::{Element, Metric, Row, Rows};
 
 use crate::kernel::{LINE, float};
+use axes::Axes;
 use rotation::Rotation;
 
-/// Dimensions that a line of 4-bit codes holds.
-const NIBBLES_A_LINE: usize = 2 * LINE;
 /// Dimensions that give up a bit where the factors have no bytes of their own.
 const STOLEN_DIMS: usize = 32;
 /// A planar code is stored with this added, so that it is unsigned.
@@ -47,7 +50,7 @@ const OFFSET: i32 = 128;
 /// What a quantizer learned, as plain fields: what `meta.rkyv` keeps.
 #[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub(crate) struct QuantizerSpec {
-    /// Bits a dimension: 4, 5, 6 or 8.
+    /// Bits a dimension: 2, 4, 5, 6 or 8.
     pub(crate) bits: u8,
     /// Seed of the rotation.
     pub(crate) seed: u64,
@@ -55,9 +58,9 @@ pub(crate) struct QuantizerSpec {
     pub(crate) mean: Vec<f32>,
     /// U^2, the largest squared norm of a row: the lift under ip.
     pub(crate) largest_square: f32,
-    /// Unit of the factor `a` of 4-bit codes.
+    /// Unit of the factor `a` of codes of fewer than 8 bits.
     pub(crate) scale_unit: f32,
-    /// Unit of the factor `b` of 4-bit codes.
+    /// Unit of the factor `b` of codes of fewer than 8 bits.
     pub(crate) add_unit: f32,
     /// The share of `|r|^2` that codes miss, the mean over the sample: `|a u - r|^2 / |r|^2`.
     pub(crate) missed: f32,
@@ -67,11 +70,37 @@ pub(crate) struct QuantizerSpec {
     pub(crate) largest_missed: f32,
     /// The largest `|r|` of a row.
     pub(crate) largest_residual: f32,
+    /// `[axes x dim]`: what the residual is turned to, in units of `axes_unit`; empty where all of
+    /// it is rotated.
+    pub(crate) axes: Vec<i8>,
+    /// What 1 stands for in `axes`.
+    pub(crate) axes_unit: f32,
+    /// The share of `|r|^2` that lies beyond the axes, the mean over the sample; 0 without.
+    pub(crate) beyond: f32,
+    /// How much longer than its coordinates a sum of axes can be, squared; 1 without.
+    pub(crate) stretch: f32,
+}
+
+impl QuantizerSpec {
+    /// Whether the axes are such as a build learns: none, or fewer than dimensions, of 2-bit codes.
+    pub(crate) fn has_sound_axes(&self) -> bool {
+        let (dim, len) = (self.mean.len(), self.axes.len());
+        let few = len == 0 || self.bits == 2 && len.is_multiple_of(dim) && len < dim * dim;
+        let lengths = self.axes_unit > 0.0 && self.axes_unit.is_finite();
+        let stretch = self.stretch >= 1.0 && self.stretch.is_finite();
+        few && lengths && stretch && (0.0..=1.0).contains(&self.beyond)
+    }
+
+    /// Numbers that a code stands for.
+    fn code_dims(&self) -> usize {
+        if self.axes.is_empty() { self.mean.len() } else { self.axes.len() / self.mean.len() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Nibble { stolen: bool },
+    Pair,
     Planar,
     Bytes,
 }
@@ -87,8 +116,17 @@ pub(crate) struct Quantizer {
     stride: usize,
     kernels: Kernels,
     spec: QuantizerSpec,
-    /// None where codes hold the bytes of the rows.
-    rotation: Option<Rotation>,
+    turn: Turn,
+}
+
+/// What is done with a residual before it becomes a code.
+#[derive(Clone, Debug)]
+enum Turn {
+    /// Codes hold the bytes of the rows.
+    Nothing,
+    Rotate(Rotation),
+    /// The code is of the coordinates along some axes.
+    Along(Axes),
 }
 
 impl Quantizer {
@@ -108,6 +146,10 @@ impl Quantizer {
             finer_missed: 0.0,
             largest_missed: 0.0,
             largest_residual: 0.0,
+            axes: Vec::new(),
+            axes_unit: 1.0,
+            beyond: 0.0,
+            stretch: 1.0,
         };
         Quantizer::from_spec(metric, sample.element(), spec)
     }
@@ -119,21 +161,33 @@ impl Quantizer {
         let kind = match (spec.bits, exact && metric == Metric::L2) {
             (8, true) => Kind::Bytes,
             (8, false) => Kind::Planar,
-            _ => Kind::Nibble { stolen: last_line_bytes(dim) + 4 > LINE },
+            (2, _) => Kind::Pair,
+            _ => Kind::Nibble { stolen: last_line_bytes(dim, 2) + 4 > LINE },
         };
-        let rotation = (!exact).then(|| Rotation::new(dim, spec.seed));
+        let turn = match (exact, spec.axes.is_empty()) {
+            (true, _) => Turn::Nothing,
+            (false, true) => Turn::Rotate(Rotation::new(dim, spec.seed)),
+            (false, false) => Turn::Along(Axes::of(&spec)),
+        };
         let stride = match kind {
-            Kind::Nibble { .. } => dim.div_ceil(NIBBLES_A_LINE) * LINE,
+            Kind::Nibble { .. } => dim.div_ceil(2 * LINE) * LINE,
+            Kind::Pair => lines_of(spec.code_dims()) * LINE,
             Kind::Planar => (dim + 8).next_multiple_of(LINE),
             Kind::Bytes => dim.next_multiple_of(LINE),
         };
         let kernels = Kernels::in_use();
-        Quantizer { metric, element, dim, kind, stride, kernels, spec, rotation }
+        Quantizer { metric, element, dim, kind, stride, kernels, spec, turn }
     }
 
     /// The quantizer that serves queries at `bits`, once `facts` of every row are known: their
-    /// largest values set the units of the 4-bit factors and the lift.
-    pub(crate) fn serving(&self, bits: u8, facts: &RowFacts, sample: &Rows) -> Quantizer {
+    /// largest values set the units of the f16 factors and the lift. `asked` are sample queries, if
+    /// there are any.
+    pub(crate) fn serving(
+        &self,
+        bits: u8,
+        facts: &RowFacts,
+        (sample, asked): (&Rows, Option<&Rows>),
+    ) -> Quantizer {
         let mut spec = self.spec.clone();
         spec.bits = bits;
         spec.largest_square = facts.square;
@@ -152,9 +206,14 @@ impl Quantizer {
             spec.scale_unit = (norm / top).max(f32::MIN_POSITIVE);
             spec.add_unit = (norm * norm / top).max(f32::MIN_POSITIVE);
         }
-        let mut serving = Quantizer::from_spec(self.metric, self.element, spec);
+        let mut serving = match bits {
+            2 => self.two_bits(spec, (sample, asked)),
+            _ => Quantizer::from_spec(self.metric, self.element, spec),
+        };
         let missed = Encoder::new(&serving).missed_shares(sample);
-        (serving.spec.missed, serving.spec.finer_missed) = missed;
+        let MissedShares { code, finer, beyond } = missed;
+        (serving.spec.missed, serving.spec.finer_missed, serving.spec.beyond) =
+            (code, finer, beyond);
         serving
     }
 
@@ -181,7 +240,7 @@ impl Quantizer {
 
     /// Whether a record holds its row exactly, at the record's start.
     pub(crate) fn is_exact(&self) -> bool {
-        self.rotation.is_none()
+        matches!(self.turn, Turn::Nothing)
     }
 
     /// The row that an exact record holds; `flipped` (`[dim]`) is where signed bytes are restored.
@@ -198,10 +257,10 @@ fn is_byte(element: Element) -> bool {
     matches!(element, Element::U8 | Element::I8)
 }
 
-/// Bytes of a 4-bit record's last line that hold dimensions.
-fn last_line_bytes(dim: usize) -> usize {
-    let rest = dim - (dim - 1) / NIBBLES_A_LINE * NIBBLES_A_LINE;
-    rest.div_ceil(2)
+/// Bytes of the last line of a record that hold dimensions, `fields` a byte.
+fn last_line_bytes(dim: usize, fields: usize) -> usize {
+    let rest = dim - (dim - 1) / (fields * LINE) * (fields * LINE);
+    rest.div_ceil(fields)
 }
 
 #[cfg(test)]

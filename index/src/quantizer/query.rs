@@ -2,13 +2,13 @@
 
 use foveal_datasets::{Element, Metric, Row};
 
-use super::encode::{nibble_places, to_search_space};
+use super::encode::to_search_space;
 use super::finer::FinerQuery;
-use super::{Kind, OFFSET, Quantizer, STOLEN_DIMS};
+use super::{Kind, OFFSET, Quantizer, STOLEN_DIMS, Turn};
 use crate::distance::QueryDistance;
 use crate::kernel::bitplane::{self, BitplaneKernel};
 use crate::kernel::byte_l2::{self, ByteL2Kernel};
-use crate::kernel::nibble::{self, NibbleKernel, NibbleQuery};
+use crate::kernel::packed::{self, PackedKernel, PackedQuery};
 use crate::kernel::planar::{self, PlanarKernel, PlanarQuery};
 use crate::kernel::{LINE, Level, float, prefetch};
 
@@ -18,11 +18,17 @@ const PLANE: f32 = 127.0;
 /// A query in the form that one kind of code needs; made anew in place, query after query.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PreparedQuery {
-    pub(super) nibble: NibbleQuery,
+    pub(super) packed: PackedQuery,
     pub(super) finer: FinerQuery,
     planar: PlanarQuery,
     bytes: Vec<u8>,
+    /// The query less the mean (under ip, the query); rotated where codes are of all of it.
     pub(super) residual: Vec<f32>,
+    /// Its coordinates along the axes, where codes are of those.
+    along: Vec<f32>,
+    /// The squared norm of those, and what a step of the lanes that met the axes is worth.
+    along_square: f32,
+    axes_step: f32,
     /// Squared norm of the rotated query; for byte codes, of what the query's bytes leave of it.
     square: f32,
     /// What a step of the lanes is worth.
@@ -41,7 +47,7 @@ pub(crate) struct CodeDistance<'a> {
 
 #[derive(Clone, Copy)]
 enum Kernel {
-    Nibble(NibbleKernel),
+    Packed(PackedKernel),
     Planar(PlanarKernel),
     Bytes(ByteL2Kernel),
 }
@@ -49,7 +55,8 @@ enum Kernel {
 /// The kernels of the CPU level in use, asked for once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kernels {
-    nibble: NibbleKernel,
+    nibble: PackedKernel,
+    pair: PackedKernel,
     planar: [PlanarKernel; 2],
     bytes: ByteL2Kernel,
     pub(super) bitplane: BitplaneKernel,
@@ -59,7 +66,8 @@ impl Kernels {
     pub(super) fn in_use() -> Kernels {
         let level = Level::in_use();
         Kernels {
-            nibble: nibble::kernel(level),
+            nibble: packed::kernel::<2>(level),
+            pair: packed::kernel::<4>(level),
             planar: [planar::kernel(level, 1), planar::kernel(level, 2)],
             bytes: byte_l2::kernel(level),
             bitplane: bitplane::kernel(level),
@@ -86,14 +94,30 @@ impl PreparedQuery {
         } else {
             self.residual.iter_mut().zip(mean).for_each(|(x, mean)| *x -= mean);
         }
-        if let Some(rotation) = &quantizer.rotation {
-            rotation.apply(&mut self.residual);
-        }
         self.square = float::dot(&self.residual, &self.residual);
+        match &quantizer.turn {
+            Turn::Nothing => {}
+            Turn::Rotate(rotation) => rotation.apply(&mut self.residual),
+            Turn::Along(axes) => {
+                let query = &mut self.planar;
+                self.axes_step = fill_planes::<1>(query, &self.residual, (axes.stride, OFFSET));
+                (query.base, query.add_unit, query.slope) = (0.0, 0.0, self.axes_step);
+                self.along.resize(axes.count(), 0.0);
+                let kernel = quantizer.kernels.planar[0];
+                kernel(&axes.records, query, &axes.ids, &mut self.along);
+                self.along_square = float::dot(&self.along, &self.along);
+            }
+        }
         let (base, add) = if lifted { (base, 0.0) } else { (self.square, 1.0) };
         match quantizer.kind {
-            Kind::Nibble { stolen } => self.fill_nibble(quantizer, stolen, base, add),
-            _ => self.fill_planar(quantizer, base, add),
+            Kind::Nibble { stolen } => self.fill_packed::<2>(quantizer, stolen, base, add),
+            Kind::Pair => self.fill_packed::<4>(quantizer, false, base, add),
+            _ => {
+                let shape = (quantizer.stride, quantizer.planar_offset());
+                self.step = fill_planes::<2>(&mut self.planar, &self.residual, shape);
+                (self.planar.base, self.planar.add_unit) = (base, add);
+                self.planar.slope = -2.0 * self.step;
+            }
         }
     }
 
@@ -149,55 +173,78 @@ impl PreparedQuery {
         }
     }
 
-    fn fill_nibble(&mut self, quantizer: &Quantizer, stolen: bool, base: f32, add: f32) {
-        let query = &mut self.nibble;
+    fn fill_packed<const FIELDS: usize>(
+        &mut self,
+        quantizer: &Quantizer,
+        stolen: bool,
+        base: f32,
+        add: f32,
+    ) {
+        let turned = match &quantizer.turn {
+            Turn::Along(_) => &self.along,
+            _ => &self.residual,
+        };
+        let query = &mut self.packed;
         query.lanes.clear();
-        query.lanes.resize(2 * quantizer.stride, 0);
-        self.step = step_of(&self.residual, PLANE);
+        query.lanes.resize(FIELDS * quantizer.stride, 0);
+        self.step = step_of(turned, PLANE);
         let per_step = 1.0 / self.step;
-        let (mut sum, mut coarse_sum) = (0i32, 0i32);
-        for (i, (at, x)) in nibble_places(quantizer.dim).zip(&self.residual).enumerate() {
-            let lane = whole(x * per_step).clamp(-PLANE, PLANE) as i8;
-            let line = at.byte / LINE;
-            query.lanes[at.byte + (line + usize::from(at.shift == 4)) * LINE] = lane;
-            sum += i32::from(lane);
-            coarse_sum += if i < STOLEN_DIMS { i32::from(lane) } else { 0 };
+        // A field of a line holds dimensions that follow each other.
+        let lines = turned.chunks(FIELDS * LINE).zip(query.lanes.chunks_exact_mut(FIELDS * LINE));
+        for (line, lanes) in lines {
+            let fields = line.chunks(line.len().div_ceil(FIELDS));
+            for (field, lanes) in fields.zip(lanes.chunks_exact_mut(LINE)) {
+                for (lane, x) in lanes.iter_mut().zip(field) {
+                    *lane = whole(x * per_step).clamp(-PLANE, PLANE) as i32 as i8;
+                }
+            }
         }
+        let sum = sum_of(&query.lanes);
+        let coarse_sum = if stolen { sum_of(&query.lanes[..STOLEN_DIMS]) } else { 0 };
         query.stolen = stolen;
         query.base = base;
         query.add_unit = add * quantizer.spec.add_unit;
         query.slope = -self.step * quantizer.spec.scale_unit;
-        // The middle of 16 levels is 7.5, that of the 8 coarse ones 7.
-        query.offset = 15 * sum - if stolen { coarse_sum } else { 0 };
+        // Twice the middle: 7.5 of 16 levels, 7 of the 8 coarse ones, 1.5 of 4.
+        let last = (1 << (8 / FIELDS)) - 1;
+        query.offset = last * sum - coarse_sum;
         if quantizer.finer_bits() > 0 {
             self.finer.fill(&self.residual, stolen);
         }
     }
+}
 
-    fn fill_planar(&mut self, quantizer: &Quantizer, base: f32, add: f32) {
-        let (stride, offset) = (quantizer.stride, quantizer.planar_offset());
-        let query = &mut self.planar;
-        query.stride = stride;
-        query.lanes.clear();
-        query.lanes.resize(2 * stride, 0);
-        let weight = PLANE + 1.0;
-        self.step = step_of(&self.residual, PLANE * weight);
-        let per_step = 1.0 / self.step;
-        let (highs, lows) = query.lanes.split_at_mut(stride);
-        let mut sums = [0i32; 2];
-        for ((high, low), x) in highs.iter_mut().zip(lows).zip(&self.residual) {
+/// Fills the plane, or both, of a query against planar records of `stride` bytes, stored with
+/// `offset`; returns what a step of the last plane's lanes is worth.
+fn fill_planes<const PLANES: usize>(
+    query: &mut PlanarQuery,
+    vector: &[f32],
+    (stride, offset): (usize, i32),
+) -> f32 {
+    query.stride = stride;
+    query.lanes.clear();
+    query.lanes.resize(PLANES * stride, 0);
+    query.high_weight = if PLANES == 2 { PLANE + 1.0 } else { 1.0 };
+    let step = step_of(vector, PLANE * query.high_weight);
+    let per_step = 1.0 / step;
+    let (highs, lows) = query.lanes.split_at_mut(stride);
+    if PLANES == 1 {
+        let lanes = highs.iter_mut().zip(vector);
+        lanes.for_each(|(lane, x)| *lane = whole(x * per_step) as i32 as i8);
+    } else {
+        for ((high, low), x) in highs.iter_mut().zip(&mut *lows).zip(vector) {
             let steps = whole(x * per_step) as i32;
             *high = ((steps + 64) >> 7) as i8;
             *low = (steps - (i32::from(*high) << 7)) as i8;
-            sums[0] += i32::from(*high);
-            sums[1] += i32::from(*low);
         }
-        query.high_weight = weight;
-        query.offset = sums.map(|sum| sum * offset);
-        query.base = base;
-        query.add_unit = add;
-        query.slope = -2.0 * self.step;
     }
+    query.offset = [highs, lows].map(|lanes| sum_of(lanes) * offset);
+    step
+}
+
+/// The sum of lanes.
+fn sum_of(lanes: &[i8]) -> i32 {
+    lanes.iter().map(|lane| i32::from(*lane)).sum()
 }
 
 /// The nearest whole number, ties to even, of a number below 2^22: adding and taking off 1.5 * 2^23
@@ -248,10 +295,14 @@ impl Quantizer {
             let residual = f64::from(self.spec.largest_residual);
             let lanes = f64::from(query.step) * (self.dim as f64).sqrt() * (residual + missed);
             // The lanes of finer bits have steps of less than a hundredth of those.
-            let lanes = 1.02 * lanes;
-            // Factors of 4-bit codes have eleven digits, and so has the growth of one of them.
-            let nibble = matches!(self.kind, Kind::Nibble { .. });
-            let factors = if nibble { 3.5 * residual * residual / 2048.0 } else { 0.0 };
+            let mut lanes = 1.02 * lanes;
+            if let Turn::Along(_) = self.turn {
+                let along = f64::from(query.axes_step) * (self.dim as f64).sqrt();
+                lanes += along * f64::from(self.spec.stretch) * (residual + missed);
+            }
+            // Factors of few bits have eleven digits, and so has the growth of one of them.
+            let packed = matches!(self.kind, Kind::Nibble { .. } | Kind::Pair);
+            let factors = if packed { 3.5 * residual * residual / 2048.0 } else { 0.0 };
             let largest = f64::from(self.spec.largest_square);
             let sums = 1e-5 * (square + residual * residual + largest + searched.abs());
             let searched = searched - lanes - factors - sums;
@@ -275,9 +326,18 @@ impl Quantizer {
         self.variance_of(query, square, missed).sqrt() as f32
     }
 
-    /// The square of that, which f32 may not hold.
+    /// The square of that, which f32 may not hold. What is missed within the axes meets the query's
+    /// coordinates along them, what is missed beyond meets the rest of it.
     pub(super) fn variance_of(&self, query: &PreparedQuery, square: f32, missed: f32) -> f64 {
-        let missed = query.square * missed / self.dim as f32;
+        let missed = match &self.turn {
+            Turn::Along(axes) => {
+                let (count, beyond) = (axes.count(), self.spec.beyond);
+                let rest = (query.square - query.along_square).max(0.0);
+                let within = query.along_square * (missed - beyond).max(0.0) / count as f32;
+                within + rest * beyond / (self.dim - count) as f32
+            }
+            _ => query.square * missed / self.dim as f32,
+        };
         let rounding = query.step * query.step / 12.0;
         4.0 * f64::from(square) * f64::from(missed + rounding)
     }
@@ -294,7 +354,8 @@ impl Quantizer {
         query: &'a PreparedQuery,
     ) -> CodeDistance<'a> {
         let kernel = match self.kind {
-            Kind::Nibble { .. } => Kernel::Nibble(self.kernels.nibble),
+            Kind::Nibble { .. } => Kernel::Packed(self.kernels.nibble),
+            Kind::Pair => Kernel::Packed(self.kernels.pair),
             Kind::Planar => {
                 let one_plane = query.planar.lanes.len() == query.planar.stride;
                 Kernel::Planar(self.kernels.planar[usize::from(!one_plane)])
@@ -317,7 +378,7 @@ impl QueryDistance for CodeDistance<'_> {
     #[inline(always)]
     fn distances(&self, ids: &[u32], out: &mut [f32]) {
         match self.kernel {
-            Kernel::Nibble(kernel) => kernel(self.codes, &self.query.nibble, ids, out),
+            Kernel::Packed(kernel) => kernel(self.codes, &self.query.packed, ids, out),
             Kernel::Planar(kernel) => kernel(self.codes, &self.query.planar, ids, out),
             Kernel::Bytes(kernel) => kernel(self.codes, &self.query.bytes, ids, out),
         }
@@ -328,10 +389,11 @@ impl QueryDistance for CodeDistance<'_> {
             return self.byte_error(id);
         }
         let record = &self.codes[id as usize * self.stride..][..self.stride];
+        let packed =
+            |stolen| packed::factors(record, stolen).1.to_f32() * self.quantizer.spec.add_unit;
         let square = match self.quantizer.kind {
-            Kind::Nibble { stolen } => {
-                nibble::factors(record, stolen).1.to_f32() * self.quantizer.spec.add_unit
-            }
+            Kind::Nibble { stolen } => packed(stolen),
+            Kind::Pair => packed(false),
             _ => planar::factors(record).1,
         };
         self.quantizer.error_of(self.query, square, self.quantizer.spec.missed)

@@ -3,10 +3,10 @@
 use foveal_datasets::synthetic::Seeded;
 use foveal_datasets::{Element, Metric, Row, Rows, Values};
 
-use super::encode::nibble_places;
+use super::encode::places;
 use super::{CodeSpace, Encoder, Kind, PreparedQuery, Quantizer, RowFacts, STOLEN_DIMS};
 use crate::distance::{QueryDistance, Space};
-use crate::kernel::nibble;
+use crate::kernel::packed;
 
 /// Gaussian rows around a mean that is not zero; the norms differ.
 fn gaussian(n: usize, dim: usize, seed: u64) -> Rows {
@@ -81,7 +81,7 @@ fn estimates(
 fn serving(metric: Metric, bits: u8, rows: &Rows, seed: u64) -> (Quantizer, Encoded) {
     let first = Quantizer::train(metric, rows, seed);
     let (_, facts) = encode(&first, rows);
-    let mut serving = first.serving(bits, &facts, rows);
+    let mut serving = first.serving(bits, &facts, (rows, None));
     let (encoded, facts) = encode(&serving, rows);
     serving.note(&facts);
     (serving, encoded)
@@ -90,7 +90,9 @@ fn serving(metric: Metric, bits: u8, rows: &Rows, seed: u64) -> (Quantizer, Enco
 #[test]
 fn hard_bounds_are_never_above_the_true_distance() {
     for metric in Metric::ALL {
-        for (bits, dim) in [(4, 20), (4, 128), (4, 300), (5, 128), (6, 20), (6, 300), (8, 64)] {
+        for (bits, dim) in
+            [(2, 20), (2, 300), (4, 20), (4, 128), (4, 300), (5, 128), (6, 20), (6, 300), (8, 64)]
+        {
             let kinds = [gaussian(300, dim, 3), bytes(Element::U8, 300, dim, 4)];
             for rows in kinds {
                 let (quantizer, encoded) = serving(metric, bits, &rows, 5);
@@ -170,7 +172,7 @@ fn report(metric: Metric, bits: u8, dim: usize) -> Report {
 #[test]
 fn estimates_are_unbiased_and_as_wrong_as_they_say() {
     for metric in Metric::ALL {
-        for bits in [4, 5, 6, 8] {
+        for bits in [2, 4, 5, 6, 8] {
             for dim in [16, 31, 64, 100, 120, 121, 124, 128, 129, 250, 385] {
                 let found = report(metric, bits, dim);
                 let what = format!("{metric} {bits} bits dim {dim}: {found:?}");
@@ -194,6 +196,8 @@ fn codes_miss_as_little_as_they_should() {
         }
         let wider = report(metric, 4, 129).noise / whole.noise;
         assert!((0.85..1.05).contains(&wider), "{metric}: {wider}");
+        let pairs = report(metric, 2, 120).noise / whole.noise;
+        assert!((3.0..4.0).contains(&pairs), "{metric}: {pairs}");
         let bytes = report(metric, 8, 120).noise / whole.noise;
         assert!(bytes < 0.075, "{metric}: {bytes}");
         // Each bit beyond the fourth nearly halves what is missed, within the cells that are there.
@@ -208,6 +212,47 @@ fn codes_miss_as_little_as_they_should() {
     // Shares of the deviation of exact distances, measured for these rows.
     assert!(report(Metric::L2, 4, 120).noise < 0.029);
     assert!(report(Metric::Cosine, 4, 120).noise < 0.104);
+}
+
+/// Rows that differ much along some directions and little along most, as embeddings do, and rows
+/// that differ as much along all.
+fn embedded(n: usize, dim: usize, decay: f32, seed: u64) -> Rows {
+    let mut random = Seeded::new(seed);
+    let mut numbers: Vec<f32> = (0..n * dim).map(|_| random.gaussian()).collect();
+    for row in numbers.chunks_exact_mut(dim) {
+        row.iter_mut().enumerate().for_each(|(i, x)| *x /= 1.0 + decay * i as f32);
+        // No direction is that of a coordinate.
+        super::rotation::Rotation::new(dim, 77).apply(row);
+    }
+    Rows::new(dim, Values::F32(numbers)).unwrap()
+}
+
+#[test]
+fn pairs_keep_the_leading_axes_where_those_will_do() {
+    for metric in Metric::ALL {
+        let (rows, queries) = (embedded(1500, 600, 0.05, 3), embedded(40, 600, 0.05, 4));
+        let (quantizer, encoded) = serving(metric, 2, &rows, 5);
+        assert_eq!(quantizer.stride(), 64, "{metric}: three lines would hold all dimensions");
+        let mut prepared = PreparedQuery::default();
+        let (mut square, mut beyond, mut count) = (0.0, 0, 0);
+        for query in queries.iter() {
+            prepared.prepare(&quantizer, query);
+            let estimates = estimates(&quantizer, &encoded, &prepared);
+            for (row, (estimate, error)) in rows.iter().zip(estimates) {
+                let exact = metric.plain_distance(query, row);
+                let deviation = (f64::from(estimate) - exact) / f64::from(error);
+                square += deviation * deviation;
+                beyond += usize::from(deviation > 1.9);
+                count += 1;
+            }
+        }
+        let (variance, beyond) = (square / count as f64, beyond as f64 / count as f64);
+        assert!((0.85..1.15).contains(&variance), "{metric}: {variance}");
+        assert!((0.02..0.05).contains(&beyond), "{metric}: {beyond}");
+        let even = embedded(1500, 600, 0.0, 3);
+        let (quantizer, _) = serving(metric, 2, &even, 5);
+        assert!(quantizer.stride() > 64, "{metric}: no direction of these is a leading one");
+    }
 }
 
 /// In few dimensions errors are not normal, but they are still of the size that is told.
@@ -237,7 +282,7 @@ fn plain_finer_estimate(
     let bits = usize::from(quantizer.spec.bits - 4);
     let plane_bytes = planes.len() / bits;
     let (mut product, mut square) = (0.0, 0.0);
-    for (i, (at, x)) in nibble_places(quantizer.dim).zip(&query.residual).enumerate() {
+    for (i, (at, x)) in places(quantizer.dim, 2).zip(&query.residual).enumerate() {
         let nibble = code[at.byte] >> at.shift & 15;
         let coarse = stolen && i < STOLEN_DIMS;
         let (level, width) = match coarse {
@@ -251,8 +296,8 @@ fn plain_finer_estimate(
         product += level * f64::from(*x);
         square += level * level;
     }
-    let (a, b) = nibble::factors(code, stolen);
-    let start = query.nibble.base + b.to_f32() * query.nibble.add_unit;
+    let (a, b) = packed::factors(code, stolen);
+    let start = query.packed.base + b.to_f32() * query.packed.add_unit;
     let scale = 2.0 * a.to_f64() * f64::from(quantizer.spec.scale_unit) * (1.0 + growth);
     // Lanes are off by a twelfth of a squared step each.
     let deviation = scale * f64::from(query.step) * (square / 12.0).sqrt();

@@ -60,7 +60,7 @@ fn each_flip(built: &Built, step: usize, mut look: impl FnMut(&str, usize)) {
 #[test]
 fn any_flipped_byte_is_found_and_never_a_wrong_answer() {
     for (element, bits, step) in
-        [(Element::F32, 4, 29), (Element::F32, 6, 23), (Element::U8, 8, 37)]
+        [(Element::F32, 4, 29), (Element::F32, 6, 23), (Element::U8, 8, 37), (Element::F32, 2, 31)]
     {
         let (built, queries) = sound(element, bits);
         let wanted = ask(&built.path, Io::Mapped, &queries).unwrap();

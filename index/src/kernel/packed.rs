@@ -1,28 +1,28 @@
-//! Distances of 4-bit codes to a query of signed 8-bit lanes.
+//! Distances of codes of 4 or 2 bits a dimension to a query of signed 8-bit lanes.
 //!
-//! A record is a whole number of cache lines. A line of `m <= 128` dimensions keeps dimension `i`
-//! in the low half of byte `i` for `i < h` and dimension `h + i` in the high half of byte `i`,
-//! where `h = ceil(m / 2)` (64 in every full line). Two f16 factors `a`, `b` follow: in the last
-//! four bytes of the record where they are free, else in the lowest bit of the low half of the
-//! record's first 32 bytes ("stolen": those 32 dimensions keep three bits).
+//! A record is a whole number of cache lines, a byte has `F` fields: two of 4 bits, or four of 2,
+//! the first in its lowest bits. A line of `m <= 64 F` dimensions keeps dimension `f h + i` in field
+//! f of byte `i < h`, where `h = m / F` rounded up (64 in every full line). Two f16 factors `a`, `b`
+//! follow: in the last four bytes of the record where they are free, else (4 bits alone) in the
+//! lowest bit of the first field of the record's first 32 bytes ("stolen": those 32 dimensions keep
+//! three bits).
 //!
 //! ```text
 //! dot      = sum over dimensions of code * query        (exact integer)
 //! distance = (b * add_unit + base) + a * (slope * (2 * dot - offset))
 //! ```
 //!
-//! Query lanes are laid out as the record is: for each line 64 lanes for the low halves and 64 for
-//! the high halves; lanes of bytes that hold no dimension are 0, so that factors in the last line
-//! never reach a sum.
+//! Query lanes are laid out as the record is: for each line 64 lanes for each field in turn; lanes
+//! of bytes that hold no dimension are 0, so that factors in the last line never reach a sum.
 
 use half::f16;
 
 use super::{LINE, Level, check_ids};
 
-/// A query against 4-bit codes.
+/// A query against codes of a number of bits.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NibbleQuery {
-    /// `[lines x 128]` signed lanes, as the file's comment draws them.
+pub(crate) struct PackedQuery {
+    /// `[lines x F x 64]` signed lanes, as the file's comment draws them.
     pub(crate) lanes: Vec<i8>,
     /// Whether the factors hide in the first 32 bytes.
     pub(crate) stolen: bool,
@@ -32,31 +32,38 @@ pub(crate) struct NibbleQuery {
     pub(crate) add_unit: f32,
     /// What an integer step of the dot product is worth, with its sign.
     pub(crate) slope: f32,
-    /// 15 times the sum of the lanes: the codes' middle is 7.5.
+    /// Twice the codes' middle times the sum of the lanes: 15 times at 4 bits, 3 times at 2.
     pub(crate) offset: i32,
 }
 
 /// `kernel(codes, query, ids, out)`: the distance of each id's record, in the order of `ids`.
 /// Panics if an id has no record in `codes` or `out` is shorter than `ids`.
-pub(crate) type NibbleKernel = fn(&[u8], &NibbleQuery, &[u32], &mut [f32]);
+pub(crate) type PackedKernel = fn(&[u8], &PackedQuery, &[u32], &mut [f32]);
 
-/// The kernel of a level.
+/// The kernel of a level for codes of `FIELDS` dimensions a byte: 2 or 4.
 ///
 /// Panics if this CPU lacks the level.
-pub(crate) fn kernel(level: Level) -> NibbleKernel {
+pub(crate) fn kernel<const FIELDS: usize>(level: Level) -> PackedKernel {
+    const { assert!(FIELDS == 2 || FIELDS == 4, "4 bits or 2") };
     assert!(level <= Level::best(), "the CPU lacks {level:?}");
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512,
+        Level::Avx512 => avx512::<FIELDS>,
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2,
-        _ => portable,
+        Level::Avx2 => avx2::<FIELDS>,
+        _ => portable::<FIELDS>,
     }
 }
 
-/// The bit masks of the low halves of line `line`'s two 32-byte parts.
-fn low_masks(query: &NibbleQuery, line: usize) -> [u8; 2] {
-    if query.stolen && line == 0 { [0x0e, 0x0f] } else { [0x0f, 0x0f] }
+/// The bits of a field, all set.
+const fn field_mask(fields: usize) -> u8 {
+    ((1 << (8 / fields)) - 1) as u8
+}
+
+/// The bit masks of the first fields of line `line`'s two 32-byte parts.
+fn first_masks<const FIELDS: usize>(query: &PackedQuery, line: usize) -> [u8; 2] {
+    let mask = field_mask(FIELDS);
+    if query.stolen && line == 0 { [mask & !1, mask] } else { [mask; 2] }
 }
 
 /// The two factors of a record.
@@ -79,23 +86,26 @@ fn lowest_bits(bytes: &[u8]) -> u32 {
     (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
 }
 
-fn finish(query: &NibbleQuery, dot: i32, a: f16, b: f16) -> f32 {
+fn finish(query: &PackedQuery, dot: i32, a: f16, b: f16) -> f32 {
     let steps = (2 * dot - query.offset) as f32;
     (b.to_f32() * query.add_unit + query.base) + a.to_f32() * (query.slope * steps)
 }
 
-fn portable(codes: &[u8], query: &NibbleQuery, ids: &[u32], out: &mut [f32]) {
-    let stride = query.lanes.len() / 2;
+fn portable<const FIELDS: usize>(codes: &[u8], query: &PackedQuery, ids: &[u32], out: &mut [f32]) {
+    let stride = query.lanes.len() / FIELDS;
     check_ids(codes, stride, ids, out);
     for (id, distance) in ids.iter().zip(out) {
         let record = &codes[*id as usize * stride..][..stride];
         let mut dot = 0i32;
         for (line, bytes) in record.chunks_exact(LINE).enumerate() {
-            let masks = low_masks(query, line);
-            let (low, high) = query.lanes[line * 2 * LINE..][..2 * LINE].split_at(LINE);
-            for i in 0..LINE {
-                dot += i32::from(bytes[i] & masks[i / 32]) * i32::from(low[i]);
-                dot += i32::from(bytes[i] >> 4) * i32::from(high[i]);
+            let masks = first_masks::<FIELDS>(query, line);
+            let lanes = query.lanes[line * FIELDS * LINE..].chunks_exact(LINE);
+            for (field, lanes) in lanes.take(FIELDS).enumerate() {
+                for i in 0..LINE {
+                    let mask = if field == 0 { masks[i / 32] } else { field_mask(FIELDS) };
+                    let code = bytes[i] >> (field * 8 / FIELDS) & mask;
+                    dot += i32::from(code) * i32::from(lanes[i]);
+                }
             }
         }
         let (a, b) = factors(record, query.stolen);
@@ -104,23 +114,23 @@ fn portable(codes: &[u8], query: &NibbleQuery, ids: &[u32], out: &mut [f32]) {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn avx2(codes: &[u8], query: &NibbleQuery, ids: &[u32], out: &mut [f32]) {
-    check_ids(codes, query.lanes.len() / 2, ids, out);
+fn avx2<const FIELDS: usize>(codes: &[u8], query: &PackedQuery, ids: &[u32], out: &mut [f32]) {
+    check_ids(codes, query.lanes.len() / FIELDS, ids, out);
     // SAFETY: `kernel`, the only way here, checked the level; the line above, every id.
-    unsafe { x86::avx2(codes, query, ids, out) }
+    unsafe { x86::avx2::<FIELDS>(codes, query, ids, out) }
 }
 
 #[cfg(target_arch = "x86_64")]
-fn avx512(codes: &[u8], query: &NibbleQuery, ids: &[u32], out: &mut [f32]) {
-    check_ids(codes, query.lanes.len() / 2, ids, out);
+fn avx512<const FIELDS: usize>(codes: &[u8], query: &PackedQuery, ids: &[u32], out: &mut [f32]) {
+    check_ids(codes, query.lanes.len() / FIELDS, ids, out);
     // SAFETY: `kernel`, the only way here, checked the level; the line above, every id.
     unsafe {
-        match query.lanes.len() / (2 * LINE) {
-            1 => x86::avx512::<1>(codes, query, ids, out),
-            2 => x86::avx512::<2>(codes, query, ids, out),
-            3 => x86::avx512::<3>(codes, query, ids, out),
-            4 => x86::avx512::<4>(codes, query, ids, out),
-            _ => x86::avx512::<0>(codes, query, ids, out),
+        match query.lanes.len() / (FIELDS * LINE) {
+            1 => x86::avx512::<1, FIELDS>(codes, query, ids, out),
+            2 => x86::avx512::<2, FIELDS>(codes, query, ids, out),
+            3 => x86::avx512::<3, FIELDS>(codes, query, ids, out),
+            4 => x86::avx512::<4, FIELDS>(codes, query, ids, out),
+            _ => x86::avx512::<0, FIELDS>(codes, query, ids, out),
         }
     }
 }
@@ -131,37 +141,42 @@ mod x86 {
 
     use super::super::LINE;
     use super::super::ordered::x86::sum_lanes_of_four;
-    use super::{NibbleQuery, factors, finish, low_masks};
+    use super::{PackedQuery, factors, field_mask, finish, first_masks};
 
     /// # Safety
-    /// AVX2 is there; every id has a record of `query.lanes.len() / 2` bytes in `codes`.
+    /// AVX2 is there; every id has a record of `query.lanes.len() / FIELDS` bytes in `codes`.
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn avx2(codes: &[u8], query: &NibbleQuery, ids: &[u32], out: &mut [f32]) {
-        let stride = query.lanes.len() / 2;
-        let nibble = _mm256_set1_epi8(0x0f);
+    pub(super) unsafe fn avx2<const FIELDS: usize>(
+        codes: &[u8],
+        query: &PackedQuery,
+        ids: &[u32],
+        out: &mut [f32],
+    ) {
+        let stride = query.lanes.len() / FIELDS;
+        let whole = _mm256_set1_epi8(field_mask(FIELDS) as i8);
         let ones = _mm256_set1_epi16(1);
         for (id, distance) in ids.iter().zip(out) {
             let record = &codes[*id as usize * stride..][..stride];
             let mut sums = _mm256_setzero_si256();
             for line in 0..stride / LINE {
-                for (part, mask) in low_masks(query, line).into_iter().enumerate() {
-                    let at = line * LINE + part * 32;
-                    let lane = line * 2 * LINE + part * 32;
-                    // SAFETY: `at + 32 <= stride` and `lane + LINE + 32 <= lanes.len()`.
-                    let (bytes, low, high) = unsafe {
-                        (
-                            _mm256_loadu_si256(record.as_ptr().add(at).cast()),
-                            _mm256_loadu_si256(query.lanes.as_ptr().add(lane).cast()),
-                            _mm256_loadu_si256(query.lanes.as_ptr().add(lane + LINE).cast()),
-                        )
+                for (part, mask) in first_masks::<FIELDS>(query, line).into_iter().enumerate() {
+                    let lane = line * FIELDS * LINE + part * 32;
+                    // SAFETY: `line * LINE + part * 32 + 32 <= stride`.
+                    let bytes = unsafe {
+                        _mm256_loadu_si256(record.as_ptr().add(line * LINE + part * 32).cast())
                     };
-                    let low_codes = _mm256_and_si256(bytes, _mm256_set1_epi8(mask as i8));
-                    let high_codes = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble);
-                    // 15 * 128 * 4 < 32,767: four products fit a 16-bit lane.
-                    let pairs = _mm256_add_epi16(
-                        _mm256_maddubs_epi16(low_codes, low),
-                        _mm256_maddubs_epi16(high_codes, high),
-                    );
+                    let mut pairs = _mm256_setzero_si256();
+                    for field in 0..FIELDS {
+                        let shift = _mm_cvtsi32_si128((field * 8 / FIELDS) as i32);
+                        let mask = if field == 0 { _mm256_set1_epi8(mask as i8) } else { whole };
+                        let code = _mm256_and_si256(_mm256_srl_epi16(bytes, shift), mask);
+                        // SAFETY: `lane + field * LINE + 32 <= lanes.len()`.
+                        let lanes = unsafe {
+                            _mm256_loadu_si256(query.lanes.as_ptr().add(lane + field * LINE).cast())
+                        };
+                        // 15 * 128 * 4 < 32,767: four products fit a 16-bit lane.
+                        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(code, lanes));
+                    }
                     sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones));
                 }
             }
@@ -180,18 +195,18 @@ mod x86 {
     /// `LINES` is the number of lines of a record, 0 for any.
     ///
     /// # Safety
-    /// The AVX-512 level is there; every id has a record of `query.lanes.len() / 2` bytes in
+    /// The AVX-512 level is there; every id has a record of `query.lanes.len() / FIELDS` bytes in
     /// `codes`; `out` is as long as `ids`.
     #[target_feature(
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,popcnt,bmi1,bmi2"
     )]
-    pub(super) unsafe fn avx512<const LINES: usize>(
+    pub(super) unsafe fn avx512<const LINES: usize, const FIELDS: usize>(
         codes: &[u8],
-        query: &NibbleQuery,
+        query: &PackedQuery,
         ids: &[u32],
         out: &mut [f32],
     ) {
-        let stride = if LINES == 0 { query.lanes.len() / 2 } else { LINES * LINE };
+        let stride = if LINES == 0 { query.lanes.len() / FIELDS } else { LINES * LINE };
         for (ids, out) in ids.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
             // A group of fewer than four repeats an id; what comes of it is dropped.
             let mut at = [ids[0] as usize * stride; BLOCK];
@@ -202,7 +217,7 @@ mod x86 {
                     break;
                 }
                 // SAFETY: every place in `at` is that of a record.
-                let (dot, word) = unsafe { four::<LINES>(codes, query, at) };
+                let (dot, word) = unsafe { four::<LINES, FIELDS>(codes, query, at) };
                 match group {
                     0 => {
                         (dots, words) = (
@@ -254,37 +269,34 @@ mod x86 {
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,popcnt,bmi1,bmi2"
     )]
     #[inline]
-    unsafe fn four<const LINES: usize>(
+    unsafe fn four<const LINES: usize, const FIELDS: usize>(
         codes: &[u8],
-        query: &NibbleQuery,
+        query: &PackedQuery,
         at: &[usize; 4],
     ) -> (__m128i, __m128i) {
-        let lines = if LINES == 0 { query.lanes.len() / (2 * LINE) } else { LINES };
-        let nibble = _mm512_set1_epi8(0x0f);
-        let first_mask = if query.stolen {
-            _mm512_inserti64x4::<0>(nibble, _mm256_set1_epi8(0x0e))
-        } else {
-            nibble
-        };
+        let lines = if LINES == 0 { query.lanes.len() / (FIELDS * LINE) } else { LINES };
+        let whole = _mm512_set1_epi8(field_mask(FIELDS) as i8);
+        let [first, _] = first_masks::<FIELDS>(query, 0);
+        let first_mask = _mm512_inserti64x4::<0>(whole, _mm256_set1_epi8(first as i8));
         let mut sums = [_mm512_setzero_si512(); 4];
         let mut words = [0i32; 4];
         for line in 0..lines {
-            let lane = line * 2 * LINE;
-            // SAFETY: `lane + 128 <= lanes.len()`.
-            let (low, high) = unsafe {
-                (
-                    _mm512_loadu_si512(query.lanes.as_ptr().add(lane).cast()),
-                    _mm512_loadu_si512(query.lanes.as_ptr().add(lane + LINE).cast()),
-                )
-            };
-            let mask = if line == 0 { first_mask } else { nibble };
+            let mut lanes = [whole; FIELDS];
+            for (field, lanes) in lanes.iter_mut().enumerate() {
+                let lane = (line * FIELDS + field) * LINE;
+                // SAFETY: `lane + 64 <= lanes.len()`.
+                *lanes = unsafe { _mm512_loadu_si512(query.lanes.as_ptr().add(lane).cast()) };
+            }
             for i in 0..4 {
                 // SAFETY: the record of each place lies inside `codes`.
                 let bytes =
                     unsafe { _mm512_loadu_si512(codes.as_ptr().add(at[i] + line * LINE).cast()) };
-                let high_codes = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble);
-                sums[i] = _mm512_dpbusd_epi32(sums[i], _mm512_and_si512(bytes, mask), low);
-                sums[i] = _mm512_dpbusd_epi32(sums[i], high_codes, high);
+                for (field, lanes) in lanes.into_iter().enumerate() {
+                    let shift = _mm_cvtsi32_si128((field * 8 / FIELDS) as i32);
+                    let mask = if field == 0 && line == 0 { first_mask } else { whole };
+                    let code = _mm512_and_si512(_mm512_srl_epi16(bytes, shift), mask);
+                    sums[i] = _mm512_dpbusd_epi32(sums[i], code, lanes);
+                }
                 if line == 0 && query.stolen {
                     words[i] = lowest_bits(_mm512_castsi512_si256(bytes));
                 }
@@ -327,43 +339,47 @@ mod tests {
 
     use super::*;
 
-    fn query(lines: usize, stolen: bool, random: &mut Seeded) -> NibbleQuery {
-        let lanes: Vec<i8> = (0..lines * 128).map(|_| random.next_u64() as i8).collect();
+    fn query(lines: usize, fields: usize, stolen: bool, random: &mut Seeded) -> PackedQuery {
+        let lanes = (0..lines * fields * LINE).map(|_| random.next_u64() as i8);
+        let lanes: Vec<i8> = lanes.collect();
         let offset = 15 * lanes.iter().map(|lane| i32::from(*lane)).sum::<i32>();
-        NibbleQuery { lanes, stolen, base: 3.5, add_unit: 0.25, slope: -0.001, offset }
+        PackedQuery { lanes, stolen, base: 3.5, add_unit: 0.25, slope: -0.001, offset }
     }
 
     #[test]
     fn levels_agree_with_the_portable_twin() {
-        let mut random = Seeded::new(7);
         for lines in [1, 2, 3, 4, 5, 9] {
-            for stolen in [false, true] {
-                let query = query(lines, stolen, &mut random);
-                let n = 23;
-                let mut codes: Vec<u8> =
-                    (0..n * lines * LINE).map(|_| random.next_u64() as u8).collect();
-                if !stolen {
-                    // Factors that are finite numbers.
-                    for record in codes.chunks_exact_mut(lines * LINE) {
-                        let end = record.len();
-                        record[end - 4..].copy_from_slice(&[1, 60, 2, 60]);
-                    }
-                }
-                for count in [0, 1, 3, 4, 5, 8, 23] {
-                    let ids: Vec<u32> = (0..count).map(|i| (i * 7 % n) as u32).collect();
-                    let mut wanted = vec![0.0; count];
-                    portable(&codes, &query, &ids, &mut wanted);
-                    for level in Level::available() {
-                        let mut found = vec![0.0; count];
-                        kernel(level)(&codes, &query, &ids, &mut found);
-                        let bits = |values: &[f32]| -> Vec<u32> {
-                            // NaN from random stolen factors may differ in its payload.
-                            let plain = |x: &f32| if x.is_nan() { 0 } else { x.to_bits() };
-                            values.iter().map(plain).collect()
-                        };
-                        assert_eq!(bits(&found), bits(&wanted), "{level:?} {lines} {stolen}");
-                    }
-                }
+            levels_agree::<2>(lines, false);
+            levels_agree::<2>(lines, true);
+            levels_agree::<4>(lines, false);
+        }
+    }
+
+    fn levels_agree<const FIELDS: usize>(lines: usize, stolen: bool) {
+        let mut random = Seeded::new(7);
+        let query = query(lines, FIELDS, stolen, &mut random);
+        let n = 23;
+        let mut codes: Vec<u8> = (0..n * lines * LINE).map(|_| random.next_u64() as u8).collect();
+        if !stolen {
+            // Factors that are finite numbers.
+            for record in codes.chunks_exact_mut(lines * LINE) {
+                let end = record.len();
+                record[end - 4..].copy_from_slice(&[1, 60, 2, 60]);
+            }
+        }
+        for count in [0, 1, 3, 4, 5, 8, 23] {
+            let ids: Vec<u32> = (0..count).map(|i| (i * 7 % n) as u32).collect();
+            let mut wanted = vec![0.0; count];
+            portable::<FIELDS>(&codes, &query, &ids, &mut wanted);
+            for level in Level::available() {
+                let mut found = vec![0.0; count];
+                kernel::<FIELDS>(level)(&codes, &query, &ids, &mut found);
+                let bits = |values: &[f32]| -> Vec<u32> {
+                    // NaN from random stolen factors may differ in its payload.
+                    let plain = |x: &f32| if x.is_nan() { 0 } else { x.to_bits() };
+                    values.iter().map(plain).collect()
+                };
+                assert_eq!(bits(&found), bits(&wanted), "{level:?} {FIELDS} {lines} {stolen}");
             }
         }
     }

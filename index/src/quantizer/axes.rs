@@ -1,0 +1,257 @@
+//! The axes along which rows differ most, and how many of them a 2-bit code keeps.
+//!
+//! A line of cache holds 240 dimensions of 2 bits beside a code's factors. Rows of many dimensions
+//! mostly differ along fewer: the code keeps the residual's coordinates along the leading axes of
+//! the sample's covariance, turned at random among themselves so that all weigh the same. What lies
+//! beyond the axes is lost; the factor a, `|r|^2 / <u, r>` with all of r, expects it to be like the
+//! rest.
+//!
+//! The axes are the rows of an 8-bit matrix, nearly of length 1 and nearly at right angles: rows and
+//! queries see the same matrix, so what it lacks costs no accuracy. The matrix is stored as planar
+//! records, so that the kernel of 8-bit codes turns a query.
+
+use foveal_datasets::Rows;
+use foveal_datasets::synthetic::Seeded;
+use rayon::prelude::*;
+
+use super::query::step_of;
+use super::rotation::Rotation;
+use super::{Encoder, OFFSET, PreparedQuery, Quantizer, QuantizerSpec};
+use crate::distance::QueryDistance;
+use crate::kernel::{LINE, float};
+
+/// Dimensions that a line of 2-bit codes holds.
+const DIMS_A_LINE: usize = 4 * LINE;
+/// Places that the factors take from the last line.
+const FACTOR_DIMS: usize = 16;
+/// Rows that axes are learned from, at most.
+const LEARNED_FROM: usize = 4096;
+/// Times that the axes are multiplied by the covariance: more only tell apart axes of nearly the
+/// same weight.
+const ROUNDS: usize = 6;
+/// The share of the true `NEAR` nearest of a sample that must be in the best `WITHIN` of a code.
+const ENOUGH: f64 = 0.98;
+const NEAR: usize = 10;
+const WITHIN: usize = 40;
+/// Rows of the sample that are asked for, and queries, to see whether a code will do.
+const TRIED_ROWS: usize = 8000;
+const TRIED_QUERIES: usize = 100;
+
+/// Dimensions that 2-bit codes of `lines` lines hold.
+pub(super) fn dims_in(lines: usize) -> usize {
+    lines * DIMS_A_LINE - FACTOR_DIMS
+}
+
+/// Lines of 2-bit codes of `dims` dimensions.
+pub(crate) fn lines_of(dims: usize) -> usize {
+    (dims + FACTOR_DIMS).div_ceil(DIMS_A_LINE)
+}
+
+/// A matrix that takes the coordinates of a vector along some axes.
+#[derive(Clone, Debug)]
+pub(super) struct Axes {
+    dim: usize,
+    /// `[count x stride]`: a planar record an axis.
+    pub(super) records: Vec<u8>,
+    pub(super) stride: usize,
+    /// `0..count`.
+    pub(super) ids: Vec<u32>,
+    unit: f32,
+}
+
+impl Axes {
+    /// The axes of a spec, whose matrix is `[count x dim]`.
+    pub(super) fn of(spec: &QuantizerSpec) -> Axes {
+        let dim = spec.mean.len();
+        let stride = (dim + 8).next_multiple_of(LINE);
+        let count = spec.axes.len() / dim;
+        let mut records = vec![0; count * stride];
+        for (record, axis) in records.chunks_exact_mut(stride).zip(spec.axes.chunks_exact(dim)) {
+            let places = record.iter_mut().zip(axis);
+            places.for_each(|(place, x)| *place = (i32::from(*x) + OFFSET) as u8);
+            record[stride - 8..stride - 4].copy_from_slice(&spec.axes_unit.to_le_bytes());
+        }
+        Axes { dim, records, stride, ids: (0..count as u32).collect(), unit: spec.axes_unit }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The matrix, `[count x dim]`.
+    pub(super) fn matrix(&self) -> Vec<f32> {
+        let axes = self.records.chunks_exact(self.stride).map(|record| &record[..self.dim]);
+        let wide = |x: &u8| (i32::from(*x) - OFFSET) as f32 * self.unit;
+        axes.flat_map(|axis| axis.iter().map(wide)).collect()
+    }
+}
+
+/// The coordinates of `vector` along the rows of `matrix`.
+pub(super) fn along(matrix: &[f32], vector: &[f32], out: &mut [f32]) {
+    let axes = matrix.chunks_exact(vector.len());
+    out.iter_mut().zip(axes).for_each(|(out, axis)| *out = float::dot(axis, vector));
+}
+
+impl Quantizer {
+    /// A 2-bit quantizer of as few lines as will do for the sample: `spec` says the rest. Queries
+    /// like `asked` are to be answered; without them, queries like the rows.
+    pub(super) fn two_bits(
+        &self,
+        spec: QuantizerSpec,
+        (sample, asked): (&Rows, Option<&Rows>),
+    ) -> Quantizer {
+        let of = |spec| Quantizer::from_spec(self.metric, self.element, spec);
+        let all = of(spec.clone());
+        let most = lines_of(self.dim);
+        if most == 1 {
+            return all;
+        }
+        let residuals = all.residuals(sample);
+        let covariance = covariance(&residuals, self.dim);
+        for lines in 1..most {
+            let mut spec = spec.clone();
+            let count = dims_in(lines);
+            learn(&covariance, self.dim, count, &mut spec);
+            let quantizer = of(spec);
+            let share = quantizer.share_found(sample, asked);
+            eprintln!("{lines} lines: {share}");
+            if share >= ENOUGH {
+                return quantizer;
+            }
+        }
+        all
+    }
+
+    /// Residuals of rows of the sample, not turned: `[rows x dim]`.
+    fn residuals(&self, sample: &Rows) -> Vec<f32> {
+        let rows = sample.len().min(LEARNED_FROM);
+        let mut residuals = vec![0.0; rows * self.dim];
+        for (i, residual) in residuals.chunks_exact_mut(self.dim).enumerate() {
+            sample.row(i).widen_into(residual);
+            super::encode::to_search_space(self.metric, residual);
+            residual.iter_mut().zip(&self.spec.mean).for_each(|(x, mean)| *x -= mean);
+        }
+        residuals
+    }
+
+    /// The share of the true nearest rows of a sample that are among the nearest by their codes.
+    fn share_found(&self, sample: &Rows, asked: Option<&Rows>) -> f64 {
+        let queries = asked.unwrap_or(sample);
+        let queries: Vec<usize> =
+            (queries.len().saturating_sub(TRIED_QUERIES)..queries.len()).collect();
+        let own = if asked.is_some() { 0 } else { queries.len() };
+        let rows = (sample.len() - own).min(TRIED_ROWS);
+        let near = NEAR.min(rows);
+        if near == 0 {
+            return 1.0;
+        }
+        let mut codes = vec![0; rows * self.stride];
+        let encode = |encoder: &mut Encoder<'_>, (i, record): (usize, &mut [u8])| {
+            encoder.encode(sample.row(i), (record, &mut []));
+        };
+        let records = codes.par_chunks_exact_mut(self.stride).enumerate();
+        records.for_each_init(|| Encoder::new(self), encode);
+        let ids: Vec<u32> = (0..rows as u32).collect();
+        let found = queries.par_iter().map(|query| {
+            let query = asked.unwrap_or(sample).row(*query);
+            let mut prepared = PreparedQuery::default();
+            prepared.prepare(self, query);
+            let mut estimates = vec![0.0; rows];
+            self.distance(&codes, &prepared).distances(&ids, &mut estimates);
+            let exact: Vec<f64> =
+                (0..rows).map(|i| self.metric.plain_distance(query, sample.row(i))).collect();
+            let mut best = ids.clone();
+            best.sort_unstable_by(|x, y| {
+                estimates[*x as usize].total_cmp(&estimates[*y as usize]).then(x.cmp(y))
+            });
+            let mut sorted = exact.clone();
+            let (_, last, _) = sorted.select_nth_unstable_by(near - 1, f64::total_cmp);
+            let hits = best.iter().take(WITHIN).filter(|id| exact[**id as usize] <= *last);
+            hits.count().min(near)
+        });
+        found.sum::<usize>() as f64 / (near * queries.len()) as f64
+    }
+}
+
+/// `[dim x dim]`, of residuals `[rows x dim]`; not divided by their number. Each sum is one
+/// product of two columns: the same on any number of threads.
+fn covariance(residuals: &[f32], dim: usize) -> Vec<f32> {
+    let rows = residuals.len() / dim;
+    let mut columns = vec![0.0; residuals.len()];
+    for (row, residual) in residuals.chunks_exact(dim).enumerate() {
+        residual.iter().enumerate().for_each(|(i, x)| columns[i * rows + row] = *x);
+    }
+    // Of numbers of any size: products of them stay within f32.
+    let unit = step_of(&columns, 1.0);
+    columns.iter_mut().for_each(|x| *x /= unit);
+    let mut covariance = vec![0.0; dim * dim];
+    covariance.par_chunks_exact_mut(dim).enumerate().for_each(|(i, out)| {
+        along(&columns, &columns[i * rows..][..rows], out);
+    });
+    covariance
+}
+
+/// Notes the `count` leading axes of a covariance in a spec: the subspace that multiplying by it
+/// turns random vectors to.
+fn learn(covariance: &[f32], dim: usize, count: usize, spec: &mut QuantizerSpec) {
+    let mut random = Seeded::new(spec.seed);
+    let mut axes: Vec<f32> = (0..count * dim).map(|_| random.gaussian()).collect();
+    orthonormalise(&mut axes, dim);
+    for _ in 0..ROUNDS {
+        let mut next = vec![0.0; axes.len()];
+        next.par_chunks_exact_mut(dim).zip(axes.par_chunks_exact(dim)).for_each(|(next, axis)| {
+            along(covariance, axis, next);
+        });
+        axes = next;
+        orthonormalise(&mut axes, dim);
+    }
+    let rotation = Rotation::new(count, spec.seed);
+    let mut column = vec![0.0; count];
+    for i in 0..dim {
+        column.iter_mut().enumerate().for_each(|(axis, x)| *x = axes[axis * dim + i]);
+        rotation.apply(&mut column);
+        column.iter().enumerate().for_each(|(axis, x)| axes[axis * dim + i] = *x);
+    }
+    spec.axes_unit = step_of(&axes, 127.0);
+    let whole = |x: &f32| super::query::whole(x / spec.axes_unit) as i8;
+    spec.axes = axes.iter().map(whole).collect();
+    spec.stretch = stretch_of(spec, dim);
+}
+
+/// Makes the rows of `axes` have length 1 and stand at right angles, in order, twice because of
+/// rounding; one that lies within those before becomes 0.
+fn orthonormalise(axes: &mut [f32], dim: usize) {
+    for i in 0..axes.len() / dim {
+        let (before, rest) = axes.split_at_mut(i * dim);
+        let axis = &mut rest[..dim];
+        let whole = float::dot(axis, axis).sqrt();
+        for _ in 0..2 {
+            for other in before.chunks_exact(dim) {
+                let product = float::dot(other, axis);
+                float::add_scaled(axis, other, -product);
+            }
+        }
+        let length = float::dot(axis, axis).sqrt();
+        let scale = if length > 1e-5 * whole { 1.0 / length } else { 0.0 };
+        axis.iter_mut().for_each(|x| *x *= scale);
+    }
+}
+
+/// How much longer than a vector its sum of axes can be, at most, squared: the largest eigenvalue
+/// of `A A^T`. With `E = A A^T - 1` it is at most `1 + |E|`, and the norm of E at most the fourth
+/// root of the Frobenius norm of its fourth power.
+fn stretch_of(spec: &QuantizerSpec, dim: usize) -> f32 {
+    let matrix: Vec<f32> = spec.axes.iter().map(|x| f32::from(*x) * spec.axes_unit).collect();
+    let count = matrix.len() / dim;
+    let squared = |matrix: &[f32], width: usize| {
+        let mut out = vec![0.0; count * count];
+        out.par_chunks_exact_mut(count).enumerate().for_each(|(i, out)| {
+            along(matrix, &matrix[i * width..][..width], out);
+        });
+        out
+    };
+    let mut error = squared(&matrix, dim);
+    (0..count).for_each(|i| error[i * count + i] -= 1.0);
+    let fourth = squared(&squared(&error, count), count);
+    1.0 + 1.01 * float::dot(&fourth, &fourth).sqrt().sqrt().sqrt()
+}

@@ -29,7 +29,7 @@ use crate::open::Meta;
 use crate::params::{BuildParams, MAX_ROWS, out_of_range};
 use crate::payload::PayloadSource;
 use crate::preview::Preview;
-use crate::quantizer::{CodeSpace, Quantizer};
+use crate::quantizer::{CodeSpace, Quantizer, TRIED_QUERIES};
 use crate::stats::Job;
 use memory::BuildMemory;
 use row_pass::{BuildCodes, CHUNK_BYTES, RowPass};
@@ -202,7 +202,7 @@ fn grow_over(
     let graph = grow(&space, &grow_params, count, job)?;
     let entry_points = entry_points_of(rows.len() as u32);
     let asked = match input.learn {
-        Some(learn) if params.bits == 2 => Some(self::sample(learn, params)?),
+        Some(learn) if params.bits == 2 => Some(learn.sample(TRIED_QUERIES, params.seed)?.1),
         _ => None,
     };
     let samples = (sample, asked.as_ref());

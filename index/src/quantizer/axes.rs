@@ -33,9 +33,10 @@ const ROUNDS: usize = 6;
 const ENOUGH: f64 = 0.98;
 const NEAR: usize = 10;
 const WITHIN: usize = 40;
-/// Rows of the sample that are asked for, and queries, to see whether a code will do.
+/// Rows of the sample that are asked for to see whether a code will do.
 const TRIED_ROWS: usize = 8000;
-const TRIED_QUERIES: usize = 100;
+/// Queries that ask for them.
+pub(crate) const TRIED_QUERIES: usize = 100;
 
 /// Dimensions that 2-bit codes of `lines` lines hold.
 pub(super) fn dims_in(lines: usize) -> usize {
@@ -113,9 +114,7 @@ impl Quantizer {
             let count = dims_in(lines);
             learn(&covariance, self.dim, count, &mut spec);
             let quantizer = of(spec);
-            let share = quantizer.share_found(sample, asked);
-            eprintln!("{lines} lines: {share}");
-            if share >= ENOUGH {
+            if quantizer.share_found(sample, asked) >= ENOUGH {
                 return quantizer;
             }
         }

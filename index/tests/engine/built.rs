@@ -129,6 +129,20 @@ pub fn rows_and_queries(element: Element, n: usize, queries: usize, dim: usize) 
     (part(&rows, 0..n), part(&rows, n..all))
 }
 
+/// Rows of f32 that differ much along some directions and little along most, as embeddings do, and
+/// queries.
+pub fn embedded_rows_and_queries(n: usize, queries: usize, dim: usize) -> (Rows, Rows) {
+    let flatten = |rows: Rows| {
+        let Values::F32(mut numbers) = rows.values().clone() else { unreachable!("rows of f32") };
+        for row in numbers.chunks_exact_mut(dim) {
+            row.iter_mut().enumerate().for_each(|(i, x)| *x /= 1.0 + 0.05 * i as f32);
+        }
+        Rows::new(dim, Values::F32(numbers)).unwrap()
+    };
+    let (rows, queries) = rows_and_queries(Element::F32, n, queries, dim);
+    (flatten(rows), flatten(queries))
+}
+
 /// Some rows of others.
 pub fn part(rows: &Rows, range: std::ops::Range<usize>) -> Rows {
     let numbers = range.start * rows.dim()..range.end * rows.dim();

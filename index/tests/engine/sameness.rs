@@ -3,17 +3,19 @@
 
 use std::process::Command;
 
-use foveal_datasets::{Element, Metric};
+use foveal_datasets::{Element, Metric, Rows};
 use foveal_index::{BuildParams, SearchParams};
 
-use crate::built::{Built, answers, params, rows_and_queries};
+use crate::built::{Built, answers, embedded_rows_and_queries, params, rows_and_queries};
 
 const DIGESTS: &str = "FOVEAL_TEST_PRINTS_DIGESTS";
 
 fn digest(element: Element, params: &BuildParams) -> String {
-    // At 2 bits so many dimensions that the code is of the leading axes.
-    let dim = if params.bits == 2 { 300 } else { 43 };
-    let (rows, _) = rows_and_queries(element, 600, 0, dim);
+    let (rows, _) = match params.bits {
+        // Codes of leading axes.
+        2 => embedded_rows_and_queries(600, 0, 300),
+        _ => rows_and_queries(element, 600, 0, 43),
+    };
     Built::new(&rows, params).report.manifest.digest
 }
 
@@ -98,17 +100,16 @@ fn print_digests() {
                 continue;
             }
             let metric = Metric::ALL[(element.size() + usize::from(bits) / 4) % 3];
-            print_digest(metric, element, (bits, 77));
+            print_digest(&params(metric, bits), &rows_and_queries(element, 350, 10, 77));
         }
     }
-    print_digest(Metric::L2, Element::F32, (2, 300));
+    print_digest(&params(Metric::L2, 2), &embedded_rows_and_queries(350, 10, 300));
     println!("DIGEST {}", crate::decode::told());
 }
 
-fn print_digest(metric: Metric, element: Element, (bits, dim): (u8, usize)) {
-    let (rows, queries) = rows_and_queries(element, 350, 10, dim);
-    let built = Built::new(&rows, &params(metric, bits));
-    let found = answers(&built.open(), &queries, &SearchParams::with_list_size(5, 20));
+fn print_digest(params: &BuildParams, (rows, queries): &(Rows, Rows)) {
+    let built = Built::new(rows, params);
+    let found = answers(&built.open(), queries, &SearchParams::with_list_size(5, 20));
     let found: Vec<_> = found
         .iter()
         .map(|answer| {
@@ -116,5 +117,7 @@ fn print_digest(metric: Metric, element: Element, (bits, dim): (u8, usize)) {
             (keys, answer.stats.distances, answer.stats.hops, answer.stats.reranked)
         })
         .collect();
-    println!("DIGEST {metric} {element} {bits} {} {found:?}", built.report.manifest.digest);
+    let BuildParams { metric, bits, .. } = params;
+    let (element, digest) = (rows.element(), built.report.manifest.digest);
+    println!("DIGEST {metric} {element} {bits} {digest} {found:?}");
 }

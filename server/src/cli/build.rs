@@ -31,7 +31,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Bits a dimension of the codes kept in memory. With a fifth and sixth, searches read fewer
-    /// full vectors.
+    /// full vectors; two, along the leading axes alone, take the least memory.
     #[arg(long, value_parser = choices::bits(), default_value_t = defaults().bits)]
     bits: u8,
     /// The most neighbors a vector may have in the graph.

@@ -47,8 +47,8 @@ fn in_range(name: &'static str, found: u32, low: u32, high: u32) -> Result<(), P
 pub struct BuildParams {
     /// What "near" means.
     pub metric: Metric,
-    /// Bits a dimension in the codes: 2, 4, 5, 6 or 8. Two are kept of the leading dimensions
-    /// alone, where that will do for a sample; of the others preview walks over four or eight; a fifth and
+    /// Bits a dimension in the codes: 2, 4, 5, 6 or 8. Two are kept along the leading axes alone,
+    /// where that will do for a sample; of more, preview walks over four or eight, and a fifth and
     /// sixth rank what it found, so that fewer full vectors are read.
     pub bits: u8,
     /// The most neighbors a node may have.

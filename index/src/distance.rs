@@ -37,6 +37,11 @@ pub(crate) trait Space: Sync {
     fn len(&self) -> u32;
     /// Distances from row `id` to the others.
     fn distances_from<'a>(&'a self, id: u32, scratch: &'a mut Self::Scratch) -> Self::From<'a>;
+
+    /// The same as a walk sees them: perhaps estimates, of fewer cache lines.
+    fn estimates_from<'a>(&'a self, id: u32, scratch: &'a mut Self::Scratch) -> Self::From<'a> {
+        self.distances_from(id, scratch)
+    }
 }
 
 /// A query, ready for exact distances to full vectors of one element type; reused from query to

@@ -21,7 +21,7 @@ const LEAST_WINDOW: u64 = 64 << 20;
 pub(super) struct BuildMemory {
     /// Codes in two orders.
     arranging: u64,
-    /// Codes, the growing graph and the finished one.
+    /// Codes to grow over and codes to serve, the growing graph and the finished one.
     growing: u64,
     /// Codes to grow over, codes to serve, and the graph.
     calibrating: u64,
@@ -61,7 +61,7 @@ impl BuildMemory {
         let fixed = PROCESS_BYTES + threads as u64 * THREAD_BYTES + 3 * CHUNK_BYTES as u64;
         let memory = BuildMemory {
             arranging: fixed + 2 * codes + n * (2 * lift + 16),
-            growing: fixed + codes + n * (growing_list + list + lift + 4),
+            growing: fixed + codes + serving + n * (growing_list + list + lift + 4),
             calibrating: fixed + codes + serving + n * (list + lift + 8),
             ordering: fixed + serving + n * (2 * list + 16),
             learning: fixed + n * 8 + tokens::bytes(input, params),

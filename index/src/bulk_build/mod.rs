@@ -198,18 +198,21 @@ fn grow_over(
     rows = order.iter().map(|place| rows[*place as usize]).collect();
     let BuildCodes { codes, lifts, .. } = scattered.in_order(&order)?;
     let space = CodeSpace::new(&quantizer, &codes, &lifts);
-    let grow_params = grow_params(params);
-    let graph = grow(&space, &grow_params, count, job)?;
-    let entry_points = entry_points_of(rows.len() as u32);
     let asked = match input.learn {
-        Some(learn) if params.bits == 2 => Some(learn.sample(TRIED_QUERIES, params.seed)?.1),
-        _ => None,
+        Some(learn) => Some(learn.sample(TRIED_QUERIES, params.seed)?.1),
+        None => None,
     };
     let samples = (sample, asked.as_ref());
     let mut serving = quantizer.serving(params.bits, &pass.facts(), samples);
     drop(asked);
     let BuildCodes { codes: serving_codes, finer, .. } = pass.encode(&serving, &rows)?;
     serving.note(&pass.facts());
+    let grow_params = grow_params(params);
+    let graph = {
+        let space = space.walked_over(&serving, &serving_codes);
+        grow(&space, &grow_params, count, job)?
+    };
+    let entry_points = entry_points_of(rows.len() as u32);
     let preview = Preview { quantizer: serving, codes: serving_codes, finer, graph, entry_points };
     let subject = Subject {
         preview: &preview,
@@ -224,6 +227,7 @@ fn grow_over(
     let frontier = calibrate::calibrate(&subject, job)?;
     let Preview { quantizer: serving, codes: serving_codes, finer, mut graph, .. } = preview;
     job.tell("connecting", 0, 1);
+    let space = space.walked_over(&serving, &serving_codes);
     append(&space, &grow_params, &mut graph, count);
     let repaired = reach::repair(&space, &mut graph, entry_points) as u64;
     drop(codes);

@@ -6,7 +6,7 @@
 //!     each row walks the frozen graph and prunes what it expanded     (parallel over rows)
 //!     the kept edges are reversed, grouped by target, sorted
 //!     each target takes its new sources, pruning when it overflows    (parallel over targets)
-//! lists are cut to the degree, and filled from the neighbors of neighbors
+//! lists are cut to the degree, and filled from the neighbors of neighbors (by estimate)
 //! ```
 //!
 //! Each step reads what the one before left and writes lists of its own, so the graph is the same
@@ -268,6 +268,13 @@ fn write_list(list: &mut [u32], kept: &[u32]) {
     list[kept.len()..].fill(NO_NEIGHBOR);
 }
 
+/// The distances of `others`, into the first places of `out`.
+fn measure(distance: &impl QueryDistance, others: &[u32], out: &mut Vec<f32>) {
+    others.iter().for_each(|other| distance.prefetch(*other));
+    out.resize(out.len().max(others.len()), 0.0);
+    distance.distances(others, out);
+}
+
 /// What one thread needs to choose neighbors.
 struct Worker<S: Space> {
     walk: Walk,
@@ -299,32 +306,28 @@ impl<S: Space> Worker<S> {
         }
     }
 
-    /// Candidates: every node that a walk toward the row expanded.
+    /// Candidates: every node that a walk toward the row expanded, with its distance, of which the
+    /// walk may have seen but an estimate.
     fn walk(&mut self, space: &S, list_size: usize, graph: &Adjacency, (id, entries): (u32, u32)) {
-        let distance = space.distances_from(id, &mut self.scratch);
+        let distance = space.estimates_from(id, &mut self.scratch);
         self.walk.begin(list_size, None, entries, &distance);
         while self.walk.hop(graph, &distance) {}
-        self.candidates.clear();
-        self.candidates.extend_from_slice(self.walk.expanded());
-        self.candidates.sort_unstable_by(nearest_first);
+        drop(distance);
+        let mut ids = std::mem::take(&mut self.ids);
+        ids.clear();
+        ids.extend(self.walk.expanded().iter().map(|(_, id)| *id));
+        self.gather(space, id, &ids);
+        self.ids = ids;
         // The lossy table of seen ids may let a dropped node in, and be expanded, again.
         self.candidates.dedup();
     }
 
     /// Candidates: the ids given, which are distinct and not `id`.
     fn gather(&mut self, space: &S, id: u32, others: &[u32]) {
-        self.measure(space, id, others);
+        measure(&space.distances_from(id, &mut self.scratch), others, &mut self.distances);
         self.candidates.clear();
         self.candidates.extend(self.distances.iter().copied().zip(others.iter().copied()));
         self.candidates.sort_unstable_by(nearest_first);
-    }
-
-    /// The distances from `id` to `others`, in `distances`.
-    fn measure(&mut self, space: &S, id: u32, others: &[u32]) {
-        let distance = space.distances_from(id, &mut self.scratch);
-        others.iter().for_each(|other| distance.prefetch(*other));
-        self.distances.resize(self.distances.len().max(others.len()), 0.0);
-        distance.distances(others, &mut self.distances);
     }
 
     /// The neighbors among the candidates, in `kept`.
@@ -381,7 +384,7 @@ impl<S: Space> Worker<S> {
             let fresh = self.seen.fresh(places, &mut ids[before..]);
             ids.truncate(before + fresh);
         }
-        self.measure(space, id, &ids);
+        measure(&space.estimates_from(id, &mut self.scratch), &ids, &mut self.distances);
         // Among them may be the node and its own neighbors.
         self.nearest.clear();
         self.nearest.resize(degree + 1, EMPTY);

@@ -158,6 +158,32 @@ impl PreparedQuery {
         query.slope = -2.0 * scale;
     }
 
+    /// Readies the row that the 8-bit `record` of `of` holds for 4-bit codes: squared L2 between rows
+    /// as `prepare_record` has it.
+    pub(super) fn prepare_row(&mut self, quantizer: &Quantizer, (of, record): (&Quantizer, &[u8])) {
+        self.residual.resize(quantizer.dim, 0.0);
+        if let Turn::Rotate(_) = of.turn {
+            // The same rotation, of the same residual.
+            let (scale, _) = planar::factors(record);
+            let places = self.residual.iter_mut().zip(record);
+            places.for_each(|(x, byte)| *x = scale * (i32::from(*byte) - OFFSET) as f32);
+        } else {
+            let mut flipped = std::mem::take(&mut self.bytes);
+            flipped.resize(quantizer.dim, 0);
+            of.exact_row(record, &mut flipped).widen_into(&mut self.residual);
+            self.bytes = flipped;
+            to_search_space(quantizer.metric, &mut self.residual);
+            let mean = &quantizer.spec.mean;
+            self.residual.iter_mut().zip(mean).for_each(|(x, mean)| *x -= mean);
+            if let Turn::Rotate(rotation) = &quantizer.turn {
+                rotation.apply(&mut self.residual);
+            }
+        }
+        self.square = float::dot(&self.residual, &self.residual);
+        let Kind::Nibble { stolen } = quantizer.kind else { unreachable!("codes of 4 bits") };
+        self.fill_packed::<2>(quantizer, stolen, self.square, 1.0);
+    }
+
     fn prepare_bytes(&mut self, quantizer: &Quantizer) {
         let (low, high) = match quantizer.element {
             Element::I8 => (-128.0, 127.0),

@@ -2,16 +2,18 @@
 
 use foveal_datasets::Metric;
 
-use super::{CodeDistance, PreparedQuery, Quantizer};
+use super::{CodeDistance, Kind, PreparedQuery, Quantizer};
 use crate::distance::{QueryDistance, Space};
 
-/// 8-bit codes of every row, and what lifts them under ip.
+/// 8-bit codes of every row, what lifts them under ip, and shorter codes to walk over.
+#[derive(Clone, Copy)]
 pub(crate) struct CodeSpace<'a> {
     quantizer: &'a Quantizer,
     /// `[n x stride]`.
     codes: &'a [u8],
     /// `[n]` under ip: `sqrt(U^2 - |x|^2)`; else empty.
     lifts: &'a [f32],
+    walked: Option<(&'a Quantizer, &'a [u8])>,
 }
 
 impl<'a> CodeSpace<'a> {
@@ -24,7 +26,13 @@ impl<'a> CodeSpace<'a> {
         let n = codes.len() / quantizer.stride();
         let lifted = quantizer.metric == Metric::InnerProduct;
         assert_eq!(lifts.len(), if lifted { n } else { 0 }, "a lift a row under ip");
-        CodeSpace { quantizer, codes, lifts }
+        CodeSpace { quantizer, codes, lifts, walked: None }
+    }
+
+    /// The same; walks are over `codes` of the same rows, where those are of 4 bits.
+    pub(crate) fn walked_over(self, quantizer: &'a Quantizer, codes: &'a [u8]) -> CodeSpace<'a> {
+        let walked = matches!(quantizer.kind, Kind::Nibble { .. }).then_some((quantizer, codes));
+        CodeSpace { walked, ..self }
     }
 }
 
@@ -51,6 +59,18 @@ impl Space for CodeSpace<'_> {
         scratch.prepare_record(self.quantizer, &self.codes[id as usize * stride..][..stride]);
         RowDistance {
             codes: self.quantizer.distance(self.codes, scratch),
+            lifts: self.lifts,
+            lift: self.lifts.get(id as usize).copied().unwrap_or(0.0),
+        }
+    }
+
+    fn estimates_from<'b>(&'b self, id: u32, scratch: &'b mut PreparedQuery) -> RowDistance<'b> {
+        let Some((quantizer, codes)) = self.walked else { return self.distances_from(id, scratch) };
+        let stride = self.quantizer.stride();
+        let record = &self.codes[id as usize * stride..][..stride];
+        scratch.prepare_row(quantizer, (self.quantizer, record));
+        RowDistance {
+            codes: quantizer.distance(codes, scratch),
             lifts: self.lifts,
             lift: self.lifts.get(id as usize).copied().unwrap_or(0.0),
         }

@@ -412,6 +412,21 @@ fn distances_between_rows_are_those_of_the_search_space() {
                     assert!(off < 0.02, "{metric} {}: {found} {wanted}", rows.element());
                 }
             }
+            // What a walk sees of them, over codes of 4 bits.
+            let serving = quantizer.serving(4, &facts, (rows, None));
+            let (encoded, _) = encode(&serving, rows);
+            let space = space.walked_over(&serving, &encoded.codes);
+            let mut sum = 0.0;
+            for from in 0..50 {
+                space.estimates_from(from, &mut scratch).distances(&ids, &mut found);
+                for (to, found) in found.iter().enumerate() {
+                    let wanted = between(metric, largest, rows.row(from as usize), rows.row(to));
+                    let off = (f64::from(*found) - wanted) / spread;
+                    assert!(off.abs() < 0.3, "{metric} {}: {found} {wanted}", rows.element());
+                    sum += off;
+                }
+            }
+            assert!((sum / 2500.0).abs() < 0.02, "{metric} {}: {sum}", rows.element());
         }
     }
 }

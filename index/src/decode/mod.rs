@@ -306,6 +306,7 @@ impl Decoder {
         stats: &mut QueryStats,
     ) -> Result<(), SearchError> {
         if mode == DecodeMode::Exact {
+            self.sort(shared);
             return Ok(());
         }
         if let Some(why) = ask.stop.now() {
@@ -320,6 +321,10 @@ impl Decoder {
         let sampled = ask.params.log_z == LogZMode::Interval;
         let least = if sampled { KNOWN_OF_Z.max(ask.params.k) } else { ask.params.k };
         let first = self.known.len().min(least as usize);
+        if mode == DecodeMode::Scan && (1..self.known.len()).contains(&first) {
+            let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+            self.known.select_nth_unstable_by(first - 1, order);
+        }
         self.rank(shared, 0..first, (ask, stats))?;
         if mode == DecodeMode::Scan && self.known.len() > first {
             let mut logits: Vec<f32> = self.known[..first].iter().map(|(s, _)| *s).collect();
@@ -338,15 +343,18 @@ impl Decoder {
             self.known.truncate(may_matter);
         }
         self.rank(shared, first..self.known.len(), (ask, stats))?;
-        let key = |id: u32| shared.keys.key(id);
-        let order = |a: &(f32, u32), b: &(f32, u32)| {
-            b.0.total_cmp(&a.0).then_with(|| key(a.1).cmp(&key(b.1)))
-        };
-        self.known.sort_unstable_by(order);
+        self.sort(shared);
         Ok(())
     }
 
-    /// Puts the estimates of preview's codes in the place of those of the scan, best first.
+    /// Best first; equal logits smaller key first.
+    fn sort(&mut self, shared: &Shared) {
+        let key = |id: u32| shared.keys.key(id);
+        self.known
+            .sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then_with(|| key(a.1).cmp(&key(b.1))));
+    }
+
+    /// Puts the estimates of preview's codes in the place of those of the scan.
     fn estimate_better(&mut self, shared: &Shared) {
         self.prepare_better(shared);
         self.ids.clear();
@@ -355,7 +363,6 @@ impl Decoder {
         better(shared, &self.preview, &self.ids, &mut self.estimates);
         let better = self.known.iter_mut().zip(&self.estimates);
         better.for_each(|((logit, _), estimate)| *logit = *estimate);
-        self.known.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     }
 
     /// Readies `better`: preview's codes meet what a hidden state adds to `<m, x>`, which is known

@@ -1,13 +1,10 @@
 //! Loops over the lanes of full vectors, the same bits on every level: a build depends on them.
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 use super::Level;
 
 const LANES: usize = 16;
-/// Columns of a matrix that are summed at once.
-pub(crate) const PANEL: usize = 64;
 
 /// Defines a function whose one text is compiled for every level.
 macro_rules! for_every_level {
@@ -35,6 +32,21 @@ macro_rules! for_every_level {
             $text($($arg),*)
         }
     };
+}
+
+/// The nearest whole number, ties to even, of a number below 2^22: adding and taking off 1.5 * 2^23
+/// rounds, and unlike a call of the C library runs on lanes.
+#[inline(always)]
+pub(crate) fn whole(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
+    (x + ROUND) - ROUND
+}
+
+/// The step with which the largest coordinate is `steps` steps away from 0; 1 for a zero vector.
+pub(crate) fn step_of(vector: &[f32], steps: f32) -> f32 {
+    let largest = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let step = largest / steps;
+    if (1.0 / step).is_finite() { step } else { 1.0 }
 }
 
 for_every_level! {
@@ -95,12 +107,6 @@ for_every_level! {
     largest_of_columns, largest_of_columns_text, (values: &[f32], out: &mut [f32])
 }
 for_every_level! {
-    /// `to[j]` becomes the sum over i of `x[i]` times entry `(i, j)` of a matrix of bf16, stored by
-    /// columns, `PANEL` of them at a time: `[len(to) / PANEL][len(x)][PANEL]`. Panics if the
-    /// lengths do not go together.
-    turn_panels, turn_panels_text, (panels: &[u16], x: &[f32], to: &mut [f32])
-}
-for_every_level! {
     /// `exp((x - shift) * scale)` of each value, and the sum of each 16 of them, the last ones
     /// perhaps fewer; relative errors are below 4e-7, and what is below 1e-37 becomes 0. Panics
     /// unless `out` has a place for each value and `sums` one for each 16.
@@ -159,38 +165,15 @@ fn dot_text(x: &[f32], y: &[f32]) -> f32 {
     sum_by_halves(lanes)
 }
 
-/// Sums `term(x, y)` over an f16 row and an f32 vector, a block of widened numbers at a time.
+/// Sums `term(x, y)` over a row of 16-bit numbers, as `widened` says, and an f32 vector.
 #[inline(always)]
-fn sum_widened(x: &[f16], y: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+fn sum_widened<T: Copy>(
+    x: &[T],
+    y: &[f32],
+    widened: impl Fn(T) -> f32,
+    term: impl Fn(f32, f32) -> f32,
+) -> f32 {
     assert_eq!(x.len(), y.len(), "dimension mismatch");
-    let mut lanes = [0.0f32; LANES];
-    for (x, y) in x.chunks(LANES * 4).zip(y.chunks(LANES * 4)) {
-        let mut wide = [0.0f32; LANES * 4];
-        x.convert_to_f32_slice(&mut wide[..x.len()]);
-        for (x, y) in wide[..x.len()].chunks(LANES).zip(y.chunks(LANES)) {
-            for (lane, (x, y)) in lanes.iter_mut().zip(x.iter().zip(y)) {
-                *lane += term(*x, *y);
-            }
-        }
-    }
-    sum_by_halves(lanes)
-}
-
-#[inline(always)]
-fn dot_f16_text(x: &[f16], y: &[f32]) -> f32 {
-    sum_widened(x, y, |x, y| x * y)
-}
-
-#[inline(always)]
-fn l2_f16_text(x: &[f16], y: &[f32]) -> f32 {
-    sum_widened(x, y, |x, y| (x - y) * (x - y))
-}
-
-/// Sums `term(x, y)` over a row of bf16 and an f32 vector.
-#[inline(always)]
-fn sum_bf16(x: &[u16], y: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
-    assert_eq!(x.len(), y.len(), "dimension mismatch");
-    let widened = |x: u16| f32::from_bits(u32::from(x) << 16);
     // Four sums a lane: one after the other would wait for each addition.
     let (x_blocks, x_tail) = x.as_chunks::<{ 4 * LANES }>();
     let (y_blocks, y_tail) = y.as_chunks::<{ 4 * LANES }>();
@@ -209,14 +192,39 @@ fn sum_bf16(x: &[u16], y: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     }))
 }
 
+/// A finite f16 in f32, exactly: on lanes, unlike a call. Its exponent, read as that of an f32, is
+/// 112 too small.
+#[inline(always)]
+fn widen_f16(x: f16) -> f32 {
+    const POWER_112: f32 = f32::from_bits((127 + 112) << 23);
+    let bits = u32::from(x.to_bits());
+    let size = f32::from_bits((bits & 0x7fff) << 13) * POWER_112;
+    f32::from_bits(size.to_bits() | (bits & 0x8000) << 16)
+}
+
+#[inline(always)]
+fn widen_bf16(x: u16) -> f32 {
+    f32::from_bits(u32::from(x) << 16)
+}
+
+#[inline(always)]
+fn dot_f16_text(x: &[f16], y: &[f32]) -> f32 {
+    sum_widened(x, y, widen_f16, |x, y| x * y)
+}
+
+#[inline(always)]
+fn l2_f16_text(x: &[f16], y: &[f32]) -> f32 {
+    sum_widened(x, y, widen_f16, |x, y| (x - y) * (x - y))
+}
+
 #[inline(always)]
 fn dot_bf16_text(x: &[u16], y: &[f32]) -> f32 {
-    sum_bf16(x, y, |x, y| x * y)
+    sum_widened(x, y, widen_bf16, |x, y| x * y)
 }
 
 #[inline(always)]
 fn l2_bf16_text(x: &[u16], y: &[f32]) -> f32 {
-    sum_bf16(x, y, |x, y| (x - y) * (x - y))
+    sum_widened(x, y, widen_bf16, |x, y| (x - y) * (x - y))
 }
 
 #[inline(always)]
@@ -252,21 +260,6 @@ fn largest_of_columns_text(values: &[f32], out: &mut [f32]) {
         for (most, x) in out.iter_mut().zip(row) {
             *most = if *x > *most { *x } else { *most };
         }
-    }
-}
-
-#[inline(always)]
-fn turn_panels_text(panels: &[u16], x: &[f32], to: &mut [f32]) {
-    assert!(to.len().is_multiple_of(PANEL), "whole panels");
-    assert_eq!(panels.len(), x.len() * to.len(), "a row an x, a column a place");
-    for (panel, to) in panels.chunks_exact(x.len() * PANEL).zip(to.as_chunks_mut::<PANEL>().0) {
-        let mut sums = [0.0f32; PANEL];
-        for (x, row) in x.iter().zip(panel.as_chunks::<PANEL>().0) {
-            for j in 0..PANEL {
-                sums[j] += x * f32::from_bits(u32::from(row[j]) << 16);
-            }
-        }
-        *to = sums;
     }
 }
 
@@ -329,6 +322,12 @@ mod tests {
     use foveal_datasets::synthetic::Seeded;
 
     use super::*;
+
+    #[test]
+    fn every_finite_f16_is_widened_exactly() {
+        let all = (0..=u16::MAX).map(f16::from_bits).filter(|x| x.is_finite());
+        all.for_each(|x| assert_eq!(widen_f16(x).to_bits(), x.to_f32().to_bits(), "{x:?}"));
+    }
 
     #[test]
     fn products_agree_with_f64() {
@@ -404,27 +403,6 @@ mod tests {
             let column = |j: usize| values.iter().skip(j).step_by(columns).copied();
             let wanted = (0..columns).map(|j| column(j).fold(f32::NEG_INFINITY, f32::max));
             assert_eq!(found, wanted.collect::<Vec<_>>(), "{rows} x {columns}");
-        }
-    }
-
-    #[test]
-    fn a_matrix_by_panels_is_the_matrix() {
-        let mut random = Seeded::new(16);
-        for (rows, panels) in [(1, 1), (5, 2), (70, 3)] {
-            let x: Vec<f32> = (0..rows).map(|_| random.gaussian()).collect();
-            let columns = panels * PANEL;
-            let matrix: Vec<u16> =
-                (0..rows * columns).map(|_| (random.gaussian().to_bits() >> 16) as u16).collect();
-            let mut found = vec![1.0; columns];
-            turn_panels(&matrix, &x, &mut found);
-            for (j, found) in found.iter().enumerate() {
-                let entry = |i: usize| {
-                    let at = (j / PANEL * rows + i) * PANEL + j % PANEL;
-                    f32::from_bits(u32::from(matrix[at]) << 16)
-                };
-                let wanted = (0..rows).fold(0.0, |sum: f32, i| sum + x[i] * entry(i));
-                assert_eq!(*found, wanted, "column {j}");
-            }
         }
     }
 

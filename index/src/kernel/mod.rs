@@ -5,6 +5,7 @@
 //! | `packed` | distances of codes of 4 or 2 bits to a signed 8-bit query |
 //! | `planar` | distances of 8-bit codes to a query of one or two signed 8-bit planes |
 //! | `bitplane` | sums of a query's lanes over the set bits of a plane |
+//! | `byte_matrix` | products of a matrix of 8-bit numbers and vectors |
 //! | `byte_l2` | exact squared L2 between byte rows |
 //! | `fresh` | ids of a list that a walk has not seen yet |
 //! | `lookup` | sums of table entries, for product codes |
@@ -21,6 +22,7 @@ use std::sync::LazyLock;
 pub mod bench;
 pub(crate) mod bitplane;
 pub(crate) mod byte_l2;
+pub(crate) mod byte_matrix;
 pub(crate) mod float;
 pub(crate) mod fresh;
 pub(crate) mod lookup;

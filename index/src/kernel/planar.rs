@@ -13,7 +13,11 @@
 //! Lanes of bytes that hold no dimension are 0. A sum fits 32 bits for every dimension allowed:
 //! 255 * 128 * 65,535 < 2^31.
 
+use super::float::{step_of, whole};
 use super::{Level, check_ids};
+
+/// A plane holds -127 to 127; two of them, 128 times the first plus the second.
+const PLANE: f32 = 127.0;
 
 /// A query against 8-bit codes.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +36,41 @@ pub(crate) struct PlanarQuery {
     pub(crate) add_unit: f32,
     /// What a step is worth, with its sign.
     pub(crate) slope: f32,
+}
+
+impl PlanarQuery {
+    /// Fills the plane, or both, with a vector that meets records of `stride` bytes stored with
+    /// `offset`; returns what a step of the last plane's lanes is worth.
+    pub(crate) fn fill<const PLANES: usize>(
+        &mut self,
+        vector: &[f32],
+        (stride, offset): (usize, i32),
+    ) -> f32 {
+        self.stride = stride;
+        self.lanes.clear();
+        self.lanes.resize(PLANES * stride, 0);
+        self.high_weight = if PLANES == 2 { PLANE + 1.0 } else { 1.0 };
+        let step = step_of(vector, PLANE * self.high_weight);
+        let per_step = 1.0 / step;
+        let (highs, lows) = self.lanes.split_at_mut(stride);
+        if PLANES == 1 {
+            let lanes = highs.iter_mut().zip(vector);
+            lanes.for_each(|(lane, x)| *lane = whole(x * per_step) as i32 as i8);
+        } else {
+            for ((high, low), x) in highs.iter_mut().zip(&mut *lows).zip(vector) {
+                let steps = whole(x * per_step) as i32;
+                *high = ((steps + 64) >> 7) as i8;
+                *low = (steps - (i32::from(*high) << 7)) as i8;
+            }
+        }
+        self.offset = [highs, lows].map(|lanes| sum_of(lanes) * offset);
+        step
+    }
+}
+
+/// The sum of lanes.
+pub(crate) fn sum_of(lanes: &[i8]) -> i32 {
+    lanes.iter().map(|lane| i32::from(*lane)).sum()
 }
 
 /// `kernel(codes, query, ids, out)`: the distance of each id's record, in the order of `ids`.

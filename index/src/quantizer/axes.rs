@@ -7,17 +7,17 @@
 //! rest.
 //!
 //! The axes are the rows of an 8-bit matrix, nearly of length 1 and nearly at right angles: rows and
-//! queries see the same matrix, so what it lacks costs no accuracy. The matrix is stored as planar
-//! records, so that the kernel of 8-bit codes turns a query.
+//! queries see the same matrix, so what it lacks costs no accuracy.
 
 use foveal_datasets::Rows;
 use foveal_datasets::synthetic::Seeded;
 use rayon::prelude::*;
 
-use super::query::step_of;
 use super::rotation::Rotation;
-use super::{Encoder, OFFSET, PreparedQuery, Quantizer, QuantizerSpec};
+use super::{Encoder, PreparedQuery, Quantizer, QuantizerSpec};
 use crate::distance::QueryDistance;
+use crate::kernel::byte_matrix::ByteMatrix;
+use crate::kernel::float::{step_of, whole};
 use crate::kernel::{LINE, float};
 
 /// Dimensions that a line of 2-bit codes holds.
@@ -48,43 +48,19 @@ pub(crate) fn lines_of(dims: usize) -> usize {
     (dims + FACTOR_DIMS).div_ceil(DIMS_A_LINE)
 }
 
-/// A matrix that takes the coordinates of a vector along some axes.
-#[derive(Clone, Debug)]
-pub(super) struct Axes {
-    dim: usize,
-    /// `[count x stride]`: a planar record an axis.
-    pub(super) records: Vec<u8>,
-    pub(super) stride: usize,
-    /// `0..count`.
-    pub(super) ids: Vec<u32>,
-    unit: f32,
+/// The axes of a spec.
+pub(super) fn of(spec: &QuantizerSpec) -> ByteMatrix {
+    let dim = spec.mean.len();
+    let mut matrix = ByteMatrix::new(dim);
+    for axis in spec.axes.chunks_exact(dim) {
+        matrix.push(axis.iter().copied(), spec.axes_unit);
+    }
+    matrix
 }
 
-impl Axes {
-    /// The axes of a spec, whose matrix is `[count x dim]`.
-    pub(super) fn of(spec: &QuantizerSpec) -> Axes {
-        let dim = spec.mean.len();
-        let stride = (dim + 8).next_multiple_of(LINE);
-        let count = spec.axes.len() / dim;
-        let mut records = vec![0; count * stride];
-        for (record, axis) in records.chunks_exact_mut(stride).zip(spec.axes.chunks_exact(dim)) {
-            let places = record.iter_mut().zip(axis);
-            places.for_each(|(place, x)| *place = (i32::from(*x) + OFFSET) as u8);
-            record[stride - 8..stride - 4].copy_from_slice(&spec.axes_unit.to_le_bytes());
-        }
-        Axes { dim, records, stride, ids: (0..count as u32).collect(), unit: spec.axes_unit }
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// The matrix, `[count x dim]`.
-    pub(super) fn matrix(&self) -> Vec<f32> {
-        let axes = self.records.chunks_exact(self.stride).map(|record| &record[..self.dim]);
-        let wide = |x: &u8| (i32::from(*x) - OFFSET) as f32 * self.unit;
-        axes.flat_map(|axis| axis.iter().map(wide)).collect()
-    }
+/// The same, `[axes x dim]`.
+pub(super) fn wide(spec: &QuantizerSpec) -> Vec<f32> {
+    spec.axes.iter().map(|x| f32::from(*x) * spec.axes_unit).collect()
 }
 
 /// The coordinates of `vector` along the rows of `matrix`.
@@ -212,8 +188,8 @@ fn learn(covariance: &[f32], dim: usize, count: usize, spec: &mut QuantizerSpec)
         column.iter().enumerate().for_each(|(axis, x)| axes[axis * dim + i] = *x);
     }
     spec.axes_unit = step_of(&axes, 127.0);
-    let whole = |x: &f32| super::query::whole(x / spec.axes_unit) as i8;
-    spec.axes = axes.iter().map(whole).collect();
+    let unit = spec.axes_unit;
+    spec.axes = axes.iter().map(|x| whole(x / unit) as i8).collect();
     spec.stretch = stretch_of(spec, dim);
 }
 
@@ -240,7 +216,7 @@ fn orthonormalise(axes: &mut [f32], dim: usize) {
 /// of `A A^T`. With `E = A A^T - 1` it is at most `1 + |E|`, and the norm of E at most the fourth
 /// root of the Frobenius norm of its fourth power.
 fn stretch_of(spec: &QuantizerSpec, dim: usize) -> f32 {
-    let matrix: Vec<f32> = spec.axes.iter().map(|x| f32::from(*x) * spec.axes_unit).collect();
+    let matrix = wide(spec);
     let count = matrix.len() / dim;
     let squared = |matrix: &[f32], width: usize| {
         let mut out = vec![0.0; count * count];

@@ -3,7 +3,7 @@
 use foveal_datasets::{Metric, Row, Rows};
 use half::f16;
 
-use super::axes::along;
+use super::axes::{along, wide};
 use super::finer::Finer;
 use super::grid::{Factors, Grid};
 use super::{Kind, OFFSET, Quantizer, STOLEN_DIMS, Turn, last_line_bytes};
@@ -92,10 +92,7 @@ impl<'a> Encoder<'a> {
             _ => Grid::bytes(dim),
         });
         let finer = (quantizer.finer_bits() > 0).then(|| Finer::new(dim));
-        let axes = match &quantizer.turn {
-            Turn::Along(axes) => axes.matrix(),
-            _ => Vec::new(),
-        };
+        let axes = wide(&quantizer.spec);
         let (residual, turned) = (vec![0.0; dim], vec![0.0; code_dims]);
         Encoder { quantizer, grid, finer, residual, axes, turned }
     }

@@ -14,9 +14,9 @@
 
 use half::f16;
 
-use super::query::{step_of, whole};
 use super::{Kind, PreparedQuery, Quantizer, STOLEN_DIMS};
 use crate::kernel::bitplane::WORD;
+use crate::kernel::float::{step_of, whole};
 use crate::kernel::{float, packed};
 
 /// One standard deviation of what a number loses, of itself, as an f16.

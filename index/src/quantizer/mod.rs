@@ -38,8 +38,8 @@ pub(crate) use space::CodeSpace;
 
 use foveal_datasets::{Element, Metric, Row, Rows};
 
+use crate::kernel::byte_matrix::ByteMatrix;
 use crate::kernel::{LINE, float};
-use axes::Axes;
 use rotation::Rotation;
 
 /// Dimensions that give up a bit where the factors have no bytes of their own.
@@ -126,7 +126,7 @@ enum Turn {
     Nothing,
     Rotate(Rotation),
     /// The code is of the coordinates along some axes.
-    Along(Axes),
+    Along(ByteMatrix),
 }
 
 impl Quantizer {
@@ -167,7 +167,7 @@ impl Quantizer {
         let turn = match (exact, spec.axes.is_empty()) {
             (true, _) => Turn::Nothing,
             (false, true) => Turn::Rotate(Rotation::new(dim, spec.seed)),
-            (false, false) => Turn::Along(Axes::of(&spec)),
+            (false, false) => Turn::Along(axes::of(&spec)),
         };
         let stride = match kind {
             Kind::Nibble { .. } => dim.div_ceil(2 * LINE) * LINE,

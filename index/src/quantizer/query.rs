@@ -8,8 +8,9 @@ use super::{Kind, OFFSET, Quantizer, STOLEN_DIMS, Turn};
 use crate::distance::QueryDistance;
 use crate::kernel::bitplane::{self, BitplaneKernel};
 use crate::kernel::byte_l2::{self, ByteL2Kernel};
+use crate::kernel::float::{step_of, whole};
 use crate::kernel::packed::{self, PackedKernel, PackedQuery};
-use crate::kernel::planar::{self, PlanarKernel, PlanarQuery};
+use crate::kernel::planar::{self, PlanarKernel, PlanarQuery, sum_of};
 use crate::kernel::{LINE, Level, float, prefetch};
 
 /// A plane holds -127 to 127; two of them, 128 times the first plus the second.
@@ -99,12 +100,10 @@ impl PreparedQuery {
             Turn::Nothing => {}
             Turn::Rotate(rotation) => rotation.apply(&mut self.residual),
             Turn::Along(axes) => {
-                let query = &mut self.planar;
-                self.axes_step = fill_planes::<1>(query, &self.residual, (axes.stride, OFFSET));
-                (query.base, query.add_unit, query.slope) = (0.0, 0.0, self.axes_step);
-                self.along.resize(axes.count(), 0.0);
+                let PreparedQuery { planar, residual, along, .. } = self;
+                along.resize(axes.rows(), 0.0);
                 let kernel = quantizer.kernels.planar[0];
-                kernel(&axes.records, query, &axes.ids, &mut self.along);
+                self.axes_step = axes.times::<1>(kernel, planar, residual, along);
                 self.along_square = float::dot(&self.along, &self.along);
             }
         }
@@ -114,7 +113,7 @@ impl PreparedQuery {
             Kind::Pair => self.fill_packed::<4>(quantizer, false, base, add),
             _ => {
                 let shape = (quantizer.stride, quantizer.planar_offset());
-                self.step = fill_planes::<2>(&mut self.planar, &self.residual, shape);
+                self.step = self.planar.fill::<2>(&self.residual, shape);
                 (self.planar.base, self.planar.add_unit) = (base, add);
                 self.planar.slope = -2.0 * self.step;
             }
@@ -240,54 +239,6 @@ impl PreparedQuery {
     }
 }
 
-/// Fills the plane, or both, of a query against planar records of `stride` bytes, stored with
-/// `offset`; returns what a step of the last plane's lanes is worth.
-fn fill_planes<const PLANES: usize>(
-    query: &mut PlanarQuery,
-    vector: &[f32],
-    (stride, offset): (usize, i32),
-) -> f32 {
-    query.stride = stride;
-    query.lanes.clear();
-    query.lanes.resize(PLANES * stride, 0);
-    query.high_weight = if PLANES == 2 { PLANE + 1.0 } else { 1.0 };
-    let step = step_of(vector, PLANE * query.high_weight);
-    let per_step = 1.0 / step;
-    let (highs, lows) = query.lanes.split_at_mut(stride);
-    if PLANES == 1 {
-        let lanes = highs.iter_mut().zip(vector);
-        lanes.for_each(|(lane, x)| *lane = whole(x * per_step) as i32 as i8);
-    } else {
-        for ((high, low), x) in highs.iter_mut().zip(&mut *lows).zip(vector) {
-            let steps = whole(x * per_step) as i32;
-            *high = ((steps + 64) >> 7) as i8;
-            *low = (steps - (i32::from(*high) << 7)) as i8;
-        }
-    }
-    query.offset = [highs, lows].map(|lanes| sum_of(lanes) * offset);
-    step
-}
-
-/// The sum of lanes.
-fn sum_of(lanes: &[i8]) -> i32 {
-    lanes.iter().map(|lane| i32::from(*lane)).sum()
-}
-
-/// The nearest whole number, ties to even, of a number below 2^22: adding and taking off 1.5 * 2^23
-/// rounds, and unlike a call of the C library runs on lanes.
-#[inline(always)]
-pub(super) fn whole(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0;
-    (x + ROUND) - ROUND
-}
-
-/// The step with which the largest coordinate is `steps` steps away from 0; 1 for a zero vector.
-pub(super) fn step_of(vector: &[f32], steps: f32) -> f32 {
-    let largest = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-    let step = largest / steps;
-    if (1.0 / step).is_finite() { step } else { 1.0 }
-}
-
 impl Quantizer {
     /// `(scale, add)` that turn a distance in the search space into the one shown, for a query.
     pub(crate) fn shown(&self, query: &PreparedQuery) -> (f32, f32) {
@@ -357,7 +308,7 @@ impl Quantizer {
     pub(super) fn variance_of(&self, query: &PreparedQuery, square: f32, missed: f32) -> f64 {
         let missed = match &self.turn {
             Turn::Along(axes) => {
-                let (count, beyond) = (axes.count(), self.spec.beyond);
+                let (count, beyond) = (axes.rows(), self.spec.beyond);
                 let rest = (query.square - query.along_square).max(0.0);
                 let within = query.along_square * (missed - beyond).max(0.0) / count as f32;
                 within + rest * beyond / (self.dim - count) as f32

@@ -1,10 +1,14 @@
 //! Records -> memory that is scanned in order: cluster by cluster, each in whole blocks.
 
+use half::bf16;
+
 use super::VocabularySpec;
 use super::encode::{cluster_of, offset_of, part_of};
 use crate::disk::{MemoryError, RamArray};
-use crate::kernel::float::PANEL;
+use crate::kernel::byte_matrix::ByteMatrix;
+use crate::kernel::float::{step_of, whole};
 use crate::kernel::lookup::{self, BLOCK_ROWS, LINE_PARTS, LookupKernel, place};
+use crate::kernel::planar::{self, PlanarKernel};
 use crate::kernel::{LINE, Level};
 
 /// What stands in the place of an id where a block has a row too many.
@@ -31,8 +35,9 @@ pub(crate) struct Vocabulary {
     pub(super) starts: Vec<u32>,
     /// `[clusters]`: tokens of each.
     pub(super) counts: Vec<u32>,
-    /// `to_query` by columns: `[dim, rounded up to panels / PANEL][dim][PANEL]`, of bf16.
-    pub(super) panels: RamArray<u16>,
+    /// `[dim x dim]`: row i is what the coordinates of `h - m` add to coordinate i of q.
+    pub(super) to_query: ByteMatrix,
+    pub(super) planar: PlanarKernel,
     pub(super) kernel: LookupKernel,
 }
 
@@ -65,12 +70,13 @@ impl Vocabulary {
         let clusters = spec.clusters.chunks_exact(stride).enumerate();
         let blocks = counts.len().div_ceil(BLOCK_ROWS);
         let clusters = Blocks::fill(&spec, blocks, clusters)?;
-        let panels = panels(&spec)?;
+        let to_query = by_columns(&spec);
         let mut offsets = RamArray::zeroed(records.len() / stride)?;
         let records = records.chunks_exact(stride);
         offsets.iter_mut().zip(records).for_each(|(to, record)| *to = offset_of(record));
         let kernel = lookup::kernel(Level::in_use());
-        Ok(Vocabulary { spec, tokens, clusters, offsets, starts, counts, panels, kernel })
+        let planar = planar::kernel(Level::in_use(), 2);
+        Ok(Vocabulary { spec, tokens, clusters, offsets, starts, counts, to_query, planar, kernel })
     }
 
     /// `<m, x>` of a token.
@@ -91,7 +97,7 @@ impl Vocabulary {
         let blocks =
             |blocks: &Blocks| blocks.codes.bytes() + blocks.offsets.bytes() + blocks.ids.bytes();
         let spec = 2 * self.spec.to_query.len() + 4 * self.spec.centroids.len();
-        let rest = self.panels.bytes() + self.offsets.bytes() + spec as u64;
+        let rest = self.to_query.bytes() + self.offsets.bytes() + spec as u64;
         blocks(&self.tokens) + blocks(&self.clusters) + rest
     }
 }
@@ -123,14 +129,16 @@ impl Blocks {
     }
 }
 
-fn panels(spec: &VocabularySpec) -> Result<RamArray<u16>, MemoryError> {
+/// The columns of `to_query`, each in 127 steps to either side.
+fn by_columns(spec: &VocabularySpec) -> ByteMatrix {
     let dim = spec.dim();
-    let mut panels = RamArray::zeroed(dim.next_multiple_of(PANEL) * dim)?;
-    for (panel, first) in panels.chunks_exact_mut(dim * PANEL).zip((0..dim).step_by(PANEL)) {
-        let columns = first..dim.min(first + PANEL);
-        for (to, row) in panel.chunks_exact_mut(PANEL).zip(spec.to_query.chunks_exact(dim)) {
-            to[..columns.len()].copy_from_slice(&row[columns.clone()]);
-        }
+    let mut matrix = ByteMatrix::new(dim);
+    let mut column = vec![0.0; dim];
+    for i in 0..dim {
+        let rows = spec.to_query.chunks_exact(dim);
+        column.iter_mut().zip(rows).for_each(|(x, row)| *x = bf16::from_bits(row[i]).to_f32());
+        let unit = step_of(&column, 127.0);
+        matrix.push(column.iter().map(|x| whole(x / unit) as i8), unit);
     }
-    Ok(panels)
+    matrix
 }

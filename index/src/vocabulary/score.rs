@@ -6,8 +6,9 @@ use foveal_datasets::Row;
 
 use super::groups::CENTROIDS;
 use super::layout::{NO_TOKEN, Vocabulary};
-use crate::kernel::float::{self, PANEL};
+use crate::kernel::float;
 use crate::kernel::lookup::{self, BLOCK_ROWS};
+use crate::kernel::planar::PlanarQuery;
 use crate::kernel::{LINE, prefetch};
 
 /// The largest entry of a table.
@@ -19,8 +20,9 @@ const GROUP: usize = 16;
 /// allocated anew.
 #[derive(Default)]
 pub(crate) struct TokenScores {
-    /// `[dim]`: h, then `h - m`; and q, rounded up to panels.
+    /// `[dim]`: h, then `h - m`; and q.
     centred: Vec<f32>,
+    planes: PlanarQuery,
     query: Vec<f32>,
     /// `[parts x 16]`: what each centroid adds to a logit, and as bytes.
     entries: Vec<f32>,
@@ -148,8 +150,9 @@ impl TokenScores {
         self.centred.resize(dim, 0.0);
         hidden.widen_into(&mut self.centred);
         self.centred.iter_mut().zip(&spec.mean).for_each(|(x, mean)| *x -= mean);
-        self.query.resize(dim.next_multiple_of(PANEL), 0.0);
-        float::turn_panels(&vocabulary.panels, &self.centred, &mut self.query);
+        self.query.resize(dim, 0.0);
+        let TokenScores { planes, centred, query, .. } = &mut *self;
+        vocabulary.to_query.times::<2>(vocabulary.planar, planes, centred, query);
 
         self.entries.clear();
         let (mut start, mut base, mut widest) = (0, 0.0f32, 0.0f32);
@@ -228,8 +231,8 @@ impl TokenScores {
         self.keep(|id| ids.binary_search(&id).is_err());
     }
 
-    /// The ids of the `count` best estimates, with those, best first, equal ones smaller key
-    /// first; tokens that were taken out never.
+    /// The ids of the `count` best estimates, with those, in any order; of equal ones smaller keys
+    /// first. Tokens that were taken out never.
     pub(crate) fn best(&mut self, count: usize, key: impl Fn(u32) -> u64) -> &[(f32, u32)] {
         let groups = self.scores.len() / GROUP;
         self.best_of.resize(groups, 0.0);
@@ -255,7 +258,6 @@ impl TokenScores {
             self.found.select_nth_unstable_by(count, order);
             self.found.truncate(count);
         }
-        self.found.sort_unstable_by(order);
         self.best.clear();
         let ids = &self.ids;
         self.best.extend(self.found.iter().map(|(score, at)| (*score, ids[*at as usize])));

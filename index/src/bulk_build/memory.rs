@@ -7,7 +7,7 @@ use super::row_pass::CHUNK_BYTES;
 use super::{BuildInput, grow_params, tokens};
 use crate::kernel::LINE;
 use crate::params::BuildParams;
-use crate::quantizer::{finer_bytes, lines_of};
+use crate::quantizer::{finer_bytes, learning_bytes, lines_of};
 
 /// The program, its threads' stacks, the sample and buffers.
 const PROCESS_BYTES: u64 = 32 << 20;
@@ -21,6 +21,8 @@ const LEAST_WINDOW: u64 = 64 << 20;
 pub(super) struct BuildMemory {
     /// Codes in two orders.
     arranging: u64,
+    /// Codes to grow over, and what leading axes are learned from.
+    leading: u64,
     /// Codes to grow over and codes to serve, the growing graph and the finished one.
     growing: u64,
     /// Codes to grow over, codes to serve, and the graph.
@@ -61,6 +63,10 @@ impl BuildMemory {
         let fixed = PROCESS_BYTES + threads as u64 * THREAD_BYTES + 3 * CHUNK_BYTES as u64;
         let memory = BuildMemory {
             arranging: fixed + 2 * codes + n * (2 * lift + 16),
+            leading: match params.bits {
+                2 => fixed + codes + n * (lift + 8) + learning_bytes(dim) as u64,
+                _ => 0,
+            },
             growing: fixed + codes + serving + n * (growing_list + list + lift + 4),
             calibrating: fixed + codes + serving + n * (list + lift + 8),
             ordering: fixed + serving + n * (2 * list + 16),
@@ -82,7 +88,12 @@ impl BuildMemory {
     }
 
     fn before_writing(&self) -> u64 {
-        self.arranging.max(self.growing).max(self.calibrating).max(self.ordering).max(self.learning)
+        self.arranging
+            .max(self.leading)
+            .max(self.growing)
+            .max(self.calibrating)
+            .max(self.ordering)
+            .max(self.learning)
     }
 
     /// How many rows are written at a time: as many as fit into what growing needed before.

@@ -9,6 +9,8 @@
 //! The axes are the rows of an 8-bit matrix, nearly of length 1 and nearly at right angles: rows and
 //! queries see the same matrix, so what it lacks costs no accuracy.
 
+use std::ops::Range;
+
 use foveal_datasets::Rows;
 use foveal_datasets::synthetic::Seeded;
 use rayon::prelude::*;
@@ -37,6 +39,23 @@ const WITHIN: usize = 40;
 const TRIED_ROWS: usize = 8000;
 /// Queries that ask for them.
 pub(crate) const TRIED_QUERIES: usize = 100;
+
+/// With more dimensions than these no axes are learned: their covariance would take too much.
+const MOST_DIMS: usize = 4096;
+/// Codes of more lines than these are of all dimensions.
+const MOST_LINES: usize = 3;
+
+/// The lengths of codes, in lines, that are tried before one of all of `dim` dimensions.
+fn lines_tried(dim: usize) -> Range<usize> {
+    let most = if dim > MOST_DIMS { 1 } else { lines_of(dim).min(MOST_LINES + 1) };
+    1..most
+}
+
+/// The most bytes that learning axes takes.
+pub(crate) fn learning_bytes(dim: usize) -> usize {
+    let numbers = dim * dim + 2 * LEARNED_FROM * dim + 4 * dims_in(MOST_LINES) * dim;
+    if lines_tried(dim).is_empty() { 0 } else { numbers * size_of::<f32>() }
+}
 
 /// Dimensions that 2-bit codes of `lines` lines hold.
 pub(super) fn dims_in(lines: usize) -> usize {
@@ -79,16 +98,14 @@ impl Quantizer {
     ) -> Quantizer {
         let of = |spec| Quantizer::from_spec(self.metric, self.element, spec);
         let all = of(spec.clone());
-        let most = lines_of(self.dim);
-        if most == 1 {
+        let tried = lines_tried(self.dim);
+        if tried.is_empty() {
             return all;
         }
-        let residuals = all.residuals(sample);
-        let covariance = covariance(&residuals, self.dim);
-        for lines in 1..most {
+        let covariance = covariance(all.residuals(sample), self.dim);
+        for lines in tried {
             let mut spec = spec.clone();
-            let count = dims_in(lines);
-            learn(&covariance, self.dim, count, &mut spec);
+            learn(&covariance, self.dim, dims_in(lines), &mut spec);
             let quantizer = of(spec);
             if quantizer.share_found(sample, asked) >= ENOUGH {
                 return quantizer;
@@ -150,12 +167,13 @@ impl Quantizer {
 
 /// `[dim x dim]`, of residuals `[rows x dim]`; not divided by their number. Each sum is one
 /// product of two columns: the same on any number of threads.
-fn covariance(residuals: &[f32], dim: usize) -> Vec<f32> {
+fn covariance(residuals: Vec<f32>, dim: usize) -> Vec<f32> {
     let rows = residuals.len() / dim;
     let mut columns = vec![0.0; residuals.len()];
     for (row, residual) in residuals.chunks_exact(dim).enumerate() {
         residual.iter().enumerate().for_each(|(i, x)| columns[i * rows + row] = *x);
     }
+    drop(residuals);
     // Of numbers of any size: products of them stay within f32.
     let unit = step_of(&columns, 1.0);
     columns.iter_mut().for_each(|x| *x /= unit);

@@ -28,7 +28,7 @@ mod query;
 mod rotation;
 mod space;
 
-pub(crate) use axes::{TRIED_QUERIES, lines_of};
+pub(crate) use axes::{TRIED_QUERIES, learning_bytes, lines_of};
 use encode::MissedShares;
 pub(crate) use encode::{Encoder, RowFacts};
 pub(crate) use finer::finer_bytes;

@@ -1,5 +1,5 @@
-//! Products of a matrix of 8-bit numbers and vectors: rows are planar records, so that the kernel of
-//! 8-bit codes computes them.
+//! Products of a matrix of 8-bit numbers and vectors: rows are planar records, so that the kernel
+//! of 8-bit codes computes them.
 
 use super::LINE;
 use super::planar::{PlanarKernel, PlanarQuery};

@@ -1,11 +1,11 @@
 //! Distances of codes of 4 or 2 bits a dimension to a query of signed 8-bit lanes.
 //!
 //! A record is a whole number of cache lines, a byte has `F` fields: two of 4 bits, or four of 2,
-//! the first in its lowest bits. A line of `m <= 64 F` dimensions keeps dimension `f h + i` in field
-//! f of byte `i < h`, where `h = m / F` rounded up (64 in every full line). Two f16 factors `a`, `b`
-//! follow: in the last four bytes of the record where they are free, else (4 bits alone) in the
-//! lowest bit of the first field of the record's first 32 bytes ("stolen": those 32 dimensions keep
-//! three bits).
+//! the first in its lowest bits. A line of `m <= 64 F` dimensions keeps dimension `f h + i` in
+//! field f of byte `i < h`, where `h = m / F` rounded up (64 in every full line). Two f16 factors
+//! `a`, `b` follow: in the last four bytes of the record where they are free, else (4 bits alone)
+//! in the lowest bit of the first field of the record's first 32 bytes ("stolen": those 32
+//! dimensions keep three bits).
 //!
 //! ```text
 //! dot      = sum over dimensions of code * query        (exact integer)

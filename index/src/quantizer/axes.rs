@@ -6,8 +6,8 @@
 //! beyond the axes is lost; the factor a, `|r|^2 / <u, r>` with all of r, expects it to be like the
 //! rest.
 //!
-//! The axes are the rows of an 8-bit matrix, nearly of length 1 and nearly at right angles: rows and
-//! queries see the same matrix, so what it lacks costs no accuracy.
+//! The axes are the rows of an 8-bit matrix, nearly of length 1 and nearly at right angles: rows
+//! and queries see the same matrix, so what it lacks costs no accuracy.
 
 use std::ops::Range;
 

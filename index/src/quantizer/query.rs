@@ -157,8 +157,8 @@ impl PreparedQuery {
         query.slope = -2.0 * scale;
     }
 
-    /// Readies the row that the 8-bit `record` of `of` holds for 4-bit codes: squared L2 between rows
-    /// as `prepare_record` has it.
+    /// Readies the row that the 8-bit `record` of `of` holds for 4-bit codes: squared L2 between
+    /// rows as `prepare_record` has it.
     pub(super) fn prepare_row(&mut self, quantizer: &Quantizer, (of, record): (&Quantizer, &[u8])) {
         self.residual.resize(quantizer.dim, 0.0);
         if let Turn::Rotate(_) = of.turn {

@@ -18,7 +18,7 @@
 
 use foveal_datasets::synthetic::Seeded;
 
-use crate::kernel::float;
+use crate::kernel::logits;
 
 /// Standard errors to either side: 99 of 100 intervals hold the true log Z. More than the 2.58 of
 /// a normal mean, because `exp` of an error has a long tail.
@@ -129,13 +129,13 @@ impl Sampler {
         let Unknown { estimates, known, temperature } = *unknown;
         self.weights.resize(estimates.len(), 0.0);
         self.sums.resize(estimates.len() / GROUP, 0.0);
-        float::largest_of_columns(estimates, &mut self.sums);
+        logits::largest_of_columns(estimates, &mut self.sums);
         let shift = self.sums.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         if shift == f32::NEG_INFINITY {
             return Ok(LogZ::exact(known));
         }
         let scale = (1.0 / temperature) as f32;
-        float::exp_of_each(estimates, (shift, scale), &mut self.weights, &mut self.sums);
+        logits::exp_of_each(estimates, (shift, scale), &mut self.weights, &mut self.sums);
         let total: f64 = self.sums.iter().map(|sum| f64::from(*sum)).sum();
         // What the estimates say of the others, in units of the known part of Z.
         // Held where exp is finite: a low temperature makes an error of any size of an estimate.

@@ -1,6 +1,6 @@
 //! Token codes: what an inner-product index decodes with, learned from sample hidden states.
 
-use foveal_datasets::{Metric, Rows};
+use foveal_datasets::{Metric, Rows, Values, VectorFile};
 use rayon::prelude::*;
 
 use super::error::BuildError;
@@ -10,7 +10,9 @@ use crate::calibrate::{KS, LIST_SIZES};
 use crate::exact::{self, ExactAsk};
 use crate::params::BuildParams;
 use crate::stats::Job;
-use crate::vocabulary::{self, ScanPoint, TokenScores, Vocabulary, VocabularySpec};
+use crate::vocabulary::{
+    self, Clustering, Cut, ScanPoint, TokenScores, Vocabulary, VocabularySpec,
+};
 
 /// The most rows that get token codes: with more, a scan of them all is no way to decode.
 const MAX_TOKENS: usize = 1 << 20;
@@ -18,12 +20,17 @@ const MAX_TOKENS: usize = 1 << 20;
 const SAMPLE_ROWS: usize = 16_384;
 const LEAST_ROWS: usize = 1024;
 /// Most hidden states they are learned from.
-const STATES: usize = 10_000;
+const STATES: usize = 20_000;
 /// Most hidden states that tell how good they are, and at most this part of those given.
 const CHECKS: usize = 1000;
 const CHECKED_PART: usize = 4;
-/// Shares of the tokens that are scanned.
-const SHARES: [f64; 8] = [0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0];
+/// Shares of the clusters that are scanned, on average.
+const SHARES: [f64; 14] =
+    [0.02, 0.035, 0.05, 0.07, 0.085, 0.1, 0.12, 0.14, 0.17, 0.2, 0.3, 0.45, 0.7, 1.0];
+/// Hidden states that tell which margin scans so much.
+const MARGIN_STATES: usize = 128;
+/// Rows that clusters are fitted to at once.
+const ROWS_A_FIT: usize = 4096;
 /// Larger sizes are not tried once all but this share is found.
 const ENOUGH: f64 = 0.9998;
 
@@ -49,7 +56,9 @@ pub(super) fn bytes(input: &BuildInput<'_>, params: &BuildParams) -> u64 {
     // The covariance and its eigenvectors in f64, and the two maps, with a copy of each.
     let matrices = dim * dim * (4 * 8 + 4 * 4);
     let records = 3 * input.base.len() * (dim / 8 + 16);
-    (states + sample + matrices + records) as u64
+    // q of the hidden states; clusters in the making: numbers and places of their tokens, predictors.
+    let clusters = STATES * dim * 4 + input.base.len() * (24 + dim / 4);
+    (states + sample + matrices + records + clusters) as u64
 }
 
 /// How many rows the codes are learned from.
@@ -76,15 +85,50 @@ pub(super) fn encode(
     let hidden = learn.read(0..kept)?;
     let checked = learn.read(learn.len() - checks..learn.len())?;
     let (_, sample) = input.base.sample(sample_rows(input), params.seed)?;
-    let mut learned = vocabulary::learn(&sample, rows.len(), &hidden, params.seed);
+    let mut learned = vocabulary::learn(&sample, &hidden, params.seed);
     drop(sample);
-    let records = pass.encode_tokens(&learned, rows)?;
+    let mut records = pass.encode_tokens(&learned, rows)?;
+    let (centroids, clusters, cluster_of) = {
+        let mut clustering = Clustering::new(&learned, &records, &hidden, params.seed);
+        fit(&mut clustering, input.base, (rows, job))?;
+        clustering.finish(params.seed)
+    };
+    (learned.spec.cluster_centroids, learned.spec.clusters) = (centroids, clusters);
+    let stride = learned.spec.stride();
+    for (record, cluster) in records.chunks_exact_mut(stride).zip(cluster_of) {
+        record[stride - 2..].copy_from_slice(&cluster.to_le_bytes());
+    }
     let vocabulary = Vocabulary::arrange(learned.spec.clone(), &records)?;
     learned.spec.points = points(&vocabulary, input, &checked, (rows, params, job))?;
     Ok(TokenCodes { spec: learned.spec, records })
 }
 
-/// What scanning and ranking finds: by share, then k, then by how many are ranked.
+/// Shows every row to its cluster.
+fn fit(
+    clustering: &mut Clustering<'_>,
+    base: &VectorFile,
+    (rows, job): (&[u32], Job<'_>),
+) -> Result<(), BuildError> {
+    let order = clustering.order().to_vec();
+    let (dim, element) = (base.dim(), base.element());
+    for (i, tokens) in order.chunks(ROWS_A_FIT).enumerate() {
+        if job.interrupted() {
+            return Err(BuildError::Interrupted);
+        }
+        job.tell("learning clusters", (i * ROWS_A_FIT) as u64, order.len() as u64);
+        let mut values = Values::zeroed(element, tokens.len() * dim);
+        let places = values.bytes_mut().chunks_exact_mut(dim * element.size());
+        for (place, token) in places.zip(tokens) {
+            let row = rows[*token as usize] as usize;
+            place.copy_from_slice(base.read(row..row + 1)?.values().bytes());
+        }
+        let gathered = Rows::new(dim, values).expect("whole rows of the base's dimension");
+        clustering.fit(&gathered);
+    }
+    Ok(())
+}
+
+/// What scanning and ranking finds: by k, then share, then by how many are ranked.
 fn points(
     vocabulary: &Vocabulary,
     input: &BuildInput<'_>,
@@ -94,22 +138,21 @@ fn points(
     let k = KS[KS.len() - 1] as usize;
     let ask = ExactAsk { metric: params.metric, k, threads: params.threads };
     let truth = exact::search(input.base, checked, &ask, job)?;
-    let ids = inverse(rows);
+    let (ids, places) = (inverse(rows), vocabulary.rows());
     let mut points = Vec::new();
-    for share in SHARES {
-        let ranks: Vec<Vec<u32>> = (0..checked.len())
-            .into_par_iter()
-            .map_init(TokenScores::default, |scores, state| {
-                scores.score_some(vocabulary, checked.row(state), share);
-                scores.ranks_of(truth[state].iter().map(|found| ids[found.key as usize]))
-            })
-            .collect();
-        for k in KS.into_iter().filter(|k| *k as usize <= rows.len()) {
+    for k in KS.into_iter().filter(|k| *k as usize <= rows.len()) {
+        for (margin, share) in margins(vocabulary, checked, k) {
+            let of_state = |scores: &mut TokenScores, state: usize| {
+                scores.score(vocabulary, checked.row(state), Cut::of(k, margin));
+                let true_best = truth[state][..k as usize].iter();
+                scores.ranks_of(&places, true_best.map(|found| ids[found.key as usize]))
+            };
+            let states = (0..checked.len()).into_par_iter();
+            let ranks: Vec<Vec<u32>> = states.map_init(TokenScores::default, of_state).collect();
             for rerank_size in LIST_SIZES.into_iter().filter(|size| *size >= k) {
-                let found = ranks.iter().flat_map(|ranks| &ranks[..k as usize]);
-                let found = found.filter(|rank| **rank < rerank_size).count();
+                let found = ranks.iter().flatten().filter(|rank| **rank < rerank_size).count();
                 let precision = found as f64 / (checked.len() * k as usize) as f64;
-                points.push(ScanPoint { k, share, rerank_size, precision });
+                points.push(ScanPoint { k, margin, share, rerank_size, precision });
                 if precision >= ENOUGH {
                     break;
                 }
@@ -117,4 +160,20 @@ fn points(
         }
     }
     Ok(points)
+}
+
+/// The margins that scan each of `SHARES`, and those.
+fn margins(vocabulary: &Vocabulary, checked: &Rows, k: u32) -> Vec<(f32, f64)> {
+    let mut scores = TokenScores::default();
+    let mut lags = Vec::new();
+    let step = checked.len().div_ceil(MARGIN_STATES);
+    for state in (0..checked.len()).step_by(step) {
+        scores.lags(vocabulary, checked.row(state), (Cut::of(k, 0.0), &mut lags));
+    }
+    lags.sort_unstable_by(f32::total_cmp);
+    let margin = |share: f64| match share < 1.0 {
+        true => lags[((share * lags.len() as f64) as usize).min(lags.len() - 1)].max(0.0),
+        false => f32::INFINITY,
+    };
+    SHARES.into_iter().map(|share| (margin(share), share)).collect()
 }

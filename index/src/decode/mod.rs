@@ -5,6 +5,7 @@
 //! scan of all rows; what follows is the same for all of them.
 
 mod ask;
+mod effort;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,7 +20,9 @@ use crate::preview::PreviewSlot;
 use crate::search::{Index, SearchError, Shared};
 use crate::softmax::{LogZ, Sampler, Unknown, log_sum_exp};
 use crate::stats::QueryStats;
-use crate::vocabulary::TokenScores;
+use crate::vocabulary::{Cut, TokenScores};
+
+use effort::{Effort, Plan};
 
 pub use ask::{DecodeAsk, Decoded, Token, TokenSet, Tokens};
 
@@ -44,6 +47,8 @@ pub struct Decoder {
     known: Vec<(f32, u32)>,
     ids: Vec<u32>,
     estimates: Vec<f32>,
+    /// How the last decode went about it.
+    plan: Plan,
 }
 
 impl Index {
@@ -67,6 +72,7 @@ impl Index {
             known: Vec::new(),
             ids: Vec::new(),
             estimates: Vec::new(),
+            plan: Plan::default(),
         })
     }
 
@@ -93,71 +99,7 @@ impl Shared {
     fn row_bytes(&self) -> usize {
         self.manifest.dim as usize * self.manifest.element.size()
     }
-
-    /// How candidates are found and how many of them are ranked exactly. Where lists decide which
-    /// tokens count every code is scanned: a walk, and the best clusters, may pass by all of them.
-    fn effort(&self, ask: &DecodeAsk<'_>) -> Effort {
-        let params = &ask.params;
-        let listed = !matches!(ask.tokens, Tokens::All);
-        let n = self.manifest.n as usize;
-        let scan = match &self.vocabulary {
-            Some(vocabulary) => {
-                let whole = listed || params.log_z == LogZMode::Interval;
-                let wanted = (params.k, params.precision);
-                let candidate = self.preview.quantizer.stride();
-                let (share, ranked) = vocabulary.spec.effort(wanted, whole, (n, candidate));
-                Effort { mode: DecodeMode::Scan, share, ranked }
-            }
-            None => {
-                let ranked = UNKNOWN_RANKED.max(params.k.saturating_mul(UNKNOWN_RANKED_A_TOKEN));
-                Effort { mode: DecodeMode::Scan, share: 1.0, ranked }
-            }
-        };
-        let exact = Effort { mode: DecodeMode::Exact, share: 1.0, ranked: params.k };
-        let mut effort = match params.mode {
-            _ if params.log_z == LogZMode::Exact => exact,
-            DecodeMode::Auto if self.scan_bytes(scan) < n * self.row_bytes() => scan,
-            DecodeMode::Auto | DecodeMode::Exact => exact,
-            DecodeMode::Scan => scan,
-            DecodeMode::Graph if listed => scan,
-            DecodeMode::Graph => {
-                Effort { mode: DecodeMode::Graph, ranked: params.list_size, ..scan }
-            }
-        };
-        if let Some(ranked) = params.rerank_size {
-            (effort.ranked, effort.share) = (ranked, 1.0);
-        }
-        let sampled = params.log_z == LogZMode::Interval && effort.mode == DecodeMode::Scan;
-        effort.ranked = effort.ranked.max(if sampled { KNOWN_OF_Z } else { 0 }).max(params.k);
-        effort
-    }
-
-    /// What a scan reads: memory is what bounds it, and the exact way as well.
-    fn scan_bytes(&self, effort: Effort) -> usize {
-        let (code, matrix) = match &self.vocabulary {
-            Some(vocabulary) => (vocabulary.spec.stride(), 2 * vocabulary.spec.to_query.len()),
-            None => (self.preview.quantizer.stride(), 0),
-        };
-        let codes = effort.share * (self.manifest.n as usize * code) as f64;
-        let candidates = effort.ranked as usize * self.preview.quantizer.stride();
-        codes as usize + matrix + candidates + 2 * effort.ranked.min(64) as usize * self.row_bytes()
-    }
 }
-
-/// How a decode goes about it.
-#[derive(Clone, Copy)]
-struct Effort {
-    mode: DecodeMode,
-    /// Of the tokens, how many are scanned.
-    share: f64,
-    /// How many are ranked exactly.
-    ranked: u32,
-}
-
-/// Rows ranked exactly where no sample hidden states tell how many it takes, and at least this
-/// many for each token wanted.
-const UNKNOWN_RANKED: u32 = 128;
-const UNKNOWN_RANKED_A_TOKEN: u32 = 8;
 
 impl Decoder {
     /// The most likely tokens for a hidden state.
@@ -183,7 +125,7 @@ impl Decoder {
             asked.push(shared.id_of(*key).ok_or(SearchError::UnknownKey { key: *key })?);
         }
         let mut stats = QueryStats::default();
-        let effort = shared.effort(ask);
+        let effort = self.plan.effort(&shared, ask);
         self.find(&shared, ask, effort, &mut stats)?;
         let between = Instant::now();
         self.look_up(&shared, ask, effort.mode, &mut stats)?;
@@ -232,23 +174,26 @@ impl Decoder {
         match (&shared.vocabulary, effort.mode) {
             (_, DecodeMode::Exact) => self.score_exactly(shared, ask, stats)?,
             (Some(vocabulary), DecodeMode::Scan) => {
-                self.scores.score_some(vocabulary, hidden, effort.share);
+                self.scores.score(vocabulary, hidden, effort.cut);
             }
-            (Some(vocabulary), _) => self.scores.score(vocabulary, hidden),
+            (Some(vocabulary), _) => self.scores.score(vocabulary, hidden, Cut::ALL),
             (None, _) => {
                 let scores = self.scores.room_for(shared.manifest.n as usize);
                 shared.preview.estimate_all(&mut self.preview, hidden, scores);
                 scores.iter_mut().for_each(|distance| *distance = -*distance);
             }
         }
+        let vocabulary = shared.vocabulary.as_ref();
         stats.distances += self.scores.scores().len() as u32;
         if !matches!(ask.tokens, Tokens::All) {
-            self.scores.keep(|id| ask.tokens.allows(id));
+            self.scores.keep(vocabulary, |id| ask.tokens.allows(id));
         }
         if effort.mode == DecodeMode::Graph {
-            self.scores.take_out(&self.known.iter().map(|(_, id)| *id).collect::<Vec<_>>());
+            let ids: Vec<u32> = self.known.iter().map(|(_, id)| *id).collect();
+            self.scores.take_out(vocabulary, &ids);
         } else {
-            let best = self.scores.best(effort.ranked as usize, |id| shared.keys.key(id));
+            let key = |id: u32| shared.keys.key(id);
+            let best = self.scores.best(vocabulary, effort.ranked as usize, key);
             self.known.extend_from_slice(best);
         }
         Ok(())
@@ -407,6 +352,7 @@ impl Decoder {
             let all = self.scores.scores().iter().copied();
             return Ok(Some(LogZ::exact(log_sum_exp(all, temperature))));
         }
+        let vocabulary = shared.vocabulary.as_ref();
         let known = log_sum_exp(self.known.iter().map(|(logit, _)| *logit), temperature);
         if !rest {
             return Ok(Some(LogZ::exact(known)));
@@ -416,7 +362,7 @@ impl Decoder {
             self.ids.extend(self.known.iter().map(|(_, id)| *id));
             self.ids.sort_unstable();
             let ids = &self.ids;
-            self.scores.take_out_found(|id| ids.binary_search(&id).is_ok());
+            self.scores.take_out_found(vocabulary, |id| ids.binary_search(&id).is_ok());
         }
         if mode == DecodeMode::Graph {
             self.prepare_better(shared);
@@ -425,18 +371,18 @@ impl Decoder {
         let (estimates, origin) = (scores.scores(), shared.row_origin());
         let mut ids = Vec::new();
         let better = |places: &[u32], out: &mut [f32]| {
-            if shared.vocabulary.is_none() {
+            if vocabulary.is_none() {
                 // The estimates are those of preview's codes already.
                 let same = places.iter().map(|place| estimates[*place as usize]);
                 return out.iter_mut().zip(same).for_each(|(out, logit)| *out = logit);
             }
             ids.clear();
-            ids.extend(places.iter().map(|place| scores.id(*place)));
+            ids.extend(places.iter().map(|place| scores.id(vocabulary, *place)));
             better(shared, preview, &ids, out);
         };
         let unknown = Unknown { estimates, known, temperature };
         let log_z = sampler.log_z(&unknown, better, |places, visit| {
-            let ids: Vec<u32> = places.iter().map(|place| scores.id(*place)).collect();
+            let ids: Vec<u32> = places.iter().map(|place| scores.id(vocabulary, *place)).collect();
             let mut visit = |i: usize, distance: f32| visit(i, -distance);
             fullview.distances(&origin, exact, (&ids, &ask.stop, stats), &mut visit)
         })?;

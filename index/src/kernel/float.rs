@@ -4,7 +4,7 @@ use half::f16;
 
 use super::Level;
 
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// Defines a function whose one text is compiled for every level.
 macro_rules! for_every_level {
@@ -33,6 +33,7 @@ macro_rules! for_every_level {
         }
     };
 }
+pub(super) use for_every_level;
 
 /// The nearest whole number, ties to even, of a number below 2^22: adding and taking off 1.5 * 2^23
 /// rounds, and unlike a call of the C library runs on lanes.
@@ -44,11 +45,14 @@ pub(crate) fn whole(x: f32) -> f32 {
 
 /// The step with which the largest coordinate is `steps` steps away from 0; 1 for a zero vector.
 pub(crate) fn step_of(vector: &[f32], steps: f32) -> f32 {
-    let largest = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-    let step = largest / steps;
+    let step = largest_size(vector) / steps;
     if (1.0 / step).is_finite() { step } else { 1.0 }
 }
 
+for_every_level! {
+    /// The largest of the sizes of some numbers, 0 of none.
+    largest_size, largest_size_text, (values: &[f32]) -> f32
+}
 for_every_level! {
     /// The inner product of two vectors. Panics if the lengths differ.
     dot, dot_text, (x: &[f32], y: &[f32]) -> f32
@@ -90,30 +94,6 @@ for_every_level! {
     /// Adds `scale` times `row` to `sums`. Panics if the lengths differ.
     add_scaled, add_scaled_text, (sums: &mut [f32], row: &[f32], scale: f32)
 }
-for_every_level! {
-    /// Adds `weights[i]` times row i of `rows` (`[len(weights) x 16]`) to `sums`, i in order.
-    /// Panics if the lengths do not go together.
-    weighted_rows, weighted_rows_text, (weights: &[f32], rows: &[f32], sums: &mut [f32; LANES])
-}
-for_every_level! {
-    /// `out[i] = sums[i] * unit + (base + offsets[i])`, with `(base, unit)`. Panics if there are
-    /// fewer sums or offsets than places.
-    scale_sums, scale_sums_text,
-    (sums: &[u32], offsets: &[f32], base_and_unit: (f32, f32), out: &mut [f32])
-}
-for_every_level! {
-    /// The largest of each column of `values` (`[any x len(out)]`). Panics unless rows are whole.
-    /// No value may be NaN.
-    largest_of_columns, largest_of_columns_text, (values: &[f32], out: &mut [f32])
-}
-for_every_level! {
-    /// `exp((x - shift) * scale)` of each value, and the sum of each 16 of them, the last ones
-    /// perhaps fewer; relative errors are below 4e-7, and what is below 1e-37 becomes 0. Panics
-    /// unless `out` has a place for each value and `sums` one for each 16.
-    exp_of_each, exp_of_each_text,
-    (values: &[f32], shift_and_scale: (f32, f32), out: &mut [f32], sums: &mut [f32])
-}
-
 /// Bytes whose products fit a signed 32-bit sum.
 const BYTE_BLOCK: usize = 16_384;
 
@@ -138,15 +118,31 @@ fn dot_u8_text(x: &[u8], y: &[u8]) -> u64 {
 }
 
 #[inline(always)]
-fn sum_by_halves(mut lanes: [f32; LANES]) -> f32 {
+pub(super) fn by_halves(mut lanes: [f32; LANES], joined: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {
-            lanes[i] += lanes[i + half];
+            lanes[i] = joined(lanes[i], lanes[i + half]);
         }
         half /= 2;
     }
     lanes[0]
+}
+
+#[inline(always)]
+pub(super) fn sum_by_halves(lanes: [f32; LANES]) -> f32 {
+    by_halves(lanes, |x, y| x + y)
+}
+
+#[inline(always)]
+fn largest_size_text(values: &[f32]) -> f32 {
+    let larger = |x: f32, y: f32| if y.abs() > x { y.abs() } else { x };
+    let (blocks, tail) = values.as_chunks::<LANES>();
+    let largest = |most: [f32; LANES], block: &[f32; LANES]| {
+        std::array::from_fn(|i| larger(most[i], block[i]))
+    };
+    let most = by_halves(blocks.iter().fold([0.0f32; LANES], largest), larger);
+    tail.iter().fold(most, |most, x| larger(most, *x))
 }
 
 #[inline(always)]
@@ -234,78 +230,17 @@ fn add_scaled_text(sums: &mut [f32], row: &[f32], scale: f32) {
 }
 
 #[inline(always)]
-fn weighted_rows_text(weights: &[f32], rows: &[f32], sums: &mut [f32; LANES]) {
-    assert_eq!(weights.len() * LANES, rows.len(), "a weight a row");
-    for (weight, row) in weights.iter().zip(rows.as_chunks::<LANES>().0) {
-        for i in 0..LANES {
-            sums[i] += weight * row[i];
-        }
-    }
-}
-
-#[inline(always)]
-fn scale_sums_text(sums: &[u32], offsets: &[f32], (base, unit): (f32, f32), out: &mut [f32]) {
-    assert!(sums.len() >= out.len() && offsets.len() >= out.len(), "one a place");
-    for ((out, sum), offset) in out.iter_mut().zip(sums).zip(offsets) {
-        // Sums are far below 2^31, and the signed conversion is one instruction everywhere.
-        *out = *sum as i32 as f32 * unit + (base + offset);
-    }
-}
-
-#[inline(always)]
-fn largest_of_columns_text(values: &[f32], out: &mut [f32]) {
-    assert!(out.is_empty() || values.len().is_multiple_of(out.len()), "whole rows");
-    out.fill(f32::NEG_INFINITY);
-    for row in values.chunks_exact(out.len().max(1)) {
-        for (most, x) in out.iter_mut().zip(row) {
-            *most = if *x > *most { *x } else { *most };
-        }
-    }
-}
-
-#[inline(always)]
-fn exp_of_each_text(values: &[f32], (shift, scale): (f32, f32), out: &mut [f32], sums: &mut [f32]) {
-    assert_eq!(out.len(), values.len(), "a place for each value");
-    assert_eq!(sums.len(), values.len().div_ceil(LANES), "a sum for each sixteen");
-    let (whole, rest) = values.as_chunks::<LANES>();
-    let (places, last) = out.as_chunks_mut::<LANES>();
-    for ((values, places), sum) in whole.iter().zip(places).zip(&mut *sums) {
-        for i in 0..LANES {
-            places[i] = exp((values[i] - shift) * scale);
-        }
-        *sum = sum_by_halves(*places);
-    }
-    if let Some(sum) = sums.get_mut(whole.len()) {
-        last.iter_mut().zip(rest).for_each(|(out, x)| *out = exp((x - shift) * scale));
-        *sum = last.iter().sum();
-    }
-}
-
-/// `e^x` for x of at most 0, or little more: 2 to a whole power times a polynomial over the rest.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    // Adding and taking off 1.5 * 2^23 rounds to an integer.
-    const ROUND: f32 = 12_582_912.0;
-    // ln 2 in two parts: a product of the first with a small integer is exact.
-    const LN_2: (f32, f32) = (0.693_145_75, 1.428_606_8e-6);
-    // Of the Taylor series, as far as f32 sees on half of ln 2 to either side.
-    const TERMS: [f32; 6] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0];
-    let held = if x > -86.0 { x } else { -86.0 };
-    let held = if held < 80.0 { held } else { 80.0 };
-    let whole = (held * std::f32::consts::LOG2_E + ROUND) - ROUND;
-    let rest = held - whole * LN_2.0 - whole * LN_2.1;
-    let mut series = TERMS[0];
-    for term in &TERMS[1..] {
-        series = series * rest + term;
-    }
-    let power = f32::from_bits(((whole as i32 + 127) as u32) << 23);
-    if x > -86.0 { (series * rest + 1.0) * power } else { 0.0 }
-}
-
-#[inline(always)]
 fn hadamard_text(values: &mut [f32]) {
     assert!(values.len().is_power_of_two(), "a power of two");
+    let (blocks, _) = values.as_chunks_mut::<LANES>();
     let mut half = 1;
+    // Within sixteen: each lane meets the one whose number differs in one bit.
+    for block in blocks.iter_mut() {
+        *block = butterflies::<8>(butterflies::<4>(butterflies::<2>(butterflies::<1>(*block))));
+    }
+    if !blocks.is_empty() {
+        half = LANES;
+    }
     while half < values.len() {
         for block in values.chunks_exact_mut(2 * half) {
             let (low, high) = block.split_at_mut(half);
@@ -315,6 +250,11 @@ fn hadamard_text(values: &mut [f32]) {
         }
         half *= 2;
     }
+}
+
+#[inline(always)]
+fn butterflies<const HALF: usize>(x: [f32; LANES]) -> [f32; LANES] {
+    std::array::from_fn(|i| if i & HALF == 0 { x[i] + x[i + HALF] } else { x[i - HALF] - x[i] })
 }
 
 #[cfg(test)]
@@ -369,59 +309,6 @@ mod tests {
             assert_eq!((l2_u8(&x, &y), dot_u8(&x, &y)), (squares as u64, product as u64));
             assert_eq!((l2_u8_text(&x, &y), dot_u8_text(&x, &y)), (squares as u64, product as u64));
         }
-    }
-
-    #[test]
-    fn exponentials_agree_with_f64() {
-        let values: Vec<f32> = (0..4000).map(|i| 2.0 - i as f32 * 0.02).collect();
-        for (shift, scale) in [(0.0, 1.0), (1.5, 0.7), (-3.0, 0.01)] {
-            let (mut out, mut sums) = (vec![0.0; values.len()], vec![0.0; values.len() / LANES]);
-            exp_of_each(&values, (shift, scale), &mut out, &mut sums);
-            for (x, found) in values.iter().zip(&out) {
-                let wanted = f64::from((x - shift) * scale).exp();
-                assert!((f64::from(*found) / wanted - 1.0).abs() < 4e-7, "exp of {x}: {found}");
-            }
-            let wanted: f64 = out.iter().map(|x| f64::from(*x)).sum();
-            let found: f64 = sums.iter().map(|x| f64::from(*x)).sum();
-            assert!((found / wanted - 1.0).abs() < 1e-5);
-            let mut twin = vec![0.0; values.len()];
-            exp_of_each_text(&values, (shift, scale), &mut twin, &mut sums);
-            assert_eq!(twin, out, "levels");
-        }
-        let mut out = [1.0; 3];
-        exp_of_each(&[f32::NEG_INFINITY, -90.0, 0.0], (0.0, 1.0), &mut out, &mut [0.0]);
-        assert_eq!(out, [0.0, 0.0, 1.0]);
-    }
-
-    #[test]
-    fn the_largest_of_each_column() {
-        let mut random = Seeded::new(14);
-        for (rows, columns) in [(1, 1), (16, 1), (3, 17), (16, 40), (0, 5)] {
-            let values: Vec<f32> = (0..rows * columns).map(|_| random.gaussian()).collect();
-            let mut found = vec![0.0; columns];
-            largest_of_columns(&values, &mut found);
-            let column = |j: usize| values.iter().skip(j).step_by(columns).copied();
-            let wanted = (0..columns).map(|j| column(j).fold(f32::NEG_INFINITY, f32::max));
-            assert_eq!(found, wanted.collect::<Vec<_>>(), "{rows} x {columns}");
-        }
-    }
-
-    #[test]
-    fn weighted_sums_are_those_of_the_plain_loops() {
-        let mut random = Seeded::new(15);
-        for n in [0, 1, 3, 17] {
-            let weights: Vec<f32> = (0..n).map(|_| random.gaussian()).collect();
-            let rows: Vec<f32> = (0..n * LANES).map(|_| random.gaussian()).collect();
-            let (mut found, mut wanted) = ([0.5; LANES], vec![0.5; LANES]);
-            weighted_rows(&weights, &rows, &mut found);
-            for (weight, row) in weights.iter().zip(rows.chunks(LANES)) {
-                add_scaled(&mut wanted, row, *weight);
-            }
-            assert_eq!(found.to_vec(), wanted);
-        }
-        let mut out = [0.0; 2];
-        scale_sums(&[3, 4, 9], &[0.5, -1.0], (10.0, 2.0), &mut out);
-        assert_eq!(out, [16.5, 17.0]);
     }
 
     #[test]

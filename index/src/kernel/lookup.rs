@@ -1,4 +1,4 @@
-//! Scores of 4-bit product codes: sums of table entries, for every row of an array in order.
+//! Scores of 4-bit product codes: sums of table entries, for every row of some blocks of an array.
 //!
 //! Rows come in blocks of 16. A block is `parts / 8` lines: line `g` holds parts `8 g` to `8 g + 7`
 //! of its 16 rows, byte `4 r + j` those of row `r`: part `8 g + j` in its lower half, part
@@ -13,10 +13,11 @@ pub(crate) const BLOCK_ROWS: usize = 16;
 /// Parts of a line of codes.
 pub(crate) const LINE_PARTS: usize = 8;
 
-/// `kernel(codes, tables, out)`: `out[i]` is the sum over the parts of row `i` of their entries.
-/// `codes` is `[blocks x parts / 8]` lines, `tables` `[parts / 4]` lines, `out` `[blocks x 16]`.
-/// Panics if the lengths do not go together. Linear in `codes`.
-pub(crate) type LookupKernel = fn(&[u8], &[u8], &mut [u32]);
+/// `kernel(codes, tables, blocks, out)`: `out[16 i + r]` is the sum over the parts of row r of
+/// block `blocks[i]` of their entries. `codes` is `[any x parts / 8]` lines, `tables`
+/// `[parts / 4]` lines, `out` `[len(blocks) x 16]`. Panics if the lengths do not go together or a
+/// block lies outside of `codes`. `O(len(blocks) parts)`.
+pub(crate) type LookupKernel = fn(&[u8], &[u8], &[u32], &mut [u32]);
 
 /// The kernel of a level; where a CPU of the highest level lacks byte permutations of a line
 /// (VBMI), the one below.
@@ -37,20 +38,20 @@ pub(crate) fn kernel(level: Level) -> LookupKernel {
 
 /// Fills `places` with the places of all values of at least `least`, in order. No value may be NaN.
 pub(crate) fn places_above(values: &[f32], least: f32, places: &mut Vec<u32>) {
-    places.resize(values.len() + BLOCK_ROWS, 0);
+    places.clear();
     #[cfg(target_arch = "x86_64")]
     if Level::in_use() == Level::Avx512 {
-        // SAFETY: the level in use is one the CPU has; there is a place for each value and a
-        // block more.
-        let found = unsafe { x86::places_above(values, least, places) };
-        return places.truncate(found);
+        places.reserve(values.len() + BLOCK_ROWS);
+        // SAFETY: the level in use is one the CPU has; there is room for each value and a block
+        // more, and as many places are written as are found.
+        unsafe {
+            let found = x86::places_above(values, least, places.as_mut_ptr());
+            places.set_len(found);
+        }
+        return;
     }
-    let mut found = 0;
-    for (place, value) in (0..).zip(values) {
-        places[found] = place;
-        found += usize::from(*value >= least);
-    }
-    places.truncate(found);
+    let all = (0..).zip(values).filter(|(_, value)| **value >= least);
+    places.extend(all.map(|(place, _)| place));
 }
 
 /// Where the part of a row lies in its block: the byte, and how far its four bits are shifted.
@@ -59,20 +60,22 @@ pub(crate) fn place(row: usize, part: usize) -> (usize, u32) {
     (line * LINE + 4 * row + within % 4, if within < 4 { 0 } else { 4 })
 }
 
-/// Lines of codes of a block. Panics unless tables are whole pairs of lines and `codes` and `out`
-/// as many blocks.
-fn check(codes: &[u8], tables: &[u8], out: &[u32]) -> usize {
+/// Lines of codes of a block. Panics unless tables are whole pairs of lines, `codes` holds every
+/// block and `out` has a place for each of their rows.
+fn check(codes: &[u8], tables: &[u8], blocks: &[u32], out: &[u32]) -> usize {
     assert!(!tables.is_empty() && tables.len().is_multiple_of(2 * LINE), "eight parts a line");
     let lines = tables.len() / (2 * LINE);
-    assert!(out.len().is_multiple_of(BLOCK_ROWS), "whole blocks");
-    assert_eq!(codes.len(), out.len() / BLOCK_ROWS * lines * LINE, "a block of codes a block");
+    assert_eq!(out.len(), blocks.len() * BLOCK_ROWS, "whole blocks");
+    let held = codes.len() / (lines * LINE);
+    let last = blocks.iter().copied().max().map_or(0, |last| last as usize + 1);
+    assert!(last <= held, "block {last} of {held}");
     lines
 }
 
-fn portable(codes: &[u8], tables: &[u8], out: &mut [u32]) {
-    let lines = check(codes, tables, out);
-    let blocks = codes.chunks_exact(lines * LINE).zip(out.as_chunks_mut::<BLOCK_ROWS>().0);
-    for (block, sums) in blocks {
+fn portable(codes: &[u8], tables: &[u8], blocks: &[u32], out: &mut [u32]) {
+    let lines = check(codes, tables, blocks, out);
+    for (block, sums) in blocks.iter().zip(out.as_chunks_mut::<BLOCK_ROWS>().0) {
+        let block = &codes[*block as usize * lines * LINE..][..lines * LINE];
         *sums = [0; BLOCK_ROWS];
         let halves = block.chunks_exact(LINE).zip(tables.chunks_exact(2 * LINE));
         for (line, tables) in halves {
@@ -89,17 +92,17 @@ fn portable(codes: &[u8], tables: &[u8], out: &mut [u32]) {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn avx2(codes: &[u8], tables: &[u8], out: &mut [u32]) {
-    let lines = check(codes, tables, out);
+fn avx2(codes: &[u8], tables: &[u8], blocks: &[u32], out: &mut [u32]) {
+    let lines = check(codes, tables, blocks, out);
     // SAFETY: `kernel`, the only way here, checked the level; the line above, the lengths.
-    unsafe { x86::avx2(codes, tables, lines, out) }
+    unsafe { x86::avx2(codes, (tables, lines), blocks, out) }
 }
 
 #[cfg(target_arch = "x86_64")]
-fn avx512(codes: &[u8], tables: &[u8], out: &mut [u32]) {
-    let lines = check(codes, tables, out);
+fn avx512(codes: &[u8], tables: &[u8], blocks: &[u32], out: &mut [u32]) {
+    let lines = check(codes, tables, blocks, out);
     // SAFETY: `kernel`, the only way here, checked the level and VBMI; the line above, the lengths.
-    unsafe { x86::avx512(codes, tables, lines, out) }
+    unsafe { x86::avx512(codes, (tables, lines), blocks, out) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -113,13 +116,19 @@ mod x86 {
     const TOGETHER: usize = 4;
 
     /// # Safety
-    /// AVX2 is there; `tables` is `2 lines` lines, `codes` `lines` lines a block, `out` 16 sums.
+    /// AVX2 is there; `tables` is `2 lines` lines, `codes` holds all of `blocks`, `lines` lines
+    /// each.
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn avx2(codes: &[u8], tables: &[u8], lines: usize, out: &mut [u32]) {
+    pub(super) unsafe fn avx2(
+        codes: &[u8],
+        (tables, lines): (&[u8], usize),
+        blocks: &[u32],
+        out: &mut [u32],
+    ) {
         let ones = _mm256_set1_epi16(1);
         let low_half = _mm256_set1_epi8(15);
-        for (block, sums) in codes.chunks_exact(lines * LINE).zip(out.chunks_exact_mut(BLOCK_ROWS))
-        {
+        for (block, sums) in blocks.iter().zip(out.chunks_exact_mut(BLOCK_ROWS)) {
+            let block = &codes[*block as usize * lines * LINE..][..lines * LINE];
             let mut rows = [_mm256_setzero_si256(); 2];
             for line in 0..lines {
                 for (half, rows) in rows.iter_mut().enumerate() {
@@ -164,9 +173,9 @@ mod x86 {
     }
 
     /// # Safety
-    /// AVX-512 F is there; `places` is longer than `values` by a block at least.
+    /// AVX-512 F is there; `places` has room for as many numbers as there are values, and 16 more.
     #[target_feature(enable = "avx512f,popcnt")]
-    pub(super) unsafe fn places_above(values: &[f32], least: f32, places: &mut [u32]) -> usize {
+    pub(super) unsafe fn places_above(values: &[f32], least: f32, places: *mut u32) -> usize {
         let wanted = _mm512_set1_ps(least);
         let first = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
         let (blocks, rest) = values.as_chunks::<BLOCK_ROWS>();
@@ -180,48 +189,64 @@ mod x86 {
                 let kept = _mm512_maskz_compress_epi32(mask, here);
                 // SAFETY: `found` is at most the number of values before this block, and `places`
                 // has room for those and 16 more.
-                unsafe { _mm512_storeu_si512(places.as_mut_ptr().add(found).cast(), kept) };
+                unsafe { _mm512_storeu_si512(places.add(found).cast(), kept) };
                 found += mask.count_ones() as usize;
             }
         }
         for (i, value) in rest.iter().enumerate().filter(|(_, value)| **value >= least) {
             debug_assert!(*value >= least);
-            places[found] = (blocks.len() * BLOCK_ROWS + i) as u32;
+            // SAFETY: fewer were found than there are values.
+            unsafe { places.add(found).write((blocks.len() * BLOCK_ROWS + i) as u32) };
             found += 1;
         }
         found
     }
 
     /// # Safety
-    /// AVX-512 F, BW, VNNI and VBMI are there; `tables` is `2 lines` lines, `codes` `lines` lines a
-    /// block, `out` 16 sums.
+    /// AVX-512 F, BW, VNNI and VBMI are there; `tables` is `2 lines` lines, `codes` holds all of
+    /// `blocks`, `lines` lines each, and `out` 16 sums for each.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vbmi")]
-    pub(super) unsafe fn avx512(codes: &[u8], tables: &[u8], lines: usize, out: &mut [u32]) {
-        let block_bytes = lines * LINE;
-        let several = out.len() / BLOCK_ROWS / TOGETHER * TOGETHER;
-        let (first, rest) = out.split_at_mut(several * BLOCK_ROWS);
-        let (first_codes, rest_codes) = codes.split_at(several * block_bytes);
-        let groups = first_codes.chunks_exact(TOGETHER * block_bytes);
-        for (codes, sums) in groups.zip(first.chunks_exact_mut(TOGETHER * BLOCK_ROWS)) {
-            // SAFETY: `TOGETHER` blocks of codes and of sums.
-            unsafe { blocks::<TOGETHER>(codes, tables, lines, sums) };
+    pub(super) unsafe fn avx512(
+        codes: &[u8],
+        tables: (&[u8], usize),
+        blocks: &[u32],
+        out: &mut [u32],
+    ) {
+        let (several, rest) = blocks.as_chunks::<TOGETHER>();
+        let (sums, rest_sums) = out.split_at_mut(several.len() * TOGETHER * BLOCK_ROWS);
+        let mut ahead = several.iter().skip(1);
+        for (blocks, sums) in several.iter().zip(sums.chunks_exact_mut(TOGETHER * BLOCK_ROWS)) {
+            let next = ahead.next().unwrap_or(blocks);
+            // SAFETY: `TOGETHER` blocks that `codes` holds, sums for each, and the same for those
+            // that are asked for ahead.
+            unsafe { together::<TOGETHER>(codes, tables, (blocks, next), sums) };
         }
-        let groups = rest_codes.chunks_exact(block_bytes);
-        for (codes, sums) in groups.zip(rest.chunks_exact_mut(BLOCK_ROWS)) {
+        for (block, sums) in rest.iter().zip(rest_sums.chunks_exact_mut(BLOCK_ROWS)) {
             // SAFETY: one block of codes and of sums.
-            unsafe { blocks::<1>(codes, tables, lines, sums) };
+            unsafe { together::<1>(codes, tables, (&[*block], &[*block]), sums) };
         }
     }
 
+    /// Sums of `N` blocks; those of `next` are asked for meanwhile: what is picked here and there
+    /// the CPU does not see coming.
+    ///
     /// # Safety
-    /// As `avx512`, for `N` blocks.
+    /// As `avx512`, for `blocks` and `next`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vbmi")]
-    unsafe fn blocks<const N: usize>(codes: &[u8], tables: &[u8], lines: usize, out: &mut [u32]) {
+    unsafe fn together<const N: usize>(
+        codes: &[u8],
+        (tables, lines): (&[u8], usize),
+        (blocks, next): (&[u32; N], &[u32; N]),
+        out: &mut [u32],
+    ) {
         let ones = _mm512_set1_epi8(1);
         let low_half = _mm512_set1_epi8(15);
         // Byte `4 r + j` looks into the `j`-th sixteen entries of a table.
         let sixteen = _mm512_set1_epi32(0x3020_1000);
+        // SAFETY: `codes` holds every block whole.
+        let start = |block: u32| unsafe { codes.as_ptr().add(block as usize * lines * LINE) };
+        let (blocks, next) = (blocks.map(start), next.map(start));
         let mut sums = [_mm512_setzero_si512(); N];
         for line in 0..lines {
             // SAFETY: `tables` is `2 lines` lines.
@@ -230,9 +255,10 @@ mod x86 {
                 (_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(LINE).cast()))
             };
             for (i, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: `codes` is `lines` lines a block.
+                // SAFETY: a block is `lines` lines, and a prefetch reads nothing.
                 let codes = unsafe {
-                    _mm512_loadu_si512(codes.as_ptr().add((i * lines + line) * LINE).cast())
+                    _mm_prefetch::<_MM_HINT_T0>(next[i].add(line * LINE).cast());
+                    _mm512_loadu_si512(blocks[i].add(line * LINE).cast())
                 };
                 // (codes & 15) | sixteen
                 let first = _mm512_ternarylogic_epi32::<0xea>(codes, low_half, sixteen);
@@ -273,8 +299,17 @@ mod tests {
             }
             for level in Level::available() {
                 let mut found = vec![7u32; wanted.len()];
-                kernel(level)(&codes, &tables, &mut found);
+                let all: Vec<u32> = (0..blocks as u32).collect();
+                kernel(level)(&codes, &tables, &all, &mut found);
                 assert_eq!(found, wanted, "{level:?}, {lines} lines, {blocks} blocks");
+                for some in [vec![], vec![2], vec![1, 3], vec![0, 2, 3, 4, 5, 6, 8, 7, 7]] {
+                    let some: Vec<u32> = some.into_iter().filter(|i| *i < blocks as u32).collect();
+                    let mut found = vec![7u32; some.len() * BLOCK_ROWS];
+                    kernel(level)(&codes, &tables, &some, &mut found);
+                    let of = |block: &u32| &wanted[*block as usize * BLOCK_ROWS..][..BLOCK_ROWS];
+                    let wanted: Vec<u32> = some.iter().flat_map(of).copied().collect();
+                    assert_eq!(found, wanted, "{level:?}, {lines} lines, blocks {some:?}");
+                }
             }
         }
     }
@@ -303,7 +338,7 @@ mod tests {
         let (tables, codes) = (vec![255; 2 * lines * LINE], vec![0xff; blocks * lines * LINE]);
         for level in Level::available() {
             let mut found = vec![0; blocks * BLOCK_ROWS];
-            kernel(level)(&codes, &tables, &mut found);
+            kernel(level)(&codes, &tables, &[0, 1, 2, 3, 4], &mut found);
             assert!(found.iter().all(|sum| *sum == 255 * 1024), "{level:?}");
         }
     }

@@ -10,6 +10,7 @@
 //! | `fresh` | ids of a list that a walk has not seen yet |
 //! | `lookup` | sums of table entries, for product codes |
 //! | `ordered` | insertion into a sorted array of keys |
+//! | `logits` | tables of product codes, logits of blocks, exponentials |
 //! | `float` | Hadamard butterflies, sums, f16 rows |
 //! | `bench` | the same for a benchmark to call |
 //!
@@ -25,6 +26,7 @@ pub(crate) mod byte_l2;
 pub(crate) mod byte_matrix;
 pub(crate) mod float;
 pub(crate) mod fresh;
+pub(crate) mod logits;
 pub(crate) mod lookup;
 pub(crate) mod ordered;
 pub(crate) mod packed;

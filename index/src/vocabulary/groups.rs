@@ -3,6 +3,8 @@
 use foveal_datasets::synthetic::Seeded;
 use rayon::prelude::*;
 
+use crate::kernel::lookup::LINE_PARTS;
+
 /// Centroids of a group: what four bits tell apart.
 pub(super) const CENTROIDS: usize = 16;
 /// Rounds of k-means (Lloyd's).
@@ -27,6 +29,14 @@ pub(super) fn deal(mapped: &[f32], dim: usize, parts: usize) -> (Vec<usize>, Vec
     }
     let sizes = groups.iter().map(|(_, members)| members.len() as u16).collect();
     (groups.into_iter().flat_map(|(_, members)| members).collect(), sizes)
+}
+
+/// Sizes of groups of twice the coordinates: each of two groups in a row. A whole number of lines
+/// of them, the last ones perhaps empty.
+pub(super) fn pairs_of(sizes: &[u16]) -> Vec<u16> {
+    let mut pairs: Vec<u16> = sizes.chunks(2).map(|pair| pair.iter().sum()).collect();
+    pairs.resize(pairs.len().next_multiple_of(LINE_PARTS), 0);
+    pairs
 }
 
 fn variances(mapped: &[f32], dim: usize) -> Vec<f64> {

@@ -1,9 +1,10 @@
-//! Records -> memory that is scanned in order: cluster by cluster, each in whole blocks.
+//! Records -> memory that is scanned: a block a cluster, clusters of clusters beside them.
 
 use half::bf16;
 
 use super::VocabularySpec;
-use super::encode::{cluster_of, offset_of, part_of};
+use super::encode::{cluster_of, cluster_offset, offset_of, part_of};
+use super::groups;
 use crate::disk::{MemoryError, RamArray};
 use crate::kernel::byte_matrix::ByteMatrix;
 use crate::kernel::float::{step_of, whole};
@@ -18,23 +19,23 @@ pub(super) const NO_TOKEN: u32 = u32::MAX;
 pub(super) struct Blocks {
     /// `[blocks x lines]`.
     pub(super) codes: RamArray<u8>,
-    /// `[blocks x 16]`: `<m, x>`; minus infinity where there is no row.
+    /// `[blocks x 16]`: what is added to a row's sum; minus infinity where there is no row.
     pub(super) offsets: RamArray<f32>,
-    /// `[blocks x 16]`: ids.
-    pub(super) ids: RamArray<u32>,
 }
 
 /// The codes of all tokens, and what they mean.
 pub(crate) struct Vocabulary {
     pub(crate) spec: VocabularySpec,
+    /// A block is a cluster.
     pub(super) tokens: Blocks,
+    /// `[blocks x 16]`: their ids.
+    pub(super) ids: RamArray<u32>,
+    /// Rows are clusters.
     pub(super) clusters: Blocks,
+    /// Coordinates of each of a cluster's groups.
+    pub(super) cluster_sizes: Vec<u16>,
     /// `[n]`: `<m, x>` by id.
     offsets: RamArray<f32>,
-    /// `[clusters + 1]`: the block that the tokens of each start at.
-    pub(super) starts: Vec<u32>,
-    /// `[clusters]`: tokens of each.
-    pub(super) counts: Vec<u32>,
     /// `[dim x dim]`: row i is what the coordinates of `h - m` add to coordinate i of q.
     pub(super) to_query: ByteMatrix,
     pub(super) planar: PlanarKernel,
@@ -48,35 +49,43 @@ impl Vocabulary {
     /// Memory refused.
     ///
     /// # Panics
-    /// If a record names a cluster that there is none of.
+    /// If one of them is unsound.
     pub(crate) fn arrange(spec: VocabularySpec, records: &[u8]) -> Result<Vocabulary, MemoryError> {
         let stride = spec.stride();
-        let mut counts = vec![0u32; spec.cluster_count()];
-        for record in records.chunks_exact(stride) {
-            counts[usize::from(cluster_of(record))] += 1;
-        }
-        let mut starts = vec![0u32];
-        for count in &counts {
-            starts.push(starts[starts.len() - 1] + count.div_ceil(BLOCK_ROWS as u32));
-        }
-        let mut next: Vec<usize> = starts.iter().map(|s| *s as usize * BLOCK_ROWS).collect();
-        let places = records.chunks_exact(stride).map(|record| {
-            let next = &mut next[usize::from(cluster_of(record))];
-            *next += 1;
-            *next - 1
-        });
-        let blocks = starts[starts.len() - 1] as usize;
-        let tokens = Blocks::fill(&spec, blocks, places.zip(records.chunks_exact(stride)))?;
-        let clusters = spec.clusters.chunks_exact(stride).enumerate();
-        let blocks = counts.len().div_ceil(BLOCK_ROWS);
-        let clusters = Blocks::fill(&spec, blocks, clusters)?;
-        let to_query = by_columns(&spec);
+        let count = spec.cluster_count();
+        let mut tokens = Blocks::empty(count, spec.sizes.len())?;
+        let mut ids = RamArray::zeroed(count * BLOCK_ROWS)?;
+        ids.fill(NO_TOKEN);
         let mut offsets = RamArray::zeroed(records.len() / stride)?;
-        let records = records.chunks_exact(stride);
-        offsets.iter_mut().zip(records).for_each(|(to, record)| *to = offset_of(record));
+        let mut held = vec![0; count];
+        for (id, record) in records.chunks_exact(stride).enumerate() {
+            let cluster = usize::from(cluster_of(record));
+            assert!(held[cluster] < BLOCK_ROWS, "a cluster is a block");
+            let row = cluster * BLOCK_ROWS + held[cluster];
+            held[cluster] += 1;
+            tokens.put(row, record, offset_of(record));
+            ids[row] = id as u32;
+            offsets[id] = offset_of(record);
+        }
+        let cluster_sizes = groups::pairs_of(&spec.sizes);
+        let mut clusters = Blocks::empty(count.div_ceil(BLOCK_ROWS), cluster_sizes.len())?;
+        for (row, record) in spec.clusters.chunks_exact(spec.cluster_stride()).enumerate() {
+            clusters.put(row, record, cluster_offset(record));
+        }
+        let to_query = by_columns(&spec);
         let kernel = lookup::kernel(Level::in_use());
-        let planar = planar::kernel(Level::in_use(), 2);
-        Ok(Vocabulary { spec, tokens, clusters, offsets, starts, counts, to_query, planar, kernel })
+        let planar = planar::kernel(Level::in_use(), 1);
+        Ok(Vocabulary {
+            spec,
+            tokens,
+            ids,
+            clusters,
+            cluster_sizes,
+            offsets,
+            to_query,
+            planar,
+            kernel,
+        })
     }
 
     /// `<m, x>` of a token.
@@ -84,48 +93,59 @@ impl Vocabulary {
         self.offsets[id as usize]
     }
 
+    /// The row of every token in the blocks, by id.
+    pub(crate) fn rows(&self) -> Vec<u32> {
+        let mut rows = vec![0; self.offsets.len()];
+        let places = (0..).zip(self.ids.iter()).filter(|(_, id)| **id != NO_TOKEN);
+        places.for_each(|(row, id)| rows[*id as usize] = row);
+        rows
+    }
+
+    /// Clusters: blocks of tokens.
+    pub(super) fn count(&self) -> usize {
+        self.spec.cluster_count()
+    }
+
     /// The first record that cannot be arranged, if there is one.
     pub(crate) fn first_unsound(spec: &VocabularySpec, records: &[u8]) -> Option<usize> {
+        let mut held = vec![0; spec.cluster_count()];
         records.chunks_exact(spec.stride()).position(|record| {
-            let known = usize::from(cluster_of(record)) < spec.cluster_count();
-            !known || !offset_of(record).is_finite()
+            let Some(held) = held.get_mut(usize::from(cluster_of(record))) else { return true };
+            *held += 1;
+            *held > BLOCK_ROWS || !offset_of(record).is_finite()
         })
     }
 
     /// Bytes in RAM.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let blocks =
-            |blocks: &Blocks| blocks.codes.bytes() + blocks.offsets.bytes() + blocks.ids.bytes();
-        let spec = 2 * self.spec.to_query.len() + 4 * self.spec.centroids.len();
-        let rest = self.to_query.bytes() + self.offsets.bytes() + spec as u64;
+        let blocks = |blocks: &Blocks| blocks.codes.bytes() + blocks.offsets.bytes();
+        let spec = 2 * self.spec.to_query.len()
+            + 4 * (self.spec.centroids.len() + self.spec.cluster_centroids.len())
+            + self.spec.clusters.len();
+        let ids = self.ids.bytes() + self.offsets.bytes();
+        let rest = self.to_query.bytes() + ids + spec as u64;
         blocks(&self.tokens) + blocks(&self.clusters) + rest
     }
 }
 
 impl Blocks {
-    /// Blocks with the given records at the given rows, the i-th of them with id i.
-    fn fill<'a>(
-        spec: &VocabularySpec,
-        blocks: usize,
-        records: impl Iterator<Item = (usize, &'a [u8])>,
-    ) -> Result<Blocks, MemoryError> {
-        let parts = spec.sizes.len();
-        let block_bytes = parts / LINE_PARTS * LINE;
-        let mut codes = RamArray::zeroed(blocks * block_bytes)?;
+    /// Blocks without rows, of codes of `parts` groups.
+    fn empty(blocks: usize, parts: usize) -> Result<Blocks, MemoryError> {
+        let codes = RamArray::zeroed(blocks * parts / LINE_PARTS * LINE)?;
         let mut offsets = RamArray::zeroed(blocks * BLOCK_ROWS)?;
-        let mut ids = RamArray::zeroed(blocks * BLOCK_ROWS)?;
         offsets.fill(f32::NEG_INFINITY);
-        ids.fill(NO_TOKEN);
-        for (id, (row, record)) in records.enumerate() {
-            let block = &mut codes[row / BLOCK_ROWS * block_bytes..][..block_bytes];
-            for part in 0..parts {
-                let (byte, shift) = place(row % BLOCK_ROWS, part);
-                block[byte] |= part_of(record, part) << shift;
-            }
-            offsets[row] = offset_of(record);
-            ids[row] = id as u32;
+        Ok(Blocks { codes, offsets })
+    }
+
+    /// Puts a record in an empty row.
+    fn put(&mut self, row: usize, record: &[u8], offset: f32) {
+        let block_bytes = self.codes.len() / (self.offsets.len() / BLOCK_ROWS);
+        let block = &mut self.codes[row / BLOCK_ROWS * block_bytes..][..block_bytes];
+        for part in 0..block_bytes / LINE * LINE_PARTS {
+            let (byte, shift) = place(row % BLOCK_ROWS, part);
+            block[byte] |= part_of(record, part) << shift;
         }
-        Ok(Blocks { codes, offsets, ids })
+        self.offsets[row] = offset;
     }
 }
 

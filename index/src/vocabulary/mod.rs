@@ -14,14 +14,16 @@
 //! match (optimized product quantization, Ge et al., TPAMI 2014): a coordinate that varies much
 //! has a group of its own, and many that vary little share one.
 //!
-//! Tokens lie in clusters of that space. A cluster has a code like a token's, which tells how its
-//! tokens do on average: only the codes of the best clusters need be scanned.
+//! Tokens lie in clusters of 16 that are alike. A cluster has a code of half a token's bytes for a
+//! predictor of its best logit, fitted to sample hidden states: only clusters that may hold one of
+//! the best tokens need be scanned (learning which part of a vocabulary to look at: L2S, Chen et
+//! al., ICLR 2019).
 //!
 //! | file | question it answers |
 //! |---|---|
 //! | `mapping` | where hidden states point, and how rows and states are turned |
 //! | `groups` | which coordinates share a code, and its centroids |
-//! | `clusters` | which tokens are alike |
+//! | `clusters` | which tokens are alike, and what their best logit will be |
 //! | `encode` | a row -> its record |
 //! | `layout` | records -> memory that is scanned in order |
 //! | `score` | a hidden state -> estimated logits, and the best of them |
@@ -33,9 +35,10 @@ mod layout;
 mod mapping;
 mod score;
 
+pub(crate) use clusters::Clustering;
 pub(crate) use encode::encode_rows;
 pub(crate) use layout::Vocabulary;
-pub(crate) use score::TokenScores;
+pub(crate) use score::{Cut, TokenScores};
 
 use foveal_datasets::Rows;
 use half::bf16;
@@ -46,6 +49,8 @@ use mapping::Mapping;
 
 /// Coordinates a group, on average.
 const COORDINATES_A_PART: usize = 4;
+/// What looking closer at a candidate costs, in codes scanned: cache misses against a stream.
+const CANDIDATE: f64 = 30.0;
 /// Most groups.
 const MAX_PARTS: usize = 256;
 
@@ -63,7 +68,10 @@ pub(crate) struct VocabularySpec {
     pub(crate) sizes: Vec<u16>,
     /// `[dim x 16]`: coordinate i of the centroids of its group.
     pub(crate) centroids: Vec<f32>,
-    /// `[clusters x stride]`: the records of the clusters' means; the cluster in them is their own.
+    /// `[dim x 16]`: the same for clusters, whose groups are two of those each.
+    pub(crate) cluster_centroids: Vec<f32>,
+    /// `[clusters x cluster_stride]`: four bits a group of the predictor of a cluster's best logit,
+    /// then its mean over the sample hidden states as f32.
     pub(crate) clusters: Vec<u8>,
     /// What scanning and ranking so much finds.
     pub(crate) points: Vec<ScanPoint>,
@@ -74,7 +82,10 @@ pub(crate) struct VocabularySpec {
 pub(crate) struct ScanPoint {
     /// Tokens wanted.
     pub(crate) k: u32,
-    /// The share of the tokens that is scanned, above 0 to 1.
+    /// Clusters are scanned whose prediction is at most this much below that of the cluster of
+    /// rank `(k + 1) / 2`; infinite where all are.
+    pub(crate) margin: f32,
+    /// The mean share of the clusters that is, above 0 to 1.
     pub(crate) share: f64,
     /// Candidates taken of them, by estimate.
     pub(crate) rerank_size: u32,
@@ -88,13 +99,11 @@ pub(crate) struct Learned {
     pub(crate) spec: VocabularySpec,
     /// `[dim x dim]`: row i is what coordinate i of x adds to y.
     to_row: Vec<f32>,
-    /// `[clusters x (dim + 1)]`: the means of the clusters, `<m, x>` last.
-    means: Vec<f32>,
 }
 
-/// Learns the codes of the `tokens` rows of which `sample` (`[n x dim]`) is a part, for hidden
-/// states like `hidden` (`[m x dim]`). `O((n + m + dim) dim^2 + n dim clusters)`.
-pub(crate) fn learn(sample: &Rows, tokens: usize, hidden: &Rows, seed: u64) -> Learned {
+/// Learns the codes of rows of which `sample` (`[n x dim]`) is a part, for hidden states like
+/// `hidden` (`[m x dim]`); clusters are yet to come. `O((n + m + dim) dim^2)`.
+pub(crate) fn learn(sample: &Rows, hidden: &Rows, seed: u64) -> Learned {
     let dim = sample.dim();
     let mapping = Mapping::of_states(hidden);
     let mapped = mapping.rows(sample);
@@ -104,20 +113,18 @@ pub(crate) fn learn(sample: &Rows, tokens: usize, hidden: &Rows, seed: u64) -> L
     let mapped = groups::columns(&unordered, dim, &order);
     drop(unordered);
     let centroids = groups::centroids(&mapped, dim, &sizes, seed);
-    let points = clusters::points(sample, &mapping.mean, &mapped);
-    let means = clusters::means(&points, dim + 1, clusters::count(tokens), seed);
     let Mapping { mean, to_query, to_row } = mapping;
-    let mut spec = VocabularySpec {
+    let spec = VocabularySpec {
         learned: hidden.len() as u32,
         mean,
         to_query: to_query.into_iter().map(|x| bf16::from_f32(x).to_bits()).collect(),
         sizes,
         centroids,
+        cluster_centroids: Vec::new(),
         clusters: Vec::new(),
         points: Vec::new(),
     };
-    spec.clusters = encode::encode_means(&spec, &means);
-    Learned { spec, to_row, means }
+    Learned { spec, to_row }
 }
 
 /// Groups of a code: a multiple of what a line of codes holds.
@@ -135,20 +142,25 @@ impl VocabularySpec {
         self.sizes.len() / 2 + encode::TAIL
     }
 
-    fn cluster_count(&self) -> usize {
-        self.clusters.len() / self.stride()
+    /// Bytes of a record of a cluster: four bits a group, then an f32.
+    fn cluster_stride(&self) -> usize {
+        groups::pairs_of(&self.sizes).len() / 2 + encode::OFFSET
     }
 
-    /// The share of the tokens to scan and the number of rows to rank exactly for `k` tokens at a
-    /// mean precision: what reached it on sample hidden states with the fewest bytes read, of
-    /// `tokens` codes and of candidates at so many bytes each; else the most that was tried.
-    /// `whole`: all are scanned in any case.
+    fn cluster_count(&self) -> usize {
+        self.clusters.len() / self.cluster_stride()
+    }
+
+    /// Which tokens to scan, what share of all they are on average, and the number of rows to rank
+    /// exactly for `k` of `tokens` tokens at a mean precision: what reached it on sample hidden
+    /// states at the least price; else the most that was tried. `whole`: all are scanned in any
+    /// case.
     pub(crate) fn effort(
         &self,
         (k, precision): (u32, f64),
         whole: bool,
-        (tokens, candidate_bytes): (usize, usize),
-    ) -> (f64, u32) {
+        tokens: usize,
+    ) -> (Cut, f64, u32) {
         let largest = self.points.iter().map(|point| point.k).max().unwrap_or(k);
         let known = self.points.iter().map(|point| point.k).filter(|known| *known >= k).min();
         let known = known.unwrap_or(largest);
@@ -156,18 +168,20 @@ impl VocabularySpec {
             let points = self.points.iter().filter(|point| point.k == known);
             points.filter(|point| !whole || point.share >= 1.0)
         };
-        let bytes = |point: &ScanPoint| {
-            let scanned = point.share * (tokens * self.stride()) as f64;
-            scanned + f64::from(point.rerank_size) * candidate_bytes as f64
+        let price = |point: &ScanPoint| {
+            point.share * tokens as f64 + CANDIDATE * f64::from(point.rerank_size)
         };
         let enough = of_k().filter(|point| point.precision >= precision);
-        let cheapest = enough.min_by(|a, b| bytes(a).total_cmp(&bytes(b)));
+        let cheapest = enough.min_by(|a, b| price(a).total_cmp(&price(b)));
         let best = || of_k().max_by(|a, b| a.precision.total_cmp(&b.precision));
-        let Some(point) = cheapest.or_else(best) else { return (1.0, k) };
+        let Some(point) = cheapest.or_else(best) else { return (Cut::ALL, 1.0, k) };
         // Beyond what was tried, in proportion.
         let size = u64::from(point.rerank_size) * u64::from(k.max(known)) / u64::from(known);
-        let share = if k > known { 1.0 } else { point.share };
-        (share, size.min(u64::from(crate::params::MAX_LIST_SIZE)) as u32)
+        let size = size.min(u64::from(crate::params::MAX_LIST_SIZE)) as u32;
+        match k > known {
+            true => (Cut::ALL, 1.0, size),
+            false => (Cut::of(known, point.margin), point.share, size),
+        }
     }
 
     /// Whether every number is one that `learn` may have written for vectors of `dim`.
@@ -176,23 +190,25 @@ impl VocabularySpec {
         let finite = |numbers: &[f32]| numbers.iter().all(|x| x.is_finite());
         let points = self.points.iter().all(|point| {
             let k = point.k > 0 && point.k <= point.rerank_size;
-            let share = point.share > 0.0 && point.share <= 1.0;
+            let share = point.share > 0.0 && point.share <= 1.0 && point.margin >= 0.0;
             k && share && (0.0..=1.0).contains(&point.precision)
         });
         let matrix = self.to_query.iter().all(|bits| bf16::from_bits(*bits).is_finite());
-        let stride = self.stride();
-        let clusters = self.clusters.len() / stride;
+        let stride = self.cluster_stride();
         let records = self.clusters.chunks_exact(stride);
+        let count = records.len();
         self.mean.len() == dim
             && self.to_query.len() == dim * dim
-            && self.centroids.len() == dim * CENTROIDS
+            && (self.centroids.len(), self.cluster_centroids.len())
+                == (dim * CENTROIDS, dim * CENTROIDS)
             && (sizes, self.sizes.len()) == (dim, parts_of(dim))
-            && (1..=clusters::MOST).contains(&clusters)
-            && self.clusters.len() == clusters * stride
-            && records.into_iter().all(|record| encode::offset_of(record).is_finite())
+            && (1..=clusters::MOST).contains(&count)
+            && self.clusters.len() == count * stride
+            && records.into_iter().all(|record| encode::cluster_offset(record).is_finite())
             && matrix
             && finite(&self.mean)
             && finite(&self.centroids)
+            && finite(&self.cluster_centroids)
             && points
     }
 }

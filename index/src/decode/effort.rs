@@ -1,0 +1,95 @@
+//! How much of which work a decode takes.
+
+use super::{DecodeAsk, KNOWN_OF_Z, Tokens};
+use crate::params::{DecodeMode, DecodeParams, LogZMode};
+use crate::search::Shared;
+use crate::vocabulary::Cut;
+
+/// The effort of the last decode: the next one asks the same, as a rule.
+#[derive(Default)]
+pub(super) struct Plan {
+    last: Option<(DecodeParams, bool, Effort)>,
+}
+
+impl Plan {
+    pub(super) fn effort(&mut self, shared: &Shared, ask: &DecodeAsk<'_>) -> Effort {
+        let listed = !matches!(ask.tokens, Tokens::All);
+        match self.last {
+            Some((params, was_listed, effort)) if (params, was_listed) == (ask.params, listed) => {
+                effort
+            }
+            _ => {
+                let effort = shared.effort(ask);
+                self.last = Some((ask.params, listed, effort));
+                effort
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// How candidates are found and how many of them are ranked exactly. Where lists decide which
+    /// tokens count every code is scanned: a walk, and the best clusters, may pass by all of them.
+    fn effort(&self, ask: &DecodeAsk<'_>) -> Effort {
+        let params = &ask.params;
+        let listed = !matches!(ask.tokens, Tokens::All);
+        let n = self.manifest.n as usize;
+        let scan = match &self.vocabulary {
+            Some(vocabulary) => {
+                let whole = listed || params.log_z == LogZMode::Interval;
+                let wanted = (params.k, params.precision);
+                let (cut, share, ranked) = vocabulary.spec.effort(wanted, whole, n);
+                Effort { mode: DecodeMode::Scan, cut, share, ranked }
+            }
+            None => {
+                let ranked = UNKNOWN_RANKED.max(params.k.saturating_mul(UNKNOWN_RANKED_A_TOKEN));
+                Effort { mode: DecodeMode::Scan, cut: Cut::ALL, share: 1.0, ranked }
+            }
+        };
+        let exact = Effort { mode: DecodeMode::Exact, cut: Cut::ALL, share: 1.0, ranked: params.k };
+        let mut effort = match params.mode {
+            _ if params.log_z == LogZMode::Exact => exact,
+            DecodeMode::Auto if self.scan_bytes(scan) < n * self.row_bytes() => scan,
+            DecodeMode::Auto | DecodeMode::Exact => exact,
+            DecodeMode::Scan => scan,
+            DecodeMode::Graph if listed => scan,
+            DecodeMode::Graph => {
+                Effort { mode: DecodeMode::Graph, ranked: params.list_size, ..scan }
+            }
+        };
+        if let Some(ranked) = params.rerank_size {
+            (effort.ranked, effort.cut) = (ranked, Cut::ALL);
+        }
+        let sampled = params.log_z == LogZMode::Interval && effort.mode == DecodeMode::Scan;
+        effort.ranked = effort.ranked.max(if sampled { KNOWN_OF_Z } else { 0 }).max(params.k);
+        effort
+    }
+
+    /// What a scan reads: memory is what bounds it, and the exact way as well.
+    fn scan_bytes(&self, effort: Effort) -> usize {
+        let (code, matrix) = match &self.vocabulary {
+            Some(vocabulary) => (vocabulary.spec.stride(), 2 * vocabulary.spec.to_query.len()),
+            None => (self.preview.quantizer.stride(), 0),
+        };
+        let codes = effort.share * (self.manifest.n as usize * code) as f64;
+        let candidates = effort.ranked as usize * self.preview.quantizer.stride();
+        codes as usize + matrix + candidates + 2 * effort.ranked.min(64) as usize * self.row_bytes()
+    }
+}
+
+/// How a decode goes about it.
+#[derive(Clone, Copy)]
+pub(super) struct Effort {
+    pub(super) mode: DecodeMode,
+    /// Which tokens are scanned.
+    pub(super) cut: Cut,
+    /// What share of all they are, about.
+    share: f64,
+    /// How many are ranked exactly.
+    pub(super) ranked: u32,
+}
+
+/// Rows ranked exactly where no sample hidden states tell how many it takes, and at least this
+/// many for each token wanted.
+const UNKNOWN_RANKED: u32 = 128;
+const UNKNOWN_RANKED_A_TOKEN: u32 = 8;

@@ -56,7 +56,7 @@ pub(super) fn bytes(input: &BuildInput<'_>, params: &BuildParams) -> u64 {
     // The covariance and its eigenvectors in f64, and the two maps, with a copy of each.
     let matrices = dim * dim * (4 * 8 + 4 * 4);
     let records = 3 * input.base.len() * (dim / 8 + 16);
-    // q of the hidden states; clusters in the making: numbers and places of their tokens, predictors.
+    // q of the hidden states; of clusters in the making the tokens, their places, and predictors.
     let clusters = STATES * dim * 4 + input.base.len() * (24 + dim / 4);
     (states + sample + matrices + records + clusters) as u64
 }

@@ -141,8 +141,7 @@ struct Phase {
     variance: f64,
     /// The squares of the masses that were sampled.
     squares: f64,
-    /// Of the logits over estimates that the second phase saw: the mean of b, and its relative
-    /// variance.
+    /// Draws that were called for.
     count: usize,
 }
 

@@ -11,7 +11,7 @@ use crate::exact::{self, ExactAsk};
 use crate::params::BuildParams;
 use crate::stats::Job;
 use crate::vocabulary::{
-    self, Clustering, Cut, ScanPoint, TokenScores, Vocabulary, VocabularySpec,
+    self, CLUSTER, Clustering, Cut, ScanPoint, TokenScores, Vocabulary, VocabularySpec,
 };
 
 /// The most rows that get token codes: with more, a scan of them all is no way to decode.
@@ -29,8 +29,8 @@ const SHARES: [f64; 14] =
     [0.02, 0.035, 0.05, 0.07, 0.085, 0.1, 0.12, 0.14, 0.17, 0.2, 0.3, 0.45, 0.7, 1.0];
 /// Hidden states that tell which margin scans so much.
 const MARGIN_STATES: usize = 128;
-/// Rows that clusters are fitted to at once.
-const ROWS_A_FIT: usize = 4096;
+/// Bytes of rows that clusters are fitted to at once.
+const FIT_BYTES: usize = 16 << 20;
 /// Larger sizes are not tried once all but this share is found.
 const ENOUGH: f64 = 0.9998;
 
@@ -51,14 +51,15 @@ pub(super) fn wanted(input: &BuildInput<'_>, params: &BuildParams) -> bool {
 pub(super) fn bytes(input: &BuildInput<'_>, params: &BuildParams) -> u64 {
     let Some(learn) = input.learn.filter(|_| wanted(input, params)) else { return 0 };
     let dim = learn.dim();
-    let states = learn.len().min(STATES + CHECKS) * dim * (learn.element().size() + 4);
+    let states = learn.len().min(STATES + CHECKS);
+    let hidden = states * dim * (learn.element().size() + 4);
     let sample = sample_rows(input) * dim * (input.base.element().size() + 8);
     // The covariance and its eigenvectors in f64, and the two maps, with a copy of each.
     let matrices = dim * dim * (4 * 8 + 4 * 4);
     let records = 3 * input.base.len() * (dim / 8 + 16);
     // q of the hidden states; of clusters in the making the tokens, their places, and predictors.
-    let clusters = STATES * dim * 4 + input.base.len() * (24 + dim / 4);
-    (states + sample + matrices + records + clusters) as u64
+    let clusters = states * dim * 4 + input.base.len() * (24 + dim / 4) + FIT_BYTES;
+    (hidden + sample + matrices + records + clusters) as u64
 }
 
 /// How many rows the codes are learned from.
@@ -111,11 +112,12 @@ fn fit(
 ) -> Result<(), BuildError> {
     let order = clustering.order().to_vec();
     let (dim, element) = (base.dim(), base.element());
-    for (i, tokens) in order.chunks(ROWS_A_FIT).enumerate() {
+    let at_once = (FIT_BYTES / (dim * element.size())).next_multiple_of(CLUSTER);
+    for (i, tokens) in order.chunks(at_once).enumerate() {
         if job.interrupted() {
             return Err(BuildError::Interrupted);
         }
-        job.tell("learning clusters", (i * ROWS_A_FIT) as u64, order.len() as u64);
+        job.tell("learning clusters", (i * at_once) as u64, order.len() as u64);
         let mut values = Values::zeroed(element, tokens.len() * dim);
         let places = values.bytes_mut().chunks_exact_mut(dim * element.size());
         for (place, token) in places.zip(tokens) {
@@ -140,8 +142,14 @@ fn points(
     let truth = exact::search(input.base, checked, &ask, job)?;
     let (ids, places) = (inverse(rows), vocabulary.rows());
     let mut points = Vec::new();
+    let (mut done, all) = (0, (KS.len() * SHARES.len()) as u64);
     for k in KS.into_iter().filter(|k| *k as usize <= rows.len()) {
         for (margin, share) in margins(vocabulary, checked, k) {
+            if job.interrupted() {
+                return Err(BuildError::Interrupted);
+            }
+            job.tell("calibrating tokens", done, all);
+            done += 1;
             let of_state = |scores: &mut TokenScores, state: usize| {
                 scores.score(vocabulary, checked.row(state), Cut::of(k, margin));
                 let true_best = truth[state][..k as usize].iter();

@@ -43,10 +43,12 @@ pub(crate) use score::{Cut, TokenScores};
 use foveal_datasets::Rows;
 use half::bf16;
 
-use crate::kernel::lookup::LINE_PARTS;
+use crate::kernel::lookup::{BLOCK_ROWS, LINE_PARTS};
 use groups::CENTROIDS;
 use mapping::Mapping;
 
+/// Tokens of a cluster: a block of codes.
+pub(crate) const CLUSTER: usize = BLOCK_ROWS;
 /// Coordinates a group, on average.
 const COORDINATES_A_PART: usize = 4;
 /// What looking closer at a candidate costs, in codes scanned: cache misses against a stream.

@@ -184,14 +184,13 @@ mod x86 {
             // SAFETY: a block is 16 numbers.
             let block = unsafe { _mm512_loadu_ps(block.as_ptr()) };
             let mask = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(block, wanted);
-            if mask != 0 {
-                let here = _mm512_add_epi32(first, _mm512_set1_epi32((i * BLOCK_ROWS) as i32));
-                let kept = _mm512_maskz_compress_epi32(mask, here);
-                // SAFETY: `found` is at most the number of values before this block, and `places`
-                // has room for those and 16 more.
-                unsafe { _mm512_storeu_si512(places.add(found).cast(), kept) };
-                found += mask.count_ones() as usize;
-            }
+            // Without a branch: which blocks have any is hard to foresee.
+            let here = _mm512_add_epi32(first, _mm512_set1_epi32((i * BLOCK_ROWS) as i32));
+            let kept = _mm512_maskz_compress_epi32(mask, here);
+            // SAFETY: `found` is at most the number of values before this block, and `places` has
+            // room for those and 16 more.
+            unsafe { _mm512_storeu_si512(places.add(found).cast(), kept) };
+            found += mask.count_ones() as usize;
         }
         for (i, value) in rest.iter().enumerate().filter(|(_, value)| **value >= least) {
             debug_assert!(*value >= least);

@@ -10,11 +10,13 @@
 //! sum over all tokens of `exp(e' / t)`. The second phase draws from those in proportion to their
 //! masses, and multiplies the mass that a draw stands for by `b = exp((s - e') / t)`.
 //!
-//! Draws are systematic (Madow, 1949) over the tokens in the order of memory, where like tokens lie
-//! together. What is worth a step or more is taken once and for certain, and adds no variance.
-//! Where it turns out that more draws are needed, a second round is drawn, and the two count by
-//! their sizes. With sampled masses x of the first phase and n draws of a step d of the second the
-//! variance is about `var(sum of x) + var(b) (sum of x^2 + n d^2)`; the interval is `WIDTH`
+//! Draws are systematic (Madow, 1949) over the tokens nearly in the order of memory, where like
+//! tokens lie together. What weighs half a step of the first round or more is taken once;
+//! the others, R in sum, are drawn from. Where it turns out that more draws are needed there is a
+//! second round over those. With n draws in all, and r the mass of a draw over its weight, the
+//! variance of a phase is about `R^2 var(r) / n`; where draws are few, var(r) is that of all that was
+//! looked at. What the first phase leaves open counts in true masses: `mean(b)^2`
+//! times its variance, and var(b) for each square of a mass that was drawn. The interval is `WIDTH`
 //! standard errors to either side, as if draws were independent.
 
 use foveal_datasets::synthetic::Seeded;
@@ -32,6 +34,11 @@ const FIRST_SHARE: f64 = 0.6;
 /// token may follow is left a wider interval.
 const FIRST: (usize, usize) = (512, 2048);
 const SECOND: (usize, usize) = (64, 512);
+/// Fewer draws than this do not tell how spread they are.
+const FEW: f64 = 32.0;
+/// Of a step of the first round, what is worth so much is certain: it would be drawn again and
+/// again in the second.
+const CERTAIN: f64 = 0.5;
 /// How far, in units of the temperature, a better estimate may be from the first one, and a logit
 /// from that: one that is hopelessly wrong must not outweigh all others.
 const FARTHEST: f64 = 30.0;
@@ -74,26 +81,28 @@ pub(crate) struct Sampler {
     weights: Vec<f32>,
     sums: Vec<f32>,
     draws: Draws,
-    /// The draws of the first phase: places, better estimates, and masses.
+    /// What the first phase drew, that of its certain ones first: places, better estimates, and
+    /// masses over weights, then masses.
     places: Vec<u32>,
     better: Vec<f32>,
     masses: Vec<f64>,
-    /// Those of a round: better estimates, and `exp` of them; the places of the second phase.
+    certain: usize,
+    /// Those of a round: logits, and `exp` of them; the places of the second phase.
     looked_up: Vec<f32>,
     raised: Vec<f32>,
     second: Vec<u32>,
 }
 
-/// The draws of a round: first those that are certain, then those that are sampled.
+/// What is drawn from.
 #[derive(Default)]
 struct Draws {
-    drawn: Vec<u32>,
-    sampled: Vec<u32>,
-    /// By group: the sum of what is not certain.
+    /// What weighs as much or more is certain.
+    largest: f64,
+    /// By group: the sum of what is not certain; and of all groups.
     small: Vec<f32>,
-    certain: usize,
-    /// What a sampled one stands for.
-    step: f64,
+    rest: f64,
+    /// Places: those that are certain, or those of a round.
+    drawn: Vec<u32>,
 }
 
 /// What is known of tokens whose logits are not.
@@ -139,24 +148,8 @@ impl Spread {
 struct Phase {
     sum: f64,
     variance: f64,
-    /// The squares of the masses that were sampled.
+    /// The squares of the masses that were drawn.
     squares: f64,
-    /// Draws that were called for.
-    count: usize,
-}
-
-impl Phase {
-    /// Two rounds as one: each counts by its size.
-    fn and(self, other: Phase) -> Phase {
-        let count = self.count + other.count;
-        let [x, y] = [self, other].map(|phase| phase.count as f64 / count as f64);
-        Phase {
-            sum: x * self.sum + y * other.sum,
-            variance: x * x * self.variance + y * y * other.variance,
-            squares: x * x * self.squares + y * y * other.squares,
-            count,
-        }
-    }
 }
 
 impl Sampler {
@@ -176,7 +169,7 @@ impl Sampler {
         self.sums.resize(estimates.len() / GROUP, 0.0);
         logits::largest_of_columns(estimates, &mut self.sums);
         let shift = self.sums.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        if shift == f32::NEG_INFINITY {
+        if !shift.is_finite() {
             return Ok(LogZ::exact(known));
         }
         let scale = (1.0 / temperature) as f32;
@@ -206,54 +199,60 @@ impl Sampler {
         self.places.clear();
         self.better.clear();
         self.masses.clear();
-        let first = self.first_round(unknown, (shift, FIRST.0, random), &mut better);
-        let more = wanted_more(first, unit, FIRST_SHARE).min(FIRST.1 - FIRST.0);
-        if more == 0 {
-            return first;
+        self.draws.split(&self.weights, &self.sums, FIRST.0 as f64 / CERTAIN);
+        let mut ratios = Spread::default();
+        self.meet(unknown, shift, &mut ratios, &mut better);
+        self.certain = self.places.len();
+        let raised = self.masses.iter().zip(&self.places);
+        let sure: f64 = raised.map(|(r, place)| r * self.weight(*place)).sum();
+        let mut count = steps(self.draws.rest, self.draws.largest / CERTAIN);
+        let mut told = Phase::default();
+        for round in 0..2 {
+            self.draws.draw(&self.weights, count, start(random));
+            self.meet(unknown, shift, &mut ratios, &mut better);
+            let drawn = &self.masses[self.certain..];
+            told = Phase::of(sure, self.draws.rest, drawn, &ratios);
+            count = wanted_more(&told, drawn.len(), unit, FIRST_SHARE).min(FIRST.1 - FIRST.0);
+            if count == 0 || round == 1 {
+                break;
+            }
         }
-        let before = self.masses.len();
-        let second = self.first_round(unknown, (shift, more, random), &mut better);
-        let whole = (first.count + second.count) as f64;
-        for (i, mass) in self.masses.iter_mut().enumerate() {
-            let round = if i < before { first } else { second };
-            *mass *= round.count as f64 / whole;
+        let step = self.draws.rest / (self.masses.len() - self.certain).max(1) as f64;
+        for i in 0..self.masses.len() {
+            self.masses[i] *= if i < self.certain { self.weight(self.places[i]) } else { step };
         }
-        first.and(second)
+        told
     }
 
-    fn first_round(
+    fn weight(&self, place: u32) -> f64 {
+        f64::from(self.weights[place as usize])
+    }
+
+    /// Looks closer at what was drawn.
+    fn meet(
         &mut self,
         unknown: &Unknown<'_>,
-        (shift, count, random): (f32, usize, &mut Seeded),
+        shift: f32,
+        ratios: &mut Spread,
         better: &mut impl FnMut(&[u32], &mut [f32]),
-    ) -> Phase {
-        let scale = (1.0 / unknown.temperature) as f32;
-        self.draws.of_groups((&self.weights, &self.sums), count, start(random));
+    ) {
         let drawn = &self.draws.drawn;
         self.looked_up.resize(drawn.len(), 0.0);
         self.raised.resize(drawn.len(), 0.0);
         better(drawn, &mut self.looked_up);
         let farthest = (FARTHEST * unknown.temperature) as f32;
         for (place, logit) in drawn.iter().zip(&mut self.looked_up) {
-            let estimate = unknown.estimates[*place as usize];
-            *logit = logit.clamp(estimate - farthest, estimate + farthest);
+            *logit = logit.min(unknown.estimates[*place as usize] + farthest);
         }
+        let scale = (1.0 / unknown.temperature) as f32;
         logits::exp_of_each(&self.looked_up, (shift, scale), &mut self.raised);
-        let (mut sum, mut sampled) = (0.0, Spread::default());
-        for (i, (place, raised)) in drawn.iter().zip(&self.raised).enumerate() {
-            let mut mass = f64::from(*raised);
-            if i < self.draws.certain {
-                sum += mass;
-            } else {
-                mass *= self.draws.step / f64::from(self.weights[*place as usize]);
-                sampled.add(mass);
-            }
-            self.masses.push(mass);
+        for (place, raised) in drawn.iter().zip(&self.raised) {
+            let ratio = f64::from(*raised) / f64::from(self.weights[*place as usize]);
+            ratios.add(ratio);
+            self.masses.push(ratio);
         }
         self.places.extend_from_slice(drawn);
         self.better.extend_from_slice(&self.looked_up);
-        let variance = sampled.count * sampled.variance();
-        Phase { sum: sum + sampled.sum, variance, squares: sampled.squares, count }
     }
 
     /// The sum of the true masses, where `first` tells of the estimated ones.
@@ -264,80 +263,117 @@ impl Sampler {
         random: &mut Seeded,
         mut exact: impl FnMut(&[u32], &mut dyn FnMut(usize, f32)) -> Result<(), E>,
     ) -> Result<Phase, E> {
-        let mut ratios = Spread::default();
-        let mut look = |sampler: &mut Sampler, count: usize, random: &mut Seeded| {
-            sampler.second_round(unknown, (count, random), &mut exact, &mut ratios)
-        };
-        let mut found = look(self, SECOND.0, random)?;
-        let more = wanted_more(found, unit, 1.0 - FIRST_SHARE).min(SECOND.1 - SECOND.0);
-        if more > 0 {
-            found = found.and(look(self, more, random)?);
+        let total: f64 = self.masses.iter().sum();
+        let largest = total / SECOND.0 as f64;
+        let (mut certain, mut others) = (Vec::new(), Vec::new());
+        for (i, mass) in (0..).zip(&self.masses) {
+            if *mass >= largest { certain.push(i) } else { others.push(i) }
+        }
+        let rest: f64 = others.iter().map(|i| self.masses[*i as usize]).sum();
+        let (mut ratios, mut seen) = (Spread::default(), Vec::new());
+        self.look(unknown, &certain, &mut exact, &mut seen)?;
+        let sure = certain.iter().zip(&seen).map(|(i, b)| self.masses[*i as usize] * b).sum();
+        seen.iter().for_each(|b| ratios.add(*b));
+        seen.clear();
+        let mut count = steps(rest, largest);
+        let mut told = Phase::default();
+        for round in 0..2 {
+            let (step, mut running) = (rest / count as f64, 0.0);
+            let mut next = start(random) * step;
+            let mut drawn = Vec::with_capacity(count + 1);
+            for i in &others {
+                running += self.masses[*i as usize];
+                while next < running {
+                    drawn.push(*i);
+                    next += step;
+                }
+            }
+            let before = seen.len();
+            self.look(unknown, &drawn, &mut exact, &mut seen)?;
+            seen[before..].iter().for_each(|b| ratios.add(*b));
+            told = Phase::of(sure, rest, &seen, &ratios);
+            count = wanted_more(&told, seen.len(), unit, 1.0 - FIRST_SHARE);
+            count = count.min(SECOND.1 - SECOND.0);
+            if count == 0 || round == 1 {
+                break;
+            }
         }
         // What the first phase left open, of the true masses in the place of estimated ones.
-        let (ratio, spread) = (found.sum / first.sum, ratios.variance());
-        found.variance += ratio * ratio * first.variance + spread * first.squares;
-        Ok(found)
+        let ratio = if total > 0.0 { told.sum / total } else { 1.0 };
+        told.variance += ratio * ratio * first.variance + ratios.variance() * first.squares;
+        Ok(told)
     }
 
-    fn second_round<E>(
+    /// b of some draws of the first phase, added to `seen`.
+    fn look<E>(
         &mut self,
         unknown: &Unknown<'_>,
-        (count, random): (usize, &mut Seeded),
+        drawn: &[u32],
         exact: &mut impl FnMut(&[u32], &mut dyn FnMut(usize, f32)) -> Result<(), E>,
-        ratios: &mut Spread,
-    ) -> Result<Phase, E> {
-        self.draws.of_masses(&self.masses, count, start(random));
-        let Draws { drawn, certain, step, .. } = &self.draws;
+        seen: &mut Vec<f64>,
+    ) -> Result<(), E> {
         self.second.clear();
         self.second.extend(drawn.iter().map(|i| self.places[*i as usize]));
-        let (better, masses) = (&self.better, &self.masses);
-        let (mut sum, mut sampled) = (0.0, Spread::default());
-        exact(&self.second, &mut |i, logit| {
-            let draw = drawn[i] as usize;
-            let error = (f64::from(logit) - f64::from(better[draw])) / unknown.temperature;
-            let ratio = error.clamp(-FARTHEST, FARTHEST).exp();
-            ratios.add(ratio);
-            if i < *certain {
-                sum += masses[draw] * ratio;
-            } else {
-                sampled.add(step * ratio);
-            }
-        })?;
-        let variance = sampled.count * sampled.variance();
-        Ok(Phase { sum: sum + sampled.sum, variance, squares: sampled.squares, count })
+        // Rows arrive in any order, and sums must not depend on it.
+        self.looked_up.resize(drawn.len(), 0.0);
+        let found = &mut self.looked_up;
+        exact(&self.second, &mut |i, logit| found[i] = logit)?;
+        seen.extend(drawn.iter().zip(&self.looked_up).map(|(i, logit)| {
+            let error = f64::from(*logit) - f64::from(self.better[*i as usize]);
+            (error / unknown.temperature).min(FARTHEST).exp()
+        }));
+        Ok(())
+    }
+}
+
+impl Phase {
+    /// Of certain masses that sum to `sure`, and draws from others of which `rest` is the sum of
+    /// the weights: `drawn` are their masses over weights; where they are few, they are as spread
+    /// as `all`.
+    fn of(sure: f64, rest: f64, drawn: &[f64], all: &Spread) -> Phase {
+        let mut told = Spread::default();
+        drawn.iter().for_each(|ratio| told.add(*ratio));
+        let count = told.count.max(1.0);
+        let spread = if told.count < FEW { all.variance() } else { told.variance() };
+        let step = rest / count;
+        Phase {
+            sum: sure + step * told.sum,
+            variance: rest * rest * spread / count,
+            squares: step * step * told.squares,
+        }
     }
 }
 
 impl Draws {
-    /// Draws about `count` places by their weights, of which `sums` are those of groups: those of
-    /// a step of the running sum or more once, the others where even steps of their running sum
-    /// end, from the part `start` of a step on.
-    fn of_groups(&mut self, (weights, sums): (&[f32], &[f32]), count: usize, start: f64) {
-        self.clear();
-        let step = sums.iter().map(|sum| f64::from(*sum)).sum::<f64>() / count as f64;
-        let largest = step as f32;
-        let group = |at: usize| {
-            let (tile, lane) = (at / GROUP * TILE, at % GROUP);
-            let weights = &weights[tile..weights.len().min(tile + TILE)];
-            (tile + lane..).step_by(GROUP).zip(weights[lane..].iter().step_by(GROUP))
-        };
+    /// Parts places by their weights, of which `sums` are those of groups: `drawn` are the ones of
+    /// a `parts`-th of all or more, and `small` and `rest` what the others sum to.
+    fn split(&mut self, weights: &[f32], sums: &[f32], parts: f64) {
+        self.largest = sums.iter().map(|sum| f64::from(*sum)).sum::<f64>() / parts;
+        self.drawn.clear();
         self.small.clear();
         self.small.extend_from_slice(sums);
+        let largest = self.largest as f32;
         for (at, small) in self.small.iter_mut().enumerate().filter(|(_, sum)| **sum >= largest) {
-            let certain = group(at).filter(|(_, weight)| **weight >= largest);
+            let certain = group(weights, at).filter(|(_, w)| *w >= largest && *w > 0.0);
             self.drawn.extend(certain.map(|(place, _)| place as u32));
-            *small = group(at).map(|(_, w)| if *w < largest { *w } else { 0.0 }).sum();
+            *small = group(weights, at).map(|(_, w)| if w < largest { w } else { 0.0 }).sum();
         }
-        let rest = self.small.iter().map(|small| f64::from(*small)).sum::<f64>();
-        let step = rest / (rest / step).ceil().max(1.0);
+        self.rest = self.small.iter().map(|small| f64::from(*small)).sum();
+    }
+
+    /// Fills `drawn` with about `count` of the others: where even steps of their running sum end,
+    /// from the part `start` of a step on.
+    fn draw(&mut self, weights: &[f32], count: usize, start: f64) {
+        self.drawn.clear();
+        let (largest, step) = (self.largest as f32, self.rest / count as f64);
         let (mut before, mut next) = (0.0f64, start * step);
         for (at, small) in self.small.iter().enumerate() {
             let end = before + f64::from(*small);
             if next < end {
                 // The running sums after each of the group, from its start on.
                 let (mut ends, mut running, mut last) = ([f32::INFINITY; GROUP], 0.0, 0);
-                for (row, (_, weight)) in group(at).enumerate() {
-                    let weight = if *weight < largest { *weight } else { 0.0 };
+                for (row, (_, weight)) in group(weights, at).enumerate() {
+                    let weight = if weight < largest { weight } else { 0.0 };
                     running += weight;
                     ends[row] = running;
                     last = if weight > 0.0 { row } else { last };
@@ -346,46 +382,25 @@ impl Draws {
                 while next < end {
                     let target = (next - before) as f32;
                     let row: usize = ends.iter().map(|end| usize::from(*end <= target)).sum();
-                    self.sampled.push((first + last.min(row) * GROUP) as u32);
+                    self.drawn.push((first + last.min(row) * GROUP) as u32);
                     next += step;
                 }
             }
             before = end;
         }
-        self.end(rest);
     }
+}
 
-    /// The same for masses, each in a group of its own.
-    fn of_masses(&mut self, masses: &[f64], count: usize, start: f64) {
-        self.clear();
-        let largest = masses.iter().sum::<f64>() / count as f64;
-        let certain = (0..).zip(masses).filter(|(_, mass)| **mass >= largest);
-        self.drawn.extend(certain.map(|(i, _)| i));
-        let small = || (0..).zip(masses).filter(|(_, mass)| **mass < largest);
-        let rest: f64 = small().map(|(_, mass)| mass).sum();
-        let step = rest / (rest / largest).ceil().max(1.0);
-        let (mut running, mut next) = (0.0, start * step);
-        for (i, mass) in small() {
-            running += mass;
-            while next < running {
-                self.sampled.push(i);
-                next += step;
-            }
-        }
-        self.end(rest);
-    }
+/// The places and weights of a group, every sixteenth of a tile.
+fn group(weights: &[f32], at: usize) -> impl Iterator<Item = (usize, f32)> {
+    let (tile, lane) = (at / GROUP * TILE, at % GROUP);
+    let weights = &weights[tile..weights.len().min(tile + TILE)];
+    (tile + lane..).step_by(GROUP).zip(weights[lane..].iter().step_by(GROUP).copied())
+}
 
-    fn clear(&mut self) {
-        self.drawn.clear();
-        self.sampled.clear();
-    }
-
-    /// `rest` is the sum of what is not certain.
-    fn end(&mut self, rest: f64) {
-        self.certain = self.drawn.len();
-        self.step = rest / self.sampled.len().max(1) as f64;
-        self.drawn.append(&mut self.sampled);
-    }
+/// How many draws are worth what is left, at least one.
+fn steps(rest: f64, largest: f64) -> usize {
+    if largest > 0.0 { (rest / largest).ceil().max(1.0) as usize } else { 1 }
 }
 
 /// A number from 0 to below 1.
@@ -393,12 +408,12 @@ fn start(random: &mut Seeded) -> f64 {
     (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// How many more draws like those bring the width of log Z down to its share of what is wanted.
-fn wanted_more(phase: Phase, unit: f64, share: f64) -> usize {
+/// How many more draws than `count` bring the width of log Z down to its share of what is wanted.
+fn wanted_more(phase: &Phase, count: usize, unit: f64, share: f64) -> usize {
     // The width of log(1 + others -+ error) is about 2 error / (1 + others).
     let (others, error) = (unit * phase.sum, WIDTH * unit * phase.variance.sqrt());
     let excess = (2.0 * error / (1.0 + others) / WANTED).powi(2) / share;
-    if excess <= 1.0 { 0 } else { (phase.count as f64 * (excess - 1.0)).min(1e6).ceil() as usize }
+    if excess > 1.0 { (count as f64 * (excess - 1.0)).min(1e6).ceil() as usize } else { 0 }
 }
 
 #[cfg(test)]
@@ -493,17 +508,31 @@ mod tests {
         };
         let mut draws = Draws::default();
         let sums = sums_of(&weights);
-        draws.of_groups((&weights, &sums), 2, 0.5);
-        assert_eq!((draws.drawn.as_slice(), draws.step), ([32, 256].as_slice(), 5.0));
-        assert_eq!(draws.certain, 0);
-        // A weight of a step or more is certain, and the others are drawn as if it was not there.
-        draws.of_groups((&weights, &sums), 4, 0.1);
-        assert_eq!((draws.drawn.as_slice(), draws.certain), ([241, 0, 32, 256].as_slice(), 1));
-        draws.of_groups((&weights, &sums), 1000, 0.5);
-        let all = [0, 32, 1, 241, 256, 258];
-        assert_eq!((draws.drawn.as_slice(), draws.certain), (all.as_slice(), 6));
+        let mut drawn = |parts: f64, count: usize, start: f64| {
+            draws.split(&weights, &sums, parts);
+            let certain = draws.drawn.clone();
+            draws.draw(&weights, count, start);
+            (certain, draws.drawn.clone(), draws.rest)
+        };
+        assert_eq!(drawn(2.0, 2, 0.5), (vec![], vec![32, 256], 10.0));
+        // What weighs a step or more is certain, and the others are drawn as if it was not there.
+        assert_eq!(drawn(4.0, 3, 0.1), (vec![241], vec![0, 32, 256], 7.0));
+        assert_eq!(drawn(1e3, 1, 0.5), (vec![0, 32, 1, 241, 256, 258], vec![], 0.0));
+    }
 
-        draws.of_masses(&[1.0, 0.5, 6.0, 0.5, 1.5, 0.5], 5, 0.25);
-        assert_eq!((draws.drawn.as_slice(), draws.certain), ([2, 0, 4].as_slice(), 1));
+    #[test]
+    fn few_draws_do_not_pretend_to_be_sure() {
+        // One token that is certain, and a few that share what a single draw is worth.
+        let mut logits = vec![f32::NEG_INFINITY; 64];
+        logits[0] = 0.0;
+        logits[1..8].fill(-5.0);
+        let others = log_sum_exp(logits.iter().copied(), 1.0);
+        let (mut held, mut random) = (0, Seeded::new(7));
+        for _ in 0..300 {
+            let (found, _) = sampled(&logits, others, (0.5, 0.3), &mut random);
+            let truth = others + 2f64.ln();
+            held += usize::from((found.low..=found.high).contains(&truth));
+        }
+        assert!(held >= 291, "{held} of 300 intervals hold the truth");
     }
 }

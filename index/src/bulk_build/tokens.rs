@@ -170,7 +170,7 @@ fn points(
     Ok(points)
 }
 
-/// The margins that scan each of `SHARES`, and those.
+/// The margins that scan about each of `SHARES`, and the shares of the clusters that they do scan.
 fn margins(vocabulary: &Vocabulary, checked: &Rows, k: u32) -> Vec<(f32, f64)> {
     let mut scores = TokenScores::default();
     let mut lags = Vec::new();
@@ -179,9 +179,16 @@ fn margins(vocabulary: &Vocabulary, checked: &Rows, k: u32) -> Vec<(f32, f64)> {
         scores.lags(vocabulary, checked.row(state), (Cut::of(k, 0.0), &mut lags));
     }
     lags.sort_unstable_by(f32::total_cmp);
-    let margin = |share: f64| match share < 1.0 {
-        true => lags[((share * lags.len() as f64) as usize).min(lags.len() - 1)].max(0.0),
-        false => f32::INFINITY,
-    };
-    SHARES.into_iter().map(|share| (margin(share), share)).collect()
+    let mut margins: Vec<(f32, f64)> = Vec::new();
+    for share in SHARES {
+        let at = ((share * lags.len() as f64) as usize).min(lags.len() - 1);
+        let margin = lags[at].max(0.0);
+        let scanned = lags.partition_point(|lag| *lag <= margin) as f64 / lags.len() as f64;
+        let same = margins.last().is_some_and(|(before, _)| *before == margin);
+        if share < 1.0 && scanned < 1.0 && !same {
+            margins.push((margin, scanned));
+        }
+    }
+    margins.push((f32::INFINITY, 1.0));
+    margins
 }

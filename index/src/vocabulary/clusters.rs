@@ -311,7 +311,7 @@ impl VocabularySpec {
 mod tests {
     use foveal_datasets::Values;
 
-    use super::super::{Cut, TokenScores, Vocabulary, encode_rows, learn};
+    use super::super::{Cut, ScanPoint, TokenScores, Vocabulary, encode_rows, learn};
     use super::*;
 
     const DIM: usize = 24;
@@ -390,6 +390,27 @@ mod tests {
         }
         assert!((19_000..23_000).contains(&scanned), "{scanned} of 100,000");
         assert!(found >= 950, "{found} of 1,000");
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_seen() {
+        let (rows, hidden) = made(40, 2);
+        let spec = clustered(&rows, &hidden).0.spec;
+        let point = ScanPoint { k: 1, margin: 0.5, share: 0.2, rerank_size: 3, precision: 0.9 };
+        let told = |change: &dyn Fn(&mut VocabularySpec)| {
+            let mut spec = VocabularySpec { points: vec![point], ..spec.clone() };
+            change(&mut spec);
+            spec.is_sound(DIM)
+        };
+        assert!(told(&|_| ()));
+        assert!(!told(&|spec| spec.points[0].margin = f32::NAN));
+        assert!(!told(&|spec| spec.points[0].margin = f32::INFINITY), "all, and a share of them");
+        assert!(!told(&|spec| spec.points[0].share = 1.0), "a margin, and all");
+        assert!(!told(&|spec| spec.cluster_centroids.truncate(5)));
+        assert!(!told(&|spec| spec.cluster_centroids[7] = f32::INFINITY));
+        assert!(!told(&|spec| spec.clusters.truncate(9)));
+        assert!(!told(&|spec| spec.sizes.fill(u16::MAX)));
+        assert!(!told(&|spec| spec.clusters.clear()));
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub(crate) struct ScanPoint {
     /// Candidates taken of them, by estimate.
     pub(crate) rerank_size: u32,
     /// The mean share of the true k best tokens that are found, over sample hidden states that
-    /// nothing was learned from.
+    /// nothing but margins was learned from.
     pub(crate) precision: f64,
 }
 
@@ -175,7 +175,11 @@ impl VocabularySpec {
         };
         let enough = of_k().filter(|point| point.precision >= precision);
         let cheapest = enough.min_by(|a, b| price(a).total_cmp(&price(b)));
-        let best = || of_k().max_by(|a, b| a.precision.total_cmp(&b.precision));
+        let best = || {
+            of_k().max_by(|a, b| {
+                a.precision.total_cmp(&b.precision).then(price(b).total_cmp(&price(a)))
+            })
+        };
         let Some(point) = cheapest.or_else(best) else { return (Cut::ALL, 1.0, k) };
         // Beyond what was tried, in proportion.
         let size = u64::from(point.rerank_size) * u64::from(k.max(known)) / u64::from(known);
@@ -193,9 +197,13 @@ impl VocabularySpec {
         let points = self.points.iter().all(|point| {
             let k = point.k > 0 && point.k <= point.rerank_size;
             let share = point.share > 0.0 && point.share <= 1.0 && point.margin >= 0.0;
+            let share = share && (point.share >= 1.0) == point.margin.is_infinite();
             k && share && (0.0..=1.0).contains(&point.precision)
         });
         let matrix = self.to_query.iter().all(|bits| bf16::from_bits(*bits).is_finite());
+        if (sizes, self.sizes.len()) != (dim, parts_of(dim)) {
+            return false;
+        }
         let stride = self.cluster_stride();
         let records = self.clusters.chunks_exact(stride);
         let count = records.len();
@@ -203,7 +211,6 @@ impl VocabularySpec {
             && self.to_query.len() == dim * dim
             && (self.centroids.len(), self.cluster_centroids.len())
                 == (dim * CENTROIDS, dim * CENTROIDS)
-            && (sizes, self.sizes.len()) == (dim, parts_of(dim))
             && (1..=clusters::MOST).contains(&count)
             && self.clusters.len() == count * stride
             && records.into_iter().all(|record| encode::cluster_offset(record).is_finite())

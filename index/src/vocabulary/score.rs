@@ -143,12 +143,15 @@ impl Picker {
         lookup::places_above(values, least, &mut self.places);
     }
 
-    /// The value of a rank, from 1 on; the least there is if there are fewer.
+    /// The value of a rank, from 1 on; the least there is if there are fewer, minus infinity if
+    /// there is none.
     fn nth(&mut self, values: &[f32], rank: usize) -> f32 {
         self.pick(values, rank);
         self.ranked.clear();
         self.ranked.extend(self.places.iter().map(|place| values[*place as usize]));
-        let at = rank.min(self.ranked.len()) - 1;
+        let Some(at) = rank.min(self.ranked.len()).checked_sub(1) else {
+            return f32::NEG_INFINITY;
+        };
         *self.ranked.select_nth_unstable_by(at, |a, b| b.total_cmp(a)).1
     }
 }

@@ -150,12 +150,41 @@ fn every_way_finds_the_best_tokens() {
         let graph = DecodeParams { mode: DecodeMode::Graph, list_size: 600, ..defaults };
         assert!(precision(&taught, defaults) >= 0.97, "k {k}");
         assert!(precision(&taught, scan) >= 0.97, "k {k}");
+        // Without log Z only some of the clusters are scanned.
+        let some = DecodeParams { log_z: LogZMode::Off, ..scan };
+        assert!(precision(&taught, some) >= 0.96, "k {k}");
+        let scanned = |state| u64::from(taught.decode(state, some).stats.distances);
+        let scanned: u64 = (0..taught.hidden.len()).map(scanned).sum();
+        assert!(scanned * 10 < (taught.hidden.len() * TOKENS * 9) as u64, "k {k}: {scanned}");
         assert!(precision(&untaught, scan) >= 0.97, "k {k}");
         assert!(precision(&taught, graph) >= 0.9, "k {k}");
         assert_eq!(precision(&untaught, DecodeParams { mode: DecodeMode::Exact, ..defaults }), 1.0);
     }
     let more = DecodeParams { rerank_size: Some(400), ..DecodeParams::new(10) };
     assert!(precision(&taught, more) >= 0.99);
+}
+
+#[test]
+fn a_decoder_forgets_what_it_decoded_before() {
+    let head = head(true);
+    let some = head.index.token_set(&[FIRST_KEY + 3, FIRST_KEY + 700, FIRST_KEY + 1400]);
+    let (all, few) = (Tokens::All, Tokens::Allow(some));
+    let scan = DecodeParams { mode: DecodeMode::Scan, ..DecodeParams::new(3) };
+    let off = DecodeParams { log_z: LogZMode::Off, ..scan };
+    let graph = DecodeParams { mode: DecodeMode::Graph, ..scan };
+    let fresh = |state, ask: &DecodeAsk<'_>| {
+        head.index.decoder().unwrap().decode(head.hidden.row(state), ask).unwrap()
+    };
+    let mut kept = head.index.decoder().unwrap();
+    let asks = [(off, &all), (scan, &all), (exact(3), &all), (off, &few), (off, &all)];
+    let asks = asks.into_iter().chain([(graph, &all), (scan, &few), (scan, &all), (off, &all)]);
+    for (state, (params, tokens)) in asks.enumerate() {
+        let ask = DecodeAsk { params, tokens, ..DecodeAsk::new(3) };
+        let found = kept.decode(head.hidden.row(state), &ask).unwrap();
+        let wanted = fresh(state, &ask);
+        assert_eq!((found.tokens, found.log_z), (wanted.tokens, wanted.log_z), "{params:?}");
+        assert_eq!(found.stats.distances, wanted.stats.distances, "{params:?}");
+    }
 }
 
 #[test]

@@ -11,13 +11,13 @@
 //! masses, and multiplies the mass that a draw stands for by `b = exp((s - e') / t)`.
 //!
 //! Draws are systematic (Madow, 1949) over the tokens nearly in the order of memory, where like
-//! tokens lie together. What weighs half a step of the first round or more is taken once;
-//! the others, R in sum, are drawn from. Where it turns out that more draws are needed there is a
+//! tokens lie together. What weighs half a step of the first round or more is taken once; the
+//! others, R in sum, are drawn from. Where it turns out that more draws are needed there is a
 //! second round over those. With n draws in all, and r the mass of a draw over its weight, the
-//! variance of a phase is about `R^2 var(r) / n`; where draws are few, var(r) is that of all that was
-//! looked at. What the first phase leaves open counts in true masses: `mean(b)^2`
-//! times its variance, and var(b) for each square of a mass that was drawn. The interval is `WIDTH`
-//! standard errors to either side, as if draws were independent.
+//! variance of a phase is about `R^2 var(r) / n`; where draws are few, var(r) is that of all that
+//! was looked at. What the first phase leaves open counts in true masses: `mean(b)^2` times its
+//! variance, and var(b) for each square of a mass that was drawn. The interval is `WIDTH` standard
+//! errors to either side, as if draws were independent.
 
 use foveal_datasets::synthetic::Seeded;
 

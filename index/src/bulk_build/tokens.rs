@@ -95,10 +95,7 @@ pub(super) fn encode(
         clustering.finish(params.seed)
     };
     (learned.spec.cluster_centroids, learned.spec.clusters) = (centroids, clusters);
-    let stride = learned.spec.stride();
-    for (record, cluster) in records.chunks_exact_mut(stride).zip(cluster_of) {
-        record[stride - 2..].copy_from_slice(&cluster.to_le_bytes());
-    }
+    vocabulary::put_clusters(&learned.spec, &mut records, &cluster_of);
     let vocabulary = Vocabulary::arrange(learned.spec.clone(), &records)?;
     learned.spec.points = points(&vocabulary, input, &checked, (rows, params, job))?;
     Ok(TokenCodes { spec: learned.spec, records })

@@ -311,7 +311,7 @@ impl VocabularySpec {
 mod tests {
     use foveal_datasets::Values;
 
-    use super::super::{Cut, ScanPoint, TokenScores, Vocabulary, encode_rows, learn};
+    use super::super::{Cut, ScanPoint, TokenScores, Vocabulary, encode_rows, learn, put_clusters};
     use super::*;
 
     const DIM: usize = 24;
@@ -348,9 +348,7 @@ mod tests {
         assert_eq!(seen, (0..rows.len() as u32).collect::<Vec<_>>(), "each token once");
         let (centroids, clusters, cluster_of) = clustering.finish(3);
         (learned.spec.cluster_centroids, learned.spec.clusters) = (centroids, clusters);
-        for (record, cluster) in records.chunks_exact_mut(stride).zip(cluster_of) {
-            record[stride - 2..].copy_from_slice(&cluster.to_le_bytes());
-        }
+        put_clusters(&learned.spec, &mut records, &cluster_of);
         (learned, records)
     }
 

@@ -4,9 +4,9 @@
 use foveal_datasets::{Row, Rows};
 use rayon::prelude::*;
 
-use super::Learned;
 use super::groups::{CENTROIDS, nearest};
 use super::mapping::turn;
+use super::{Learned, VocabularySpec};
 use crate::kernel::float;
 
 /// Bytes of an offset, and of what follows the code of a token.
@@ -34,6 +34,14 @@ pub(crate) fn encode_rows(learned: &Learned, rows: &Rows, records: &mut [u8]) {
         tail[..OFFSET].copy_from_slice(&offset.to_le_bytes());
         tail[OFFSET..].fill(0);
     });
+}
+
+/// Writes the cluster of each record, of `[n x stride]` and in the same order.
+pub(crate) fn put_clusters(spec: &VocabularySpec, records: &mut [u8], clusters: &[u16]) {
+    for (record, cluster) in records.chunks_exact_mut(spec.stride()).zip(clusters) {
+        let at = record.len() - TAIL + OFFSET;
+        record[at..].copy_from_slice(&cluster.to_le_bytes());
+    }
 }
 
 /// Writes the code of y: half a byte for each of the groups of `sizes` coordinates, whose centroids

@@ -1,4 +1,5 @@
-//! Records -> memory that is scanned: a block a cluster, clusters of clusters beside them.
+//! Records -> memory that is scanned: a block a cluster, and blocks of the clusters
+//! themselves.
 
 use half::bf16;
 

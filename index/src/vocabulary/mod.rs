@@ -36,7 +36,7 @@ mod mapping;
 mod score;
 
 pub(crate) use clusters::Clustering;
-pub(crate) use encode::encode_rows;
+pub(crate) use encode::{encode_rows, put_clusters};
 pub(crate) use layout::Vocabulary;
 pub(crate) use score::{Cut, TokenScores};
 

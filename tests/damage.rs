@@ -19,11 +19,15 @@ struct Sound {
 
 impl Sound {
     fn new() -> Sound {
+        Sound::built("--metric l2")
+    }
+
+    fn built(flags: &str) -> Sound {
         let place = Place::new();
         place.write("base.fbin", fbin(DIM, &noise(ROWS * DIM, 6)));
         let lines: String = (0..ROWS).map(|row| format!("{{\"name\": \"row {row}\"}}\n")).collect();
         place.write("rows.jsonl", lines);
-        place.ok("build --base base.fbin --metric l2 --out index --payload rows.jsonl");
+        place.ok(&format!("build --base base.fbin {flags} --out index --payload rows.jsonl"));
         let read =
             |name: String| (name.clone(), fs::read(place.path("index").join(&name)).unwrap());
         let files = names_in(&place.path("index")).into_iter().map(read).collect();
@@ -209,6 +213,26 @@ fn an_index_crafted_with_right_checksums() {
     sound.craft("vectors.bin", &vectors);
     let ran = sound.place.run("search --index index --queries base.fbin --k 60 --threads 1");
     assert!([0, 65].contains(&ran.code) && !ran.err.contains("panicked"), "{}", ran.err);
+}
+
+/// Opening leaves the graph of a head where it is: what is wrong with it is found by a check, and
+/// by who walks it.
+#[test]
+fn a_head_with_a_crafted_graph() {
+    let sound = Sound::built("--metric ip --learn base.fbin");
+    let mut bad = sound.file("graph.bin");
+    bad[64..68].copy_from_slice(&(ROWS as u32).to_le_bytes());
+    sound.craft("graph.bin", &bad);
+    let what = "damaged at byte 64: neighbor id 60";
+    let line = sound.is_found("graph.bin", "with a stranger");
+    assert!(line.contains(what), "{line}");
+    let ran = sound.place.run("check index");
+    assert!(ran.code == 1 && (ran.out + &ran.err).contains(what));
+    sound.is_refused("graph.bin", "with a stranger");
+    let decode = "decode --index index --hidden base.fbin --k 5 --threads 1 --show 1";
+    let ran = sound.place.run(&format!("{decode} --mode graph"));
+    assert!(ran.code == 65 && ran.err.contains(what), "{} {}", ran.code, ran.err);
+    sound.place.ok(&format!("{decode} --mode scan"));
 }
 
 #[test]

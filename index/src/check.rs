@@ -7,6 +7,7 @@ use crate::disk::verify::{CheckedFile, verify_files};
 use crate::disk::{ArrayKind, Manifest, Measured, OpenError};
 use crate::graph::reach::count_reached;
 use crate::open;
+use crate::preview::Preview;
 use crate::stats::Job;
 
 /// What a check looked at and what it found.
@@ -49,9 +50,15 @@ pub fn check(path: &Path, deep: bool, job: Job<'_>) -> Result<CheckReport, OpenE
         damage: verified.damage,
     };
     if report.damage.is_empty() {
-        match open::open(path) {
+        // A search may still walk a graph that opening leaves where it is.
+        let opened = open::open(path).and_then(|opened| {
+            opened.preview.graph.load()?;
+            Ok(opened)
+        });
+        match opened {
             Ok(opened) if deep => {
-                let reached = count_reached(&opened.preview.graph, opened.preview.entry_points);
+                let Preview { graph, entry_points, .. } = &opened.preview;
+                let reached = count_reached(graph.lists(), *entry_points);
                 report.reachable = Some(reached as u64);
                 if let Some(key) = opened.keys.first_twice() {
                     let file = path.join(ArrayKind::Keys.name());

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use crate::calibrate::Frontier;
-use crate::disk::{ArrayKind, Manifest, OpenError, RamArray, blob_file, read_array, read_meta};
+use crate::disk::{ArrayKind, Manifest, OpenArray, OpenError, RamArray, blob_file, read_meta};
 use crate::full_store::OpenOptions;
-use crate::graph::adjacency::{Adjacency, NO_NEIGHBOR};
 use crate::graph::entry_points_of;
+use crate::graph::stored::StoredGraph;
 use crate::key_table::KeyTable;
 use crate::preview::Preview;
 use crate::quantizer::{Quantizer, QuantizerSpec};
@@ -32,30 +32,26 @@ pub(crate) struct Opened {
     pub(crate) keys: KeyTable,
 }
 
-/// Reads and verifies manifest, archive, codes, graph and keys.
+/// Reads and verifies manifest, archive, codes, graph and keys; the graph of an output layer, which
+/// decodes by a scan, when it is first walked.
 pub(crate) fn open(dir: &Path) -> Result<Opened, OpenError> {
     let manifest = Manifest::read(dir)?;
     let meta = read_checked_meta(dir, &manifest)?;
     let quantizer = Quantizer::from_spec(manifest.metric, manifest.element, meta.quantizer);
-    let (_, codes) = read_shaped(dir, &manifest, ArrayKind::Codes, quantizer.stride())?;
+    let codes = read_shaped(dir, &manifest, ArrayKind::Codes, quantizer.stride())?;
     let finer = match quantizer.finer_stride() {
         0 => RamArray::zeroed(0)?,
-        stride => read_shaped(dir, &manifest, ArrayKind::Finer, stride)?.1,
+        stride => read_shaped(dir, &manifest, ArrayKind::Finer, stride)?,
     };
-    let degree = manifest.max_degree as usize;
-    let (path, lists) = read_shaped::<u32>(dir, &manifest, ArrayKind::Graph, degree * 4)?;
-    if let Some(at) = lists.iter().position(|id| u64::from(*id) >= manifest.n && *id != NO_NEIGHBOR)
-    {
-        let what = format!("neighbor id {}; wanted one below {}", lists[at], manifest.n);
-        let offset = (crate::disk::array_header::HEADER + at * 4) as u64;
-        return Err(OpenError::damaged(&path, offset, what));
+    let graph = StoredGraph::open(dir, &manifest)?;
+    if meta.vocabulary.is_none() {
+        graph.load()?;
     }
     let keys = KeyTable::load(dir, &manifest)?;
     let vocabulary = match meta.vocabulary {
         Some(spec) => Some(load_vocabulary(dir, &manifest, spec)?),
         None => None,
     };
-    let graph = Adjacency::from_lists(lists, degree);
     let preview = Preview { quantizer, codes, finer, graph, entry_points: meta.entry_points };
     Ok(Opened { manifest, frontier: meta.frontier, preview, vocabulary, keys })
 }
@@ -65,10 +61,11 @@ fn load_vocabulary(
     manifest: &Manifest,
     spec: VocabularySpec,
 ) -> Result<Vocabulary, OpenError> {
-    let (path, records) = read_shaped::<u8>(dir, manifest, ArrayKind::Tokens, spec.stride())?;
+    let records: RamArray<u8> = read_shaped(dir, manifest, ArrayKind::Tokens, spec.stride())?;
     if let Some(id) = Vocabulary::first_unsound(&spec, &records) {
         let at = crate::disk::array_header::HEADER + id * spec.stride();
         let what = format!("token {id} has no finite offset, or a cluster that is none");
+        let path = dir.join(ArrayKind::Tokens.name());
         return Err(OpenError::damaged(&path, at as u64, what));
     }
     Ok(Vocabulary::arrange(spec, &records)?)
@@ -80,18 +77,10 @@ fn read_shaped<T: bytemuck::Pod>(
     manifest: &Manifest,
     kind: ArrayKind,
     stride: usize,
-) -> Result<(std::path::PathBuf, RamArray<T>), OpenError> {
-    let path = dir.join(kind.name());
-    let (header, values) = read_array(dir, manifest, kind)?;
-    let shape = header.shape;
-    if (shape.rows, shape.stride as usize) != (manifest.n, stride) {
-        let what = format!(
-            "{} rows of {} bytes; wanted {} of {stride}",
-            shape.rows, shape.stride, manifest.n
-        );
-        return Err(OpenError::damaged(&path, 0, what));
-    }
-    Ok((path, values))
+) -> Result<RamArray<T>, OpenError> {
+    let array = OpenArray::open(dir, manifest, kind)?;
+    array.check_shape(manifest.n, stride)?;
+    array.read_all()
 }
 
 /// Reads the archive: its bytes must be a `Meta`, and its numbers must make sense.

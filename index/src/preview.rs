@@ -8,7 +8,7 @@ use foveal_datasets::Row;
 
 use crate::disk::RamArray;
 use crate::distance::QueryDistance;
-use crate::graph::adjacency::Adjacency;
+use crate::graph::stored::StoredGraph;
 use crate::graph::walk::{StopRule, Walk};
 use crate::kernel::{LINE, prefetch};
 use crate::neighbor::Candidate;
@@ -34,7 +34,7 @@ pub(crate) struct Preview {
     pub(crate) codes: RamArray<u8>,
     /// `[n x finer_stride]`, in graph order: what ranks candidates beyond their codes.
     pub(crate) finer: RamArray<u8>,
-    pub(crate) graph: Adjacency,
+    pub(crate) graph: StoredGraph,
     pub(crate) entry_points: u32,
 }
 
@@ -84,7 +84,8 @@ impl Preview {
     /// Takes a query and finds where its walk starts. Where the squared distance of the
     /// `list_size`-th candidate over that of the `REACH_K`-th is known, as a mean, the walk goes as
     /// far as that for this query: farther than `list_size` candidates where they lie close, not as
-    /// far where they do not; to `least` of them and half of `list_size` in any case.
+    /// far where they do not; to `least` of them and half of `list_size` in any case. The graph
+    /// must have been loaded.
     pub(crate) fn begin(
         &self,
         slot: &mut PreviewSlot,
@@ -105,7 +106,7 @@ impl Preview {
     #[inline(always)]
     pub(crate) fn step(&self, slot: &mut PreviewSlot) -> bool {
         let distance = self.quantizer.distance(&self.codes, &slot.query);
-        slot.walk.hop(&self.graph, &distance)
+        slot.walk.hop(self.graph.lists(), &distance)
     }
 
     /// All hops of a walk, unless `stop` comes first: it is looked at every few of them.
@@ -205,9 +206,13 @@ impl Preview {
         }
     }
 
-    /// Bytes in RAM.
+    /// Bytes in RAM now.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let graph = std::mem::size_of_val(self.graph.lists()) as u64;
-        self.codes.bytes() + self.finer.bytes() + graph
+        self.codes.bytes() + self.finer.bytes() + self.graph.loaded_bytes()
+    }
+
+    /// Bytes in RAM once the graph is loaded.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        self.codes.bytes() + self.finer.bytes() + self.graph.bytes()
     }
 }

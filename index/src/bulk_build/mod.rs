@@ -213,6 +213,7 @@ fn grow_over(
         grow(&space, &grow_params, count, job)?
     };
     let entry_points = entry_points_of(rows.len() as u32);
+    let graph = graph.into();
     let preview = Preview { quantizer: serving, codes: serving_codes, finer, graph, entry_points };
     let subject = Subject {
         preview: &preview,
@@ -225,7 +226,8 @@ fn grow_over(
         threads: params.threads,
     };
     let frontier = calibrate::calibrate(&subject, job)?;
-    let Preview { quantizer: serving, codes: serving_codes, finer, mut graph, .. } = preview;
+    let Preview { quantizer: serving, codes: serving_codes, finer, graph, .. } = preview;
+    let mut graph = graph.into_lists();
     job.tell("connecting", 0, 1);
     let space = space.walked_over(&serving, &serving_codes);
     append(&space, &grow_params, &mut graph, count);
@@ -275,10 +277,12 @@ fn check_keys(input: &BuildInput<'_>) -> Result<(), BuildError> {
     }
 }
 
-/// Bytes of what `Index::open` keeps in memory: codes, their finer bits, graph, keys, token codes.
+/// Bytes of what `Index::open` keeps in memory beside full vectors: codes, their finer bits, graph
+/// where it is not left for the first walk, keys, token codes.
 fn resident_bytes(manifest: &Manifest) -> u64 {
     use ArrayKind::{Codes, Finer, Graph, Keys, Tokens};
-    let resident = [Codes, Graph, Keys, Tokens, Finer].map(ArrayKind::name);
+    let first = if manifest.tokens { Tokens } else { Graph };
+    let resident = [first, Codes, Finer, Keys].map(ArrayKind::name);
     let files = manifest.files.iter().filter(|file| resident.contains(&file.name.as_str()));
     files.map(|file| file.bytes).sum()
 }

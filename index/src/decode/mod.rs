@@ -230,6 +230,7 @@ impl Decoder {
         list_size: u32,
         stats: &mut QueryStats,
     ) -> Result<(), SearchError> {
+        shared.preview.graph.load()?;
         let reach = shared.frontier.reach(list_size);
         let query = Row::F32(&self.hidden);
         shared.preview.begin(&mut self.preview, query, (list_size, ask.params.k), reach);

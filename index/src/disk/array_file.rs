@@ -188,6 +188,20 @@ impl OpenArray {
         &self.header
     }
 
+    /// Whether there are `rows` rows of `stride` bytes each.
+    ///
+    /// # Errors
+    /// There are not.
+    pub fn check_shape(&self, rows: u64, stride: usize) -> Result<(), OpenError> {
+        let found = self.header.shape;
+        if (found.rows, found.stride as usize) == (rows, stride) {
+            return Ok(());
+        }
+        let what =
+            format!("{} rows of {} bytes; wanted {rows} of {stride}", found.rows, found.stride);
+        Err(OpenError::damaged(self.path(), 0, what))
+    }
+
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.listed.path
@@ -254,6 +268,38 @@ impl OpenArray {
         Ok(values)
     }
 
+    /// As [`read_all`](OpenArray::read_all) for rows behind whole blocks of header: of every `unit`
+    /// bytes the first `used`, one lot behind the other, `bytes` in all.
+    ///
+    /// # Errors
+    /// A block contradicts its checksum; memory or a read is refused.
+    ///
+    /// # Panics
+    /// If a unit is not of whole blocks, or the rows are not `bytes` in whole units.
+    pub fn read_used(
+        &self,
+        (unit, used): (usize, usize),
+        bytes: u64,
+    ) -> Result<RamArray<u8>, OpenError> {
+        assert!(unit.is_multiple_of(BLOCK) && (1..=unit).contains(&used), "units of whole blocks");
+        let units = bytes.div_ceil(used as u64);
+        assert_eq!(units * unit as u64, self.header.shape.data_bytes, "whole units");
+        let mut values = RamArray::zeroed(bytes as usize)?;
+        let mut first = [0; BLOCK];
+        let (mut reading, _) = InOrder::begin(self, &mut first)?;
+        let at_once = (CHUNK / unit).max(1);
+        let mut chunk = RamArray::<u8>::zeroed(at_once * unit)?;
+        for values in values.chunks_mut(at_once * used) {
+            let chunk = &mut chunk[..values.len().div_ceil(used) * unit];
+            reading.next(chunk)?;
+            for (values, unit) in values.chunks_mut(used).zip(chunk.chunks(unit)) {
+                values.copy_from_slice(&unit[..values.len()]);
+            }
+        }
+        reading.finish()?;
+        Ok(values)
+    }
+
     /// The first block holds the header, and behind a short header the first rows.
     fn read_first_block<'b>(&self, block: &'b mut [u8; BLOCK]) -> Result<&'b [u8], OpenError> {
         let first = &mut block[..self.length().min(BLOCK as u64) as usize];
@@ -264,24 +310,52 @@ impl OpenArray {
 
     fn read_rows(&self, rows: &mut [u8]) -> Result<(), OpenError> {
         let mut first = [0; BLOCK];
-        let first = self.read_first_block(&mut first)?;
-        // The checksums of blocks name the place of damage. They are blind to a header of another
-        // index, whose own crc32 leaves the block's unchanged: the digest sees that too.
-        let mut digest = Xxh3::new();
-        digest.update(first);
-        let first = &first[self.header.data_offset as usize..];
+        let (mut reading, first) = InOrder::begin(self, &mut first)?;
         let (head, rest) = rows.split_at_mut(first.len());
         head.copy_from_slice(first);
-        let mut block = 1;
         for chunk in rest.chunks_mut(CHUNK) {
-            self.listed.read_at(chunk, block * BLOCK as u64)?;
-            for bytes in chunk.chunks(BLOCK) {
-                self.verify_block(block, bytes)?;
-                block += 1;
-            }
-            digest.update(chunk);
+            reading.next(chunk)?;
         }
-        self.listed.check_digest(digest.digest128())
+        reading.finish()
+    }
+}
+
+/// An array on its way into memory, from its first block to its last.
+///
+/// The checksums of blocks name the place of damage. They are blind to a header of another index,
+/// whose own crc32 leaves the block's unchanged: the digest sees that too.
+struct InOrder<'a> {
+    array: &'a OpenArray,
+    digest: Xxh3,
+    block: u64,
+}
+
+impl<'a> InOrder<'a> {
+    /// Reads the first block, and returns the rows in it.
+    fn begin<'b>(
+        array: &'a OpenArray,
+        block: &'b mut [u8; BLOCK],
+    ) -> Result<(InOrder<'a>, &'b [u8]), OpenError> {
+        let first = array.read_first_block(block)?;
+        let mut digest = Xxh3::new();
+        digest.update(first);
+        let rows = &first[array.header.data_offset as usize..];
+        Ok((InOrder { array, digest, block: 1 }, rows))
+    }
+
+    /// Reads the next whole blocks; the last one of the file may be shorter.
+    fn next(&mut self, chunk: &mut [u8]) -> Result<(), OpenError> {
+        self.array.listed.read_at(chunk, self.block * BLOCK as u64)?;
+        for bytes in chunk.chunks(BLOCK) {
+            self.array.verify_block(self.block, bytes)?;
+            self.block += 1;
+        }
+        self.digest.update(chunk);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), OpenError> {
+        self.array.listed.check_digest(self.digest.digest128())
     }
 }
 

@@ -50,6 +50,11 @@ impl Layout {
         n.div_ceil(self.rows_per_unit)
     }
 
+    /// Bytes of `n` rows without padding.
+    pub fn loaded_bytes(self, n: u32) -> u64 {
+        u64::from(n) * u64::from(self.row_bytes)
+    }
+
     /// Bytes of `n` rows with all padding.
     pub fn data_bytes(self, n: u32) -> u64 {
         u64::from(self.units(n)) * self.unit_bytes() as u64

@@ -12,6 +12,7 @@
 //! | `layout` | where row id lies |
 //! | `writer` | rows in id order, padded |
 //! | `seen` | which units a query asked for already |
+//! | `loaded` | all rows in memory |
 //! | `mapped` | the file in the page cache: verified at first touch |
 //! | `block_file` | units by read calls (pread), verified at each read |
 //! | `uring` | the same, many at once |
@@ -28,6 +29,7 @@
 mod block_cache;
 mod block_file;
 pub mod layout;
+mod loaded;
 mod mapped;
 mod reader;
 mod seen;
@@ -42,11 +44,12 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use foveal_datasets::{Element, Row};
 
-use crate::disk::{ArrayKind, Manifest, OpenArray, OpenError, RamArray};
+use crate::disk::{ArrayKind, Manifest, OpenArray, OpenError};
 use crate::stats::Stopped;
 use block_cache::BlockCache;
 use block_file::BlockFile;
 use layout::Layout;
+use loaded::LoadedRows;
 use mapped::MappedUnits;
 pub use reader::RowReader;
 pub use writer::FullStoreWriter;
@@ -54,7 +57,8 @@ pub use writer::FullStoreWriter;
 /// How full vectors are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Io {
-    /// Mapped if the file fits the memory allowed, else io_uring, else read calls.
+    /// Mapped if the file fits the memory allowed, else io_uring, else read calls. Loaded if it is
+    /// an output layer, whose decodes touch rows all over, and fits.
     #[default]
     Auto,
     /// Loaded whole.
@@ -158,7 +162,7 @@ struct Shared {
 /// Where the rows are.
 #[derive(Debug)]
 enum Medium {
-    Memory(RamArray<u8>),
+    Memory(LoadedRows),
     Mapped(MappedUnits),
     Blocks(BlockFile),
 }
@@ -182,7 +186,7 @@ impl FullStore {
             let what = format!("{shape:?}; wanted {n} rows of {row_bytes} bytes");
             return Err(OpenError::damaged(array.path(), 0, what));
         }
-        let io = choose(options, array.length())?;
+        let io = choose(options, (layout.loaded_bytes(n), array.length()), manifest.tokens)?;
         let left = options.memory.map(|left| left.saturating_sub(array.crc_bytes()));
         let room = options
             .cache
@@ -190,7 +194,7 @@ impl FullStore {
             .filter(|room| io.is_device() && !options.cold && *room < array.length());
         let mut refused = None;
         let medium = match io {
-            Io::Memory => Medium::Memory(array.read_all()?),
+            Io::Memory => Medium::Memory(LoadedRows::load(&array, layout, n)?),
             Io::Mapped => Medium::Mapped(MappedUnits::new(array, layout)?),
             _ => {
                 let mut file = BlockFile::new(array, layout);
@@ -233,7 +237,7 @@ impl FullStore {
     /// The operating system does not tell.
     pub fn cached_bytes(&self) -> Result<u64, OpenError> {
         match &self.shared.medium {
-            Medium::Memory(rows) => Ok(rows.bytes()),
+            Medium::Memory(loaded) => Ok(loaded.bytes()),
             Medium::Mapped(mapped) => mapped.cached_bytes(),
             Medium::Blocks(blocks) => {
                 let cache = self.shared.cache.as_ref().map_or(0, BlockCache::bytes);
@@ -243,20 +247,28 @@ impl FullStore {
     }
 }
 
-/// What to do about the options, for a file of `bytes` bytes.
-fn choose(options: &OpenOptions, bytes: u64) -> Result<Io, OpenError> {
+/// What to do about the options, for rows that take `loaded` bytes in memory and a file of
+/// `length` bytes; `decodes` tells whether they are tokens.
+fn choose(
+    options: &OpenOptions,
+    (loaded, length): (u64, u64),
+    decodes: bool,
+) -> Result<Io, OpenError> {
     let usage = |what: String| Err(OpenError::Usage { what });
-    let fits = options.memory.is_none_or(|limit| bytes <= limit);
+    let fits = |bytes: u64| options.memory.is_none_or(|limit| bytes <= limit);
+    let too_large = |bytes: u64| {
+        let limit = options.memory.unwrap_or(u64::MAX);
+        usage(format!("full vectors take {bytes} bytes of memory; wanted at most {limit}"))
+    };
     match options.io {
         Io::None => usage("io none cannot be asked for; wanted auto, or a way to read".into()),
         Io::Memory | Io::Mapped if options.cold => {
             usage(format!("cold reads by io {}; wanted uring or pread", options.io))
         }
-        Io::Memory | Io::Mapped if !fits => {
-            let limit = options.memory.unwrap_or(u64::MAX);
-            usage(format!("full vectors take {bytes} bytes of memory; wanted at most {limit}"))
-        }
-        Io::Auto if fits && !options.cold => Ok(Io::Mapped),
+        Io::Memory if !fits(loaded) => too_large(loaded),
+        Io::Mapped if !fits(length) => too_large(length),
+        Io::Auto if decodes && fits(loaded) && !options.cold => Ok(Io::Memory),
+        Io::Auto if fits(length) && !options.cold => Ok(Io::Mapped),
         Io::Auto | Io::Uring if uring::is_available() => Ok(Io::Uring),
         Io::Auto | Io::Uring => Ok(Io::Pread),
         asked => Ok(asked),

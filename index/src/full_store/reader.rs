@@ -196,12 +196,10 @@ impl RowReader {
         let layout = self.shared.layout;
         self.ask(ids, u32::MAX, stats);
         match &self.shared.medium {
-            Medium::Memory(rows) => {
+            Medium::Memory(loaded) => {
                 for (i, &id) in ids.iter().enumerate() {
-                    let start = layout.unit_start(layout.unit_of(id)) as usize;
-                    let within = layout.within_unit(id);
-                    let row = &rows[start + within.start..start + within.end];
-                    visit(i, row_of(self.shared.element, row));
+                    let unit = loaded.unit(layout.unit_of(id));
+                    visit(i, row_of(self.shared.element, &unit[layout.within_unit(id)]));
                 }
                 Ok(())
             }
@@ -238,10 +236,7 @@ impl RowReader {
         }
         for unit in layout.unit_of(rows.start)..=layout.unit_of(rows.end - 1) {
             let bytes = match medium {
-                Medium::Memory(all) => {
-                    let start = layout.unit_start(unit) as usize;
-                    &all[start..start + layout.unit_bytes()]
-                }
+                Medium::Memory(loaded) => loaded.unit(unit),
                 Medium::Mapped(mapped) => mapped.unit(unit)?,
                 Medium::Blocks(_) => {
                     let ids: Vec<u32> = rows.collect();
@@ -376,10 +371,7 @@ impl RowReader {
         for &id in ids {
             let (unit, within) = (layout.unit_of(id), layout.within_unit(id));
             let row = match &self.shared.medium {
-                Medium::Memory(rows) => {
-                    let start = layout.unit_start(unit) as usize;
-                    &rows[start + within.start..start + within.end]
-                }
+                Medium::Memory(loaded) => &loaded.unit(unit)[within],
                 Medium::Mapped(mapped) => &mapped.unverified(unit)[within],
                 Medium::Blocks(_) => return,
             };

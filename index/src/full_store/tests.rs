@@ -277,13 +277,29 @@ fn options_choose_the_way() {
         FullStore::open(written.dir.path(), &written.manifest, &options)
     };
     let io = |memory| open(Io::Auto, memory, false).unwrap().io();
+    let loaded = 100 * 1000;
     let from_disk = if uring::is_available() { Io::Uring } else { Io::Pread };
     assert_eq!(io(None), Io::Mapped);
     assert_eq!(io(Some(bytes)), Io::Mapped);
     assert_eq!(io(Some(bytes - 1)), from_disk);
     assert_eq!(open(Io::Pread, Some(0), false).unwrap().io(), Io::Pread);
+    assert_eq!(open(Io::Memory, Some(loaded), false).unwrap().io(), Io::Memory);
+    let head = Manifest { tokens: true, ..written.manifest.clone() };
+    for (memory, cold, io) in [
+        (None, false, Io::Memory),
+        (Some(loaded), false, Io::Memory),
+        (Some(loaded - 1), false, from_disk),
+        (None, true, from_disk),
+    ] {
+        let options = OpenOptions { memory, cold, ..OpenOptions::default() };
+        if let Ok(store) = FullStore::open(written.dir.path(), &head, &options) {
+            assert_eq!(store.io(), io, "{memory:?} {cold}");
+        } else {
+            assert!(cold, "some file systems cannot pass the page cache");
+        }
+    }
     for (io, memory, cold) in [
-        (Io::Memory, Some(bytes - 1), false),
+        (Io::Memory, Some(loaded - 1), false),
         (Io::Mapped, Some(bytes - 1), false),
         (Io::Memory, None, true),
         (Io::Mapped, None, true),
@@ -400,6 +416,11 @@ fn cached_bytes_are_those_in_memory() {
     let written = write(1000, 1024, Element::U8);
     let bytes = fs::metadata(written.path()).unwrap().len();
     assert_eq!(written.open(Io::Memory, false).unwrap().cached_bytes().unwrap(), bytes - 4096);
+    // Three rows a block, and a row on three blocks: what pads them is not loaded.
+    for row in [1152, 4096 * 2 + 1] {
+        let padded = write(10, row, Element::U8).open(Io::Memory, false).unwrap();
+        assert_eq!(padded.cached_bytes().unwrap(), 10 * row as u64);
+    }
     // Just written and read: the page cache holds it, unless the machine is short of memory.
     let mapped = written.open(Io::Mapped, false).unwrap();
     let cached = mapped.cached_bytes().unwrap();

@@ -3,6 +3,7 @@
 //! | file | question it answers |
 //! |---|---|
 //! | `adjacency` | who are the neighbors of an id? |
+//! | `stored` | how do the lists come from their file into memory? |
 //! | `walk` | which ids are near a query? (best-first search) |
 //! | `prune` | which of many candidates become neighbors? |
 //! | `grow` | how does a graph come to be, the same one at any thread count? |
@@ -17,6 +18,7 @@ pub(crate) mod grow;
 pub(crate) mod order;
 pub(crate) mod prune;
 pub(crate) mod reach;
+pub(crate) mod stored;
 pub(crate) mod walk;
 
 /// Entry points of a graph of `n` nodes: scanned before a walk, the nearest one starts it.

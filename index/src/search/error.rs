@@ -56,7 +56,7 @@ pub enum SearchError {
         Stopped::Cancelled => "it was cancelled",
     })]
     Stopped(Stopped),
-    /// A full vector or payload cannot be read.
+    /// A full vector, a payload or a graph that waited for its first walk cannot be read.
     #[error(transparent)]
     Read(#[from] OpenError),
 }

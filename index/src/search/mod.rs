@@ -66,9 +66,11 @@ pub struct Answer {
 }
 
 impl Index {
-    /// Opens an index with the defaults: full vectors mapped.
+    /// Opens an index with the defaults: full vectors mapped, or loaded where they are the tokens
+    /// of an output layer.
     ///
-    /// Codes, graph and keys are read in order into memory and verified on the way.
+    /// Codes, graph and keys are read in order into memory and verified on the way. The graph of an
+    /// output layer waits for the first search or decode that walks it, which names its damage.
     ///
     /// # Errors
     /// No index there; another version; the first damage found, with file and offset; memory or a
@@ -85,7 +87,7 @@ impl Index {
         let path = path.as_ref();
         let Opened { manifest, frontier, preview, vocabulary, keys } = open::open(path)?;
         let words = vocabulary.as_ref().map_or(0, Vocabulary::resident_bytes);
-        let resident = preview.resident_bytes() + keys.resident_bytes() + words;
+        let resident = preview.most_bytes() + keys.resident_bytes() + words;
         let options = open::less(options, resident)?;
         let store = match preview.quantizer.is_exact() {
             true => None,
@@ -144,7 +146,8 @@ impl Index {
         self.shared.store.as_ref().and_then(FullStore::refused)
     }
 
-    /// Bytes of codes, their finer bits, graph, keys and token codes in memory.
+    /// Bytes of codes, their finer bits, graph, keys and token codes in memory; of the graph only
+    /// once it is.
     pub fn resident_bytes(&self) -> u64 {
         let vocabulary = self.shared.vocabulary.as_ref().map_or(0, Vocabulary::resident_bytes);
         self.shared.preview.resident_bytes() + self.shared.keys.resident_bytes() + vocabulary

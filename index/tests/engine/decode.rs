@@ -1,13 +1,15 @@
 //! What a decode tells, against sums over every token in f64.
 
+use std::fs;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
 
 use foveal_datasets::synthetic::Seeded;
 use foveal_datasets::{Metric, Rows, VectorFile};
 use foveal_index::stats::Job;
 use foveal_index::{
-    BuildInput, DecodeAsk, DecodeMode, DecodeParams, Decoded, Index, Keys, LogZMode, SearchError,
-    Stop, Token, Tokens, build,
+    BuildInput, DecodeAsk, DecodeMode, DecodeParams, Decoded, Index, Io, Keys, LogZMode,
+    SearchError, SearchParams, Stop, Token, Tokens, build,
 };
 use tempfile::TempDir;
 
@@ -397,6 +399,48 @@ fn hidden_states_that_cannot_be_decoded_are_refused() {
     build(&input, &path, &params(Metric::L2, 4), Job::default()).unwrap();
     let error = Index::open(&path).unwrap().decoder().err().unwrap();
     assert_eq!(error.to_string(), "the index has metric l2; wanted ip, whose distances are logits");
+}
+
+/// A decode that scans has no use for the graph. Who walks it finds what is wrong with it, again
+/// and again until it is mended, and a scan goes on meanwhile.
+#[test]
+fn the_graph_of_a_head_is_read_for_its_first_walk() {
+    let head = head(true);
+    let (without, io) = (head.index.resident_bytes(), head.index.io());
+    assert_eq!(io, Io::Memory);
+    head.decode(0, DecodeParams::new(5));
+    assert_eq!(head.index.resident_bytes(), without);
+
+    let path = head.dir.path().join("index/graph.bin");
+    let good = fs::read(&path).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[!good[9000]], 9000).unwrap();
+    let walk = DecodeParams { mode: DecodeMode::Graph, ..DecodeParams::new(5) };
+    let ask = DecodeAsk { params: walk, ..DecodeAsk::new(1) };
+    let mut decoder = head.index.decoder().unwrap();
+    for _ in 0..2 {
+        let told = [
+            decoder.decode(head.hidden.row(0), &ask).unwrap_err(),
+            head.index.searcher().search(head.hidden.row(0), &SearchParams::new(5)).unwrap_err(),
+        ];
+        for error in told {
+            let text = error.to_string();
+            assert!(text.contains("graph.bin: damaged at byte 8192: crc32"), "{text}");
+        }
+        head.decode(0, DecodeParams::new(5));
+    }
+    file.write_all_at(&good[9000..9001], 9000).unwrap();
+    let keys: Vec<u64> = head.truth(0)[..5].iter().map(|(key, _)| *key).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let tokens = head.decode(0, walk).tokens;
+                assert_eq!(tokens.iter().map(|token| token.key).collect::<Vec<_>>(), keys);
+            });
+        }
+    });
+    let lists = 1500 * 4 * u64::from(head.index.manifest().max_degree);
+    assert_eq!(head.index.resident_bytes(), without + lists);
 }
 
 #[test]

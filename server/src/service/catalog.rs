@@ -31,7 +31,8 @@ impl Catalog {
     /// Opens every collection of `config`, one after the other, within its memory budget. Codes,
     /// graph and keys of all come first; full vectors are then loaded for those collections, in
     /// the order of names, for which the budget suffices; all others share what is left for
-    /// blocks that were read. Without a budget full vectors stay on disk and in the page cache.
+    /// blocks that were read. Without a budget full vectors stay on disk and in the page cache, but
+    /// for the tokens of an output layer, which are loaded: its decodes read rows all over.
     ///
     /// # Errors
     /// An index that cannot be opened; a budget that does not hold codes, graphs and keys.
@@ -40,8 +41,8 @@ impl Catalog {
         for (name, path) in &config.collections {
             let (manifest, _) = foveal_index::inspect(path)
                 .map_err(|source| ServeError::Open { name: name.clone(), source })?;
-            let bytes = Predicted::of(&manifest);
-            plans.push(Plan { name, path, bytes, io: config.io, cache: None });
+            let (bytes, io) = (Predicted::of(&manifest), first_io(config, &manifest));
+            plans.push(Plan { name, path, bytes, io, cache: None });
         }
         if let Some(budget) = config.memory {
             spend(&mut plans, budget)?;
@@ -94,18 +95,29 @@ struct Predicted {
 }
 
 impl Predicted {
-    /// Files hold what memory will; payloads stay on disk. See `index/FORMAT.md`.
+    /// Files hold what memory will, but for what pads full vectors; payloads stay on disk. See
+    /// `index/FORMAT.md`.
     fn of(manifest: &Manifest) -> Predicted {
         let mut predicted = Predicted { preview: 0, full_store: 0 };
         for file in &manifest.files {
-            let sum = match file.name.as_str() {
-                "payload.bin" => continue,
-                "vectors.bin" => &mut predicted.full_store,
-                _ => &mut predicted.preview,
-            };
-            *sum = sum.saturating_add(file.bytes);
+            match file.name.as_str() {
+                "payload.bin" => {}
+                "vectors.bin" => {
+                    let row = u64::from(manifest.dim) * manifest.element.size() as u64;
+                    predicted.full_store = manifest.n.saturating_mul(row);
+                }
+                _ => predicted.preview = predicted.preview.saturating_add(file.bytes),
+            }
         }
         predicted
+    }
+}
+
+/// How full vectors are read, as far as no budget decides it.
+fn first_io(config: &Config, manifest: &Manifest) -> Io {
+    match config.io {
+        Io::Auto if manifest.tokens && config.memory.is_none() => Io::Memory,
+        io => io,
     }
 }
 
@@ -231,7 +243,16 @@ mod tests {
             named("vectors.bin.crc", 1),
             named("payload.bin", 1_000),
         ];
-        assert_eq!(Predicted::of(&manifest), Predicted { preview: 13, full_store: 100 });
+        // Two numbers of four bytes, behind a block of header.
+        assert_eq!(Predicted::of(&manifest), Predicted { preview: 13, full_store: 8 });
+
+        // The tokens of an output layer are loaded, unless a budget or a flag decides it.
+        let with = |io, memory| Config { io, memory, ..Config::default() };
+        assert_eq!(first_io(&with(Io::Auto, None), &manifest), Io::Auto);
+        manifest.tokens = true;
+        assert_eq!(first_io(&with(Io::Auto, None), &manifest), Io::Memory);
+        assert_eq!(first_io(&with(Io::Auto, Some(1)), &manifest), Io::Auto);
+        assert_eq!(first_io(&with(Io::Pread, None), &manifest), Io::Pread);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
+use crate::disk::RamArray;
 use crate::stats::{Stop, Stopped};
 
 /// The store of some rows, whose reads go to another file; `None` where io_uring is refused.

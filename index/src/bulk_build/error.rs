@@ -19,15 +19,24 @@ pub enum BuildError {
     /// The base file cannot be read, or holds what no vector may hold.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A row that cannot be indexed.
+    /// A row that cannot be indexed, or learned from.
     #[error("{}: row {row} {what}", path.display())]
     Row {
-        /// The base file.
+        /// The base file, or the one of samples.
         path: PathBuf,
         /// The row.
         row: usize,
         /// What is wrong with it.
         what: &'static str,
+    },
+    /// Hidden states and tokens, each within range, that cannot be learned from together.
+    #[error(
+        "{}: hidden states so long that their products with tokens pass the range of f32",
+        path.display()
+    )]
+    Learn {
+        /// The file of hidden states.
+        path: PathBuf,
     },
     /// The base file was written to while it was read.
     #[error("{}: changed while the index was built from it", path.display())]
@@ -81,9 +90,10 @@ impl BuildError {
         match self {
             BuildError::Params(_) | BuildError::MemoryLimit { .. } => ErrorKind::Usage,
             BuildError::File(error) => error.kind(),
-            BuildError::Row { .. } | BuildError::Keys { .. } | BuildError::Changed { .. } => {
-                ErrorKind::BadData
-            }
+            BuildError::Row { .. }
+            | BuildError::Learn { .. }
+            | BuildError::Keys { .. }
+            | BuildError::Changed { .. } => ErrorKind::BadData,
             BuildError::Payload(error) => error.kind(),
             BuildError::Memory(_) | BuildError::Threads(_) => ErrorKind::Io,
             BuildError::Write(error) => error.kind(),

@@ -11,13 +11,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use foveal_datasets::synthetic::Seeded;
-use foveal_datasets::{Rows, VectorFile};
+use foveal_datasets::{Metric, Rows, VectorFile};
 
 use crate::calibrate::{self, Frontier, Subject};
 use crate::disk::{
     ArrayKind, ArrayShape, ArrayWriter, Disk, FORMAT_VERSION, FileEntry, Manifest, Measured,
     Publication, RamArray, Storage, write_meta,
 };
+use crate::distance::is_too_long;
 use crate::full_store::layout::Layout;
 use crate::graph::adjacency::Adjacency;
 use crate::graph::grow::{self, GrowParams, append, grow};
@@ -32,7 +33,7 @@ use crate::preview::Preview;
 use crate::quantizer::{CodeSpace, Quantizer, TRIED_QUERIES};
 use crate::stats::Job;
 use memory::BuildMemory;
-use row_pass::{BuildCodes, CHUNK_BYTES, RowPass};
+use row_pass::{BuildCodes, CHUNK_BYTES, NO_COSINE, RowPass, TOO_LONG};
 use tokens::TokenCodes;
 
 /// Rows that train the quantizer.
@@ -101,6 +102,7 @@ pub fn build(
     params.check()?;
     let memory = BuildMemory::plan(input, params)?;
     check_keys(input)?;
+    check_learn(input, params.metric)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(params.threads).build()?;
     let publication = Publication::begin(&Disk, out)?;
     let payload = match input.payload {
@@ -275,6 +277,26 @@ fn check_keys(input: &BuildInput<'_>) -> Result<(), BuildError> {
         }
         Keys::From(_) => Ok(()),
     }
+}
+
+/// Whether every sample query, or hidden state, can be asked of an index. Goes over them once.
+fn check_learn(input: &BuildInput<'_>, metric: Metric) -> Result<(), BuildError> {
+    let Some(learn) = input.learn else { return Ok(()) };
+    let row_bytes = learn.dim() * learn.element().size();
+    for chunk in learn.chunks((CHUNK_BYTES / row_bytes).max(1)) {
+        let (first, rows) = chunk?;
+        let refuse = |row: usize, what| {
+            Err(BuildError::Row { path: learn.path().into(), row: first + row, what })
+        };
+        let cosine = metric == Metric::Cosine;
+        if let Some(row) = rows.first_zero().filter(|_| cosine) {
+            return refuse(row, NO_COSINE);
+        }
+        if let Some(row) = rows.iter().position(is_too_long).filter(|_| !cosine) {
+            return refuse(row, TOO_LONG);
+        }
+    }
+    Ok(())
 }
 
 /// Bytes of what `Index::open` keeps in memory beside full vectors: codes, their finer bits, graph

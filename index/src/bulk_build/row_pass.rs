@@ -17,7 +17,8 @@ use crate::vocabulary::{self, Learned};
 /// Bytes of rows read, or encoded, at once.
 pub(super) const CHUNK_BYTES: usize = 4 << 20;
 
-const TOO_LONG: &str = "is too long: its squared norm passes the range of f32";
+pub(super) const NO_COSINE: &str = "is all zeros, which has no cosine";
+pub(super) const TOO_LONG: &str = "is too long: its squared norm passes the range of f32";
 
 /// Codes in the order of insertion.
 pub(super) struct BuildCodes {
@@ -95,7 +96,7 @@ impl<'a> RowPass<'a> {
         let mut endless = None;
         self.each_chunk("encoding", &mut |first, chunk| {
             if let Some(row) = chunk.first_zero().filter(|_| cosine) {
-                return Err(refuse(first + row, "is all zeros, which has no cosine"));
+                return Err(refuse(first + row, NO_COSINE));
             }
             let facts = encode_rows(quantizer, chunk, &mut records);
             let records = records.chunks_exact(stride + beyond);

@@ -16,6 +16,8 @@ use crate::vocabulary::{
 
 /// The most rows that get token codes: with more, a scan of them all is no way to decode.
 const MAX_TOKENS: usize = 1 << 20;
+/// The most dimensions of such rows: hidden states are turned by a matrix of `dim^2` numbers.
+const MAX_TOKEN_DIM: usize = 16_384;
 /// Most rows the codes are learned from, and at least so many where they are large.
 const SAMPLE_ROWS: usize = 16_384;
 const LEAST_ROWS: usize = 1024;
@@ -44,7 +46,8 @@ pub(super) struct TokenCodes {
 /// Whether an index gets token codes.
 pub(super) fn wanted(input: &BuildInput<'_>, params: &BuildParams) -> bool {
     let some = input.learn.is_some_and(|learn| learn.len() >= CHECKED_PART);
-    params.metric == Metric::InnerProduct && some && input.base.len() <= MAX_TOKENS
+    let (n, dim) = (input.base.len(), input.base.dim());
+    params.metric == Metric::InnerProduct && some && n <= MAX_TOKENS && dim <= MAX_TOKEN_DIM
 }
 
 /// The most memory that takes, in bytes; 0 where an index gets none.
@@ -71,7 +74,7 @@ fn sample_rows(input: &BuildInput<'_>) -> usize {
 /// Learns the codes, encodes every row, and measures what they find.
 ///
 /// # Errors
-/// A file cannot be read; an interrupt.
+/// A file cannot be read; numbers that pass the range of f32; an interrupt.
 pub(super) fn encode(
     pass: &mut RowPass<'_>,
     input: &BuildInput<'_>,
@@ -96,6 +99,10 @@ pub(super) fn encode(
     };
     (learned.spec.cluster_centroids, learned.spec.clusters) = (centroids, clusters);
     vocabulary::put_clusters(&learned.spec, &mut records, &cluster_of);
+    let is_sound = learned.spec.is_sound(input.base.dim());
+    if !is_sound || Vocabulary::first_unsound(&learned.spec, &records).is_some() {
+        return Err(BuildError::Learn { path: learn.path().into() });
+    }
     let vocabulary = Vocabulary::arrange(learned.spec.clone(), &records)?;
     learned.spec.points = points(&vocabulary, input, &checked, (rows, params, job))?;
     Ok(TokenCodes { spec: learned.spec, records })

@@ -68,10 +68,7 @@ impl Shared {
     /// What a scan reads: memory is what bounds it, and the exact way as well.
     fn scan_bytes(&self, effort: Effort) -> usize {
         let (code, matrix) = match &self.vocabulary {
-            Some(vocabulary) => {
-                let spec = &vocabulary.spec;
-                (spec.stride(), spec.to_query.len() + spec.clusters.len())
-            }
+            Some(vocabulary) => (vocabulary.spec.stride(), vocabulary.map_bytes() as usize),
             None => (self.preview.quantizer.stride(), 0),
         };
         let codes = effort.share * (self.manifest.n as usize * code) as f64;

@@ -9,11 +9,12 @@ use super::listed_file::{FileWriter, ListedFile};
 use super::manifest::{FileEntry, Manifest};
 use super::storage::Storage;
 
-/// The blob every index has: quantizer, entry points, frontier.
+/// The blob every index has: quantizer, entry points, frontier, and how hidden states are turned:
+/// two bytes for each pair of dimensions.
 pub const META: &str = "meta.rkyv";
 
-/// The largest blob, in bytes.
-pub const MAX_BLOB: u64 = 64 << 20;
+/// The largest blob, in bytes: that of an output layer of more than 20,000 dimensions.
+pub const MAX_BLOB: u64 = 1 << 30;
 
 /// Writes `bytes` as `meta.rkyv` in `dir`; returns once they are on the device.
 ///

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::encode::{self, encode, offset_of, part_of};
 use super::groups::{self, CENTROIDS};
-use super::mapping::turn;
+use super::mapping::{AT_ONCE, turn, widen};
 use super::{Learned, VocabularySpec};
 use crate::kernel::lookup::BLOCK_ROWS;
 use crate::kernel::{float, logits};
@@ -133,7 +133,8 @@ impl<'a> Clustering<'a> {
     /// What the tokens of a cluster, from the given row on, are to hidden states.
     fn block(&self, rows: &Rows, start: usize) -> Fit {
         let dim = rows.dim();
-        let (mut wide, mut y) = (vec![0.0; dim], vec![0.0; dim]);
+        let count = BLOCK_ROWS.min(rows.len() - start);
+        let (mut wide, mut y) = (vec![0.0; count * dim], vec![0.0; count * dim]);
         let mut fit = Fit {
             columns: vec![0.0; dim * BLOCK_ROWS],
             offsets: [f32::NEG_INFINITY; BLOCK_ROWS],
@@ -141,10 +142,11 @@ impl<'a> Clustering<'a> {
             total: 0.0,
             sums: vec![0.0; dim],
         };
-        for lane in 0..BLOCK_ROWS.min(rows.len() - start) {
-            fit.offsets[lane] = self.learned.map(rows.row(start + lane), &mut wide, &mut y);
+        let offsets = self.learned.map((rows, start), &mut wide, &mut y);
+        fit.offsets.iter_mut().zip(offsets).for_each(|(to, offset)| *to = offset);
+        for (lane, y) in y.chunks_exact(dim).enumerate() {
             let column = fit.columns.iter_mut().skip(lane).step_by(BLOCK_ROWS);
-            column.zip(&y).for_each(|(to, x)| *to = *x);
+            column.zip(y).for_each(|(to, x)| *to = *x);
         }
         fit.shift = fit.offsets.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         fit
@@ -296,12 +298,13 @@ impl VocabularySpec {
         let bits = self.to_query.iter().map(|bits| half::bf16::from_bits(*bits).to_f32());
         let to_query: Vec<f32> = bits.collect();
         let mut queries = vec![0.0; hidden.len() * dim];
-        let scratch = || vec![0.0; dim];
-        let each = queries.par_chunks_exact_mut(dim).enumerate();
-        each.for_each_init(scratch, |centred, (i, q)| {
-            hidden.row(i).widen_into(centred);
-            centred.iter_mut().zip(&self.mean).for_each(|(x, mean)| *x -= mean);
-            turn(&to_query, centred, q);
+        queries.par_chunks_mut(AT_ONCE * dim).enumerate().for_each(|(i, q)| {
+            let mut centred = vec![0.0; q.len()];
+            widen(hidden, i * AT_ONCE, &mut centred);
+            for state in centred.chunks_exact_mut(dim) {
+                state.iter_mut().zip(&self.mean).for_each(|(x, mean)| *x -= mean);
+            }
+            turn(&to_query, &centred, q);
         });
         queries
     }

@@ -1,11 +1,11 @@
 //! Rows -> records: four bits a group, two groups a byte, then `<m, x>` as f32 and the cluster as
 //! u16. Clusters -> records: four bits a group, then an f32.
 
-use foveal_datasets::{Row, Rows};
+use foveal_datasets::Rows;
 use rayon::prelude::*;
 
 use super::groups::{CENTROIDS, nearest};
-use super::mapping::turn;
+use super::mapping::{AT_ONCE, turn, widen};
 use super::{Learned, VocabularySpec};
 use crate::kernel::float;
 
@@ -14,25 +14,36 @@ pub(super) const OFFSET: usize = 4;
 pub(super) const TAIL: usize = OFFSET + 2;
 
 impl Learned {
-    /// y of a row in `y`, by way of `wide`; returns `<m, x>`.
-    pub(super) fn map(&self, row: Row<'_>, wide: &mut [f32], y: &mut [f32]) -> f32 {
-        row.widen_into(wide);
+    /// y of the rows from `first` on, as many as there is room for in `y` (`[any x dim]`), by way
+    /// of `wide` of the same size; tells `<m, x>` of each.
+    pub(super) fn map<'a>(
+        &'a self,
+        (rows, first): (&Rows, usize),
+        wide: &'a mut [f32],
+        y: &mut [f32],
+    ) -> impl Iterator<Item = f32> + 'a {
+        widen(rows, first, wide);
         turn(&self.to_row, wide, y);
-        float::dot(&self.spec.mean, wide)
+        wide.chunks_exact(rows.dim()).map(|x| float::dot(&self.spec.mean, x))
     }
 }
 
 /// Writes the records of rows in order (`[n x stride]`), each in cluster 0 for now.
 pub(crate) fn encode_rows(learned: &Learned, rows: &Rows, records: &mut [u8]) {
-    let spec = &learned.spec;
-    let scratch = || (vec![0.0f32; rows.dim()], vec![0.0f32; rows.dim()]);
-    let records = records.par_chunks_exact_mut(spec.stride()).enumerate();
-    records.for_each_init(scratch, |(wide, y), (i, record)| {
-        let offset = learned.map(rows.row(i), wide, y);
-        let (code, tail) = record.split_at_mut(record.len() - TAIL);
-        encode(&spec.sizes, &spec.centroids, y, code);
-        tail[..OFFSET].copy_from_slice(&offset.to_le_bytes());
-        tail[OFFSET..].fill(0);
+    let (spec, dim) = (&learned.spec, rows.dim());
+    let scratch = || (vec![0.0f32; AT_ONCE * dim], vec![0.0f32; AT_ONCE * dim]);
+    let some = records.par_chunks_mut(AT_ONCE * spec.stride()).enumerate();
+    some.for_each_init(scratch, |(wide, y), (i, records)| {
+        let records = records.chunks_exact_mut(spec.stride());
+        let count = records.len() * dim;
+        let (wide, y) = (&mut wide[..count], &mut y[..count]);
+        let offsets = learned.map((rows, i * AT_ONCE), wide, y);
+        for ((record, offset), y) in records.zip(offsets).zip(y.chunks_exact(dim)) {
+            let (code, tail) = record.split_at_mut(record.len() - TAIL);
+            encode(&spec.sizes, &spec.centroids, y, code);
+            tail[..OFFSET].copy_from_slice(&offset.to_le_bytes());
+            tail[OFFSET..].fill(0);
+        }
     });
 }
 

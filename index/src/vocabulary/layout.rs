@@ -26,6 +26,7 @@ pub(super) struct Blocks {
 
 /// The codes of all tokens, and what they mean.
 pub(crate) struct Vocabulary {
+    /// Without what lies arranged beside it: `to_query` and `clusters`.
     pub(crate) spec: VocabularySpec,
     /// A block is a cluster.
     pub(super) tokens: Blocks,
@@ -74,6 +75,7 @@ impl Vocabulary {
             clusters.put(row, record, cluster_offset(record));
         }
         let to_query = by_columns(&spec);
+        let spec = VocabularySpec { to_query: Vec::new(), clusters: Vec::new(), ..spec };
         let kernel = lookup::kernel(Level::in_use());
         let planar = planar::kernel(Level::in_use(), 1);
         Ok(Vocabulary {
@@ -104,7 +106,12 @@ impl Vocabulary {
 
     /// Clusters: blocks of tokens.
     pub(super) fn count(&self) -> usize {
-        self.spec.cluster_count()
+        self.tokens.offsets.len() / BLOCK_ROWS
+    }
+
+    /// Bytes that every scan reads, whatever its share of the tokens.
+    pub(crate) fn map_bytes(&self) -> u64 {
+        self.to_query.bytes() + self.clusters.bytes()
     }
 
     /// The first record that cannot be arranged, if there is one.
@@ -119,13 +126,9 @@ impl Vocabulary {
 
     /// Bytes in RAM.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let blocks = |blocks: &Blocks| blocks.codes.bytes() + blocks.offsets.bytes();
-        let spec = 2 * self.spec.to_query.len()
-            + 4 * (self.spec.centroids.len() + self.spec.cluster_centroids.len())
-            + self.spec.clusters.len();
+        let centroids = self.spec.centroids.len() + self.spec.cluster_centroids.len();
         let ids = self.ids.bytes() + self.offsets.bytes();
-        let rest = self.to_query.bytes() + ids + spec as u64;
-        blocks(&self.tokens) + blocks(&self.clusters) + rest
+        self.tokens.bytes() + self.map_bytes() + ids + 4 * centroids as u64
     }
 }
 
@@ -136,6 +139,10 @@ impl Blocks {
         let mut offsets = RamArray::zeroed(blocks * BLOCK_ROWS)?;
         offsets.fill(f32::NEG_INFINITY);
         Ok(Blocks { codes, offsets })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.codes.bytes() + self.offsets.bytes()
     }
 
     /// Puts a record in an empty row.

@@ -9,6 +9,12 @@ use crate::kernel::float;
 /// Of the mean variance of an axis, added to each: axes along which the sample hardly varies are
 /// not trusted to be flat.
 const SHRINK: f64 = 0.1;
+/// Rows turned at once, and columns of the matrix that stay in the cache with theirs.
+pub(super) const AT_ONCE: usize = 16;
+const COLUMNS: usize = 256;
+/// Rows of the covariance summed at once, and so many columns of them.
+const SUMS_AT_ONCE: usize = 8;
+const SUM_COLUMNS: usize = 512;
 
 /// How rows and hidden states are turned; see the module.
 pub(super) struct Mapping {
@@ -61,20 +67,37 @@ impl Mapping {
     pub(super) fn rows(&self, rows: &Rows) -> Vec<f32> {
         let dim = rows.dim();
         let mut mapped = vec![0.0; rows.len() * dim];
-        mapped.par_chunks_exact_mut(dim).enumerate().for_each(|(i, y)| {
-            let mut wide = vec![0.0; dim];
-            rows.row(i).widen_into(&mut wide);
+        mapped.par_chunks_mut(AT_ONCE * dim).enumerate().for_each(|(i, y)| {
+            let mut wide = vec![0.0; y.len()];
+            widen(rows, i * AT_ONCE, &mut wide);
             turn(&self.to_row, &wide, y);
         });
         mapped
     }
 }
 
-/// `to` becomes the sum over i of `x[i]` times row i of `matrix` (`[len(x) x len(to)]`).
+/// Each row of `to` becomes the sum over i of `x[i]` of the same row of `x`, times row i of `matrix`
+/// (`[dim x dim]`), summed in the order of i. [`AT_ONCE`] rows share what is read of the matrix.
 pub(super) fn turn(matrix: &[f32], x: &[f32], to: &mut [f32]) {
+    let dim = matrix.len().isqrt();
+    assert_eq!(x.len(), to.len(), "rows of one matrix");
     to.fill(0.0);
-    for (x, row) in x.iter().zip(matrix.chunks_exact(to.len())) {
-        float::add_scaled(to, row, *x);
+    for (x, to) in x.chunks(AT_ONCE * dim).zip(to.chunks_mut(AT_ONCE * dim)) {
+        for first in (0..dim).step_by(COLUMNS) {
+            let columns = first..dim.min(first + COLUMNS);
+            for (i, row) in matrix.chunks_exact(dim).enumerate() {
+                for (x, to) in x.chunks_exact(dim).zip(to.chunks_exact_mut(dim)) {
+                    float::add_scaled(&mut to[columns.clone()], &row[columns.clone()], x[i]);
+                }
+            }
+        }
+    }
+}
+
+/// Widens the rows from `first` on, as many as `wide` has room for.
+pub(super) fn widen(rows: &Rows, first: usize, wide: &mut [f32]) {
+    for (i, wide) in wide.chunks_exact_mut(rows.dim()).enumerate() {
+        rows.row(first + i).widen_into(wide);
     }
 }
 
@@ -94,12 +117,19 @@ fn moments(rows: &Rows) -> (Vec<f32>, Vec<f64>) {
         row.iter_mut().zip(&mean).for_each(|(x, mean)| *x -= mean);
     }
     let mut covariance = vec![0.0f64; dim * dim];
-    // A row of the matrix at a time, whole on one thread: the same sums on any number of them.
-    covariance.par_chunks_exact_mut(dim).enumerate().for_each(|(i, sums)| {
-        for row in centred.chunks_exact(dim) {
-            let x = f64::from(row[i]);
-            let products = sums.iter_mut().zip(row).take(i + 1);
-            products.for_each(|(sum, y)| *sum += x * f64::from(*y));
+    // Each sum on one thread, in the order of the rows: the same on any number of threads.
+    covariance.par_chunks_mut(SUMS_AT_ONCE * dim).enumerate().for_each(|(block, sums)| {
+        let first = block * SUMS_AT_ONCE;
+        let last = first + sums.len() / dim - 1;
+        for start in (0..=last).step_by(SUM_COLUMNS) {
+            for row in centred.chunks_exact(dim) {
+                for (sums, i) in sums.chunks_exact_mut(dim).zip(first..) {
+                    let columns = start..(i + 1).min(start + SUM_COLUMNS).max(start);
+                    let x = f64::from(row[i]);
+                    let products = sums[columns.clone()].iter_mut().zip(&row[columns]);
+                    products.for_each(|(sum, y)| *sum += x * f64::from(*y));
+                }
+            }
         }
         sums.iter_mut().for_each(|sum| *sum /= n);
     });

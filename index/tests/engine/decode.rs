@@ -401,6 +401,37 @@ fn hidden_states_that_cannot_be_decoded_are_refused() {
     assert_eq!(error.to_string(), "the index has metric l2; wanted ip, whose distances are logits");
 }
 
+/// Numbers at the end of f32 end a build early, with the file and the row where there is one, and
+/// not when it is finished.
+#[test]
+fn states_that_cannot_be_learned_from_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = |scale: f32| gaussians(200, |_, _| scale, 3);
+    let attempt = |tokens: &Rows, states: &Rows| {
+        let base = write_rows(dir.path(), "base", tokens);
+        let learn = write_rows(dir.path(), "learn", states);
+        let keys = Keys::From(0);
+        let input =
+            BuildInput { base: &base, keys, payload: None, learn: Some(&learn), bias: false };
+        let path = dir.path().join("index");
+        let built = build(&input, &path, &params(Metric::InnerProduct, 4), Job::default());
+        let is_there = path.exists();
+        let _ = fs::remove_dir_all(&path);
+        let _ = fs::remove_file(base.path());
+        let _ = fs::remove_file(learn.path());
+        assert_eq!(built.is_ok(), is_there);
+        built.map(|_| ()).map_err(|error| error.to_string())
+    };
+    let long = gaussians(100, |row, _| if row == 77 { 1e19 } else { 1.0 }, 4);
+    let error = attempt(&tokens(1.0), &long).unwrap_err();
+    assert!(error.contains("learn") && error.contains("row 77 is too long"), "{error}");
+    let error = attempt(&tokens(5e17), &gaussians(100, |_, _| 5e17, 4)).unwrap_err();
+    assert!(error.contains("so long that their products"), "{error}");
+    for (tokens, states) in [(tokens(1.0), 1e17), (tokens(1e17), 1.0), (tokens(1e-18), 1e-18)] {
+        attempt(&tokens, &gaussians(100, |_, _| states, 4)).unwrap();
+    }
+}
+
 /// A decode that scans has no use for the graph. Who walks it finds what is wrong with it, again
 /// and again until it is mended, and a scan goes on meanwhile.
 #[test]

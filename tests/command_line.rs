@@ -150,8 +150,10 @@ fn truth_and_answers_agree_with_a_scan() {
 fn every_way_to_read_and_to_share_work_gives_the_same_answers() {
     let place = place_beside_it();
     let mut first = None;
+    let mut resident = None;
     for (i, way) in [
         "--io mapped --threads 1",
+        "--io memory --threads 1",
         "--io memory --threads 2 --in-flight 4",
         "--io pread --in-flight 3",
         "--io uring --in-flight 8",
@@ -162,7 +164,7 @@ fn every_way_to_read_and_to_share_work_gives_the_same_answers() {
     {
         let ran = place.run(&format!(
             "search --index sample/index --queries sample/queries.f16bin --k 10 {way} \
-             --ids-out {i}.ibin"
+             --ids-out {i}.ibin --format json"
         ));
         let refused =
             way.contains("uring") && ran.code == 74 || way.contains("cold") && ran.code != 0;
@@ -173,6 +175,16 @@ fn every_way_to_read_and_to_share_work_gives_the_same_answers() {
         assert_eq!(ran.code, 0, "{way}: {}", ran.err);
         let bytes = fs::read(place.path(&format!("{i}.ibin"))).unwrap();
         assert!(*first.get_or_insert_with(|| bytes.clone()) == bytes, "{way} answers otherwise");
+        let told = |name: &str| ran.json()[name].as_f64().unwrap();
+        let mapped = *resident.get_or_insert(told("resident_bytes_per_vector"));
+        if way.contains("memory") {
+            // Rows of 384 halves, five to a block on disk, are counted once.
+            assert_eq!(told("full_store_cached_bytes_per_vector"), 768.0);
+        }
+        if way.contains("memory --threads 1") {
+            let loaded = told("resident_bytes_per_vector");
+            assert!((loaded - mapped).abs() < 200.0, "{loaded} and {mapped} B a row");
+        }
     }
 }
 

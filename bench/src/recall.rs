@@ -213,7 +213,7 @@ impl Sweep<'_> {
         let at = |k: usize| recall(&data.truth, &found, k, data.metric);
         let up_to = |cut: usize| (cut <= k).then(|| at(cut)).transpose();
         let n = self.index.len() as f64;
-        let grown = measured.anonymous_bytes.saturating_sub(self.anonymous_before);
+        let resident = measured.resident_bytes(self.index, self.anonymous_before);
         Ok(Recall {
             k: point.params.k,
             queries: data.queries.len() as u64,
@@ -229,7 +229,7 @@ impl Sweep<'_> {
             passes: Some(measured.passes as u32),
             latency_us: Some(measured.latency),
             cost: Some(cost(&measured.totals)),
-            resident_bytes_per_vector: Some(grown as f64 / n),
+            resident_bytes_per_vector: Some(resident as f64 / n),
             full_store_cached_bytes_per_vector: Some(
                 self.index.full_store_cached_bytes()? as f64 / n,
             ),

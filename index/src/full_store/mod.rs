@@ -236,13 +236,19 @@ impl FullStore {
     /// # Errors
     /// The operating system does not tell.
     pub fn cached_bytes(&self) -> Result<u64, OpenError> {
+        Ok(self.own_bytes()
+            + match &self.shared.medium {
+                Medium::Memory(_) => 0,
+                Medium::Mapped(mapped) => mapped.cached_bytes()?,
+                Medium::Blocks(blocks) => mapped::cached_bytes(blocks.array())?,
+            })
+    }
+
+    /// Bytes of full vectors in memory of this process alone: loaded, or kept of earlier reads.
+    pub fn own_bytes(&self) -> u64 {
         match &self.shared.medium {
-            Medium::Memory(loaded) => Ok(loaded.bytes()),
-            Medium::Mapped(mapped) => mapped.cached_bytes(),
-            Medium::Blocks(blocks) => {
-                let cache = self.shared.cache.as_ref().map_or(0, BlockCache::bytes);
-                Ok(cache + mapped::cached_bytes(blocks.array())?)
-            }
+            Medium::Memory(loaded) => loaded.bytes(),
+            _ => self.shared.cache.as_ref().map_or(0, BlockCache::bytes),
         }
     }
 }

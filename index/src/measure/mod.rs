@@ -119,6 +119,14 @@ pub struct Measurement<Found = Vec<Neighbor>> {
     pub anonymous_bytes: u64,
 }
 
+impl<Found> Measurement<Found> {
+    /// How much anonymous memory has grown since there were `before` bytes of it, full vectors of
+    /// the index left out, wherever they are.
+    pub fn resident_bytes(&self, index: &Index, before: u64) -> u64 {
+        self.anonymous_bytes.saturating_sub(before + index.full_store_own_bytes())
+    }
+}
+
 /// Sums over queries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {

@@ -161,6 +161,11 @@ impl Index {
         self.shared.store.as_ref().map_or(Ok(0), FullStore::cached_bytes)
     }
 
+    /// Those of them in memory of this process alone: loaded, or kept of earlier reads.
+    pub fn full_store_own_bytes(&self) -> u64 {
+        self.shared.store.as_ref().map_or(0, FullStore::own_bytes)
+    }
+
     /// A searcher of its own for a thread.
     pub fn searcher(&self) -> Searcher {
         Searcher::new(self.clone())

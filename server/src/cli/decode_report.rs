@@ -40,7 +40,9 @@ pub(crate) struct DecodeReport {
     hops_per_query: f64,
     reranked_per_query: f64,
     reads_per_query: f64,
+    /// Full vectors left out, wherever they are.
     resident_bytes_per_vector: f64,
+    /// Full vectors in memory or in the page cache.
     full_store_cached_bytes_per_vector: f64,
 }
 
@@ -77,7 +79,7 @@ impl DecodeReport {
     ) -> Result<DecodeReport, OpenError> {
         let (index, totals, params) = (plan.index, &measured.totals, &plan.params);
         let per_query = |sum: u64| sum as f64 / totals.queries.max(1) as f64;
-        let grown = measured.anonymous_bytes.saturating_sub(anonymous_before);
+        let resident = measured.resident_bytes(index, anonymous_before);
         let a_vector = |bytes: u64| bytes as f64 / index.len() as f64;
         let widths = measured.found.iter().filter_map(|decoded| decoded.log_z);
         let mut widths: Vec<f64> = widths.map(|log_z| log_z.high - log_z.low).collect();
@@ -113,7 +115,7 @@ impl DecodeReport {
             hops_per_query: per_query(totals.hops),
             reranked_per_query: per_query(totals.reranked),
             reads_per_query: per_query(totals.reads),
-            resident_bytes_per_vector: a_vector(grown),
+            resident_bytes_per_vector: a_vector(resident),
             full_store_cached_bytes_per_vector: a_vector(index.full_store_cached_bytes()?),
         })
     }

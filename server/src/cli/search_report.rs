@@ -41,7 +41,9 @@ pub(crate) struct SearchReport {
     certified: f64,
     /// Share of the answers cut short by `--max-reads`.
     partial: f64,
+    /// Full vectors left out, wherever they are.
     resident_bytes_per_vector: f64,
+    /// Full vectors in memory or in the page cache.
     full_store_cached_bytes_per_vector: f64,
 }
 
@@ -58,7 +60,7 @@ impl SearchReport {
     ) -> Result<SearchReport, OpenError> {
         let (index, totals) = (plan.index, &measured.totals);
         let per_query = |sum: u64| share(sum, totals.queries);
-        let grown = measured.anonymous_bytes.saturating_sub(anonymous_before);
+        let resident = measured.resident_bytes(index, anonymous_before);
         let cached = index.full_store_cached_bytes()?;
         Ok(SearchReport {
             n: index.len(),
@@ -87,7 +89,7 @@ impl SearchReport {
             read_bytes_per_query: per_query(totals.read_bytes),
             certified: share(totals.certified, totals.results),
             partial: per_query(totals.partial),
-            resident_bytes_per_vector: share(grown, index.len()),
+            resident_bytes_per_vector: share(resident, index.len()),
             full_store_cached_bytes_per_vector: share(cached, index.len()),
         })
     }

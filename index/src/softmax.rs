@@ -17,7 +17,7 @@
 //! variance of a phase is about `R^2 var(r) / n`; where draws are few, var(r) is that of all that
 //! was looked at. What the first phase leaves open counts in true masses: `mean(b)^2` times its
 //! variance, and var(b) for each square of a mass that was drawn. The interval is `WIDTH` standard
-//! errors to either side, as if draws were independent.
+//! errors to either side, as if draws were independent, and never less than `LEAST`.
 
 use foveal_datasets::synthetic::Seeded;
 
@@ -26,13 +26,17 @@ use crate::kernel::logits::{self, TILE};
 /// Standard errors to either side: 99 of 100 intervals hold the true log Z. More than the 2.58 of
 /// a normal mean, because `exp` of an error has a long tail.
 const WIDTH: f64 = 3.0;
+/// Nats to either side that no interval is narrower than, at temperatures up to 1, and in
+/// proportion to `1 / t` below: tokens that estimates are hopelessly wrong about and no draw met,
+/// and what rows kept in 16 bits have lost, move log Z by less. A quarter of what is aimed at.
+const LEAST: f64 = 0.005;
 /// The width in nats that samples are made large enough for.
 const WANTED: f64 = 0.02;
 /// Of the square of that width, what the first phase may take.
 const FIRST_SHARE: f64 = 0.6;
 /// Draws of a phase at first, and the most that its spread may call for: a hidden state that any
 /// token may follow is left a wider interval.
-const FIRST: (usize, usize) = (512, 2048);
+const FIRST: (usize, usize) = (1024, 2048);
 const SECOND: (usize, usize) = (64, 512);
 /// Fewer draws than this do not tell how spread they are.
 const FEW: f64 = 32.0;
@@ -185,7 +189,8 @@ impl Sampler {
         let error = WIDTH * unit * second.variance.sqrt();
         let (low, high) = ((others - error).max(0.0), others + error);
         let [value, low, high] = [others, low, high].map(|part| known + part.ln_1p());
-        Ok(LogZ { value, low, high })
+        let least = LEAST / temperature.min(1.0);
+        Ok(LogZ { value, low: low.min(value - least), high: high.max(value + least) })
     }
 
     /// Fills `places`, `better` and `masses`.
@@ -488,10 +493,43 @@ mod tests {
         let mut rest = logits.clone();
         rest[48..].fill(f32::NEG_INFINITY);
         let (found, _) = sampled(&rest, known, (0.0, 0.0), &mut Seeded::new(1));
-        assert!((found.value - truth).abs() < 1e-5 && found.high - found.low < 1e-4, "{found:?}");
+        assert!((found.value - truth).abs() < 1e-5, "{found:?}");
+        assert!((found.high - found.low - 2.0 * LEAST).abs() < 1e-4, "{found:?}");
         let (nothing_else, looked_up) =
             sampled(&[f32::NEG_INFINITY; 32], 1.5, (0.0, 0.0), &mut Seeded::new(1));
         assert_eq!((nothing_else, looked_up), (LogZ::exact(1.5), 0));
+    }
+
+    /// Where nearly all of Z is known, few draws are made, and none meets a token whose estimates
+    /// are hopelessly low: what such a one may add is part of every interval, at any temperature.
+    #[test]
+    fn a_token_that_no_draw_meets_is_allowed_for() {
+        for temperature in [0.25f64, 1.0, 4.0] {
+            let unit = temperature as f32;
+            let mut logits = vec![-12.0 * unit; 4096];
+            logits[77] = -6.0 * unit;
+            let mut estimates = logits.clone();
+            estimates[77] = -30.0 * unit;
+            let unknown = Unknown { estimates: &estimates, known: 0.0, temperature };
+            let mut is_met = false;
+            let found = Sampler::default().log_z(
+                &unknown,
+                |places, out| {
+                    let places = places.iter().map(|place| estimates[*place as usize]);
+                    out.iter_mut().zip(places).for_each(|(out, x)| *out = x);
+                },
+                |places, visit| {
+                    is_met |= places.contains(&77);
+                    let logits = places.iter().map(|place| logits[*place as usize]);
+                    logits.enumerate().for_each(|(i, logit)| visit(i, logit));
+                    Ok::<(), ()>(())
+                },
+            );
+            let found = found.unwrap();
+            let truth = log_sum_exp([0.0].iter().chain(&logits).copied(), temperature);
+            assert!(!is_met && truth - found.value > 2e-3, "{found:?} {truth}");
+            assert!((found.low..=found.high).contains(&truth), "{found:?} {truth}");
+        }
     }
 
     #[test]

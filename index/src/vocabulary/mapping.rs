@@ -76,8 +76,8 @@ impl Mapping {
     }
 }
 
-/// Each row of `to` becomes the sum over i of `x[i]` of the same row of `x`, times row i of `matrix`
-/// (`[dim x dim]`), summed in the order of i. [`AT_ONCE`] rows share what is read of the matrix.
+/// Each row of `to` becomes the same row of `x` times `matrix` (`[dim x dim]`): rows of that, times
+/// `x[i]`, summed in the order of i. [`AT_ONCE`] rows share what is read of the matrix.
 pub(super) fn turn(matrix: &[f32], x: &[f32], to: &mut [f32]) {
     let dim = matrix.len().isqrt();
     assert_eq!(x.len(), to.len(), "rows of one matrix");

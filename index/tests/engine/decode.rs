@@ -206,20 +206,25 @@ fn logits_are_exact_whatever_found_them() {
 
 #[test]
 fn intervals_hold_log_z_and_probabilities_are_of_the_whole_vocabulary() {
-    for head in [head(true), head(false)] {
+    let (learned, plain) = (head(true), head(false));
+    let all = [&learned, &plain].into_iter().flat_map(|head| [(head, 0.5), (head, 1.0)]);
+    for (head, temperature) in all {
         let (mut held, mut widths) = (0, Vec::new());
+        let params = DecodeParams { mode: DecodeMode::Scan, ..DecodeParams::new(10) };
+        let params = DecodeParams { temperature, ..params };
         for state in 0..head.hidden.len() {
-            let truth = log_sum_exp(head.truth(state).into_iter().map(|(_, logit)| logit), 1.0);
-            let decoded = head
-                .decode(state, DecodeParams { mode: DecodeMode::Scan, ..DecodeParams::new(10) });
+            let logits: Vec<f64> = head.truth(state).iter().map(|(_, logit)| *logit).collect();
+            let truth = log_sum_exp(logits.into_iter(), temperature);
+            let decoded = head.decode(state, params);
             let log_z = decoded.log_z.unwrap();
-            held += usize::from(log_z.low - 1e-5 <= truth && truth <= log_z.high + 1e-5);
+            held += usize::from((log_z.low..=log_z.high).contains(&truth));
             widths.push(log_z.high - log_z.low);
             let token = decoded.tokens[0];
-            assert!((token.log_prob - (f64::from(token.logit) - log_z.value)).abs() < 1e-12);
+            let wanted = f64::from(token.logit) / temperature - log_z.value;
+            assert!((token.log_prob - wanted).abs() < 1e-12);
             assert!((log_z.value - truth).abs() < 0.2);
         }
-        assert!(held >= 57, "{held} of 60");
+        assert!(held >= 58, "{held} of 60");
         widths.sort_by(f64::total_cmp);
         assert!(widths[30] <= 0.04, "half of the intervals are wider than {}", widths[30]);
     }

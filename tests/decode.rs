@@ -101,7 +101,22 @@ fn a_head_tells_its_best_tokens_and_how_sure_it_is() {
     assert!(report["p_at_1"].as_f64().unwrap() >= 0.97, "{report}");
     assert!(report["p_at_k"].as_f64().unwrap() >= 0.97, "{report}");
     assert_eq!(report["log_z"]["mode"], "interval");
-    assert!(report["log_z"]["covered"].as_f64().unwrap() >= 0.9, "{report}");
+    assert!(report["log_z"]["covered"].as_f64().unwrap() >= 0.95, "{report}");
+    // Full vectors are loaded, unless that is decided otherwise or they do not fit.
+    assert_eq!(report["io"], "memory");
+    assert_eq!(report["full_store_cached_bytes_per_vector"], 4.0 * DIM as f64);
+    let refused = place.run(&format!("{line} --memory 1"));
+    let number = |word: &str| word.parse::<u64>().ok();
+    let preview = refused.err.split(' ').find_map(number).expect("bytes of preview");
+    assert!(refused.code == 2 && refused.err.contains("preview takes"), "{}", refused.err);
+    let device = place.json(&format!("{line} --memory {}", preview + 40_000));
+    assert!(["uring", "pread"].contains(&device["io"].as_str().unwrap()), "{device}");
+    assert_eq!(place.json(&format!("{line} --io pread"))["io"], "pread");
+    // Where every logit is known, the interval is a point, and that is the truth.
+    let keys: Vec<u8> = (0..40u64).flat_map(u64::to_le_bytes).collect();
+    place.write("some.npy", npy("<u8", "(40,)", &keys));
+    let known = place.json(&format!("{line} --allow some.npy"));
+    assert_eq!(known["log_z"]["covered"], 1.0, "{known}");
     let mean: f64 = (0..STATES)
         .map(|state| {
             let logits = logits(state, false);

@@ -31,7 +31,7 @@ pub enum BuildError {
     },
     /// Hidden states and tokens, each within range, that cannot be learned from together.
     #[error(
-        "{}: hidden states so long that their products with tokens pass the range of f32",
+        "{}: hidden states and tokens are so long that their products pass the range of f32",
         path.display()
     )]
     Learn {

@@ -102,7 +102,7 @@ pub fn build(
     params.check()?;
     let memory = BuildMemory::plan(input, params)?;
     check_keys(input)?;
-    check_learn(input, params.metric)?;
+    check_learn(input, params.metric, job)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(params.threads).build()?;
     let publication = Publication::begin(&Disk, out)?;
     let payload = match input.payload {
@@ -280,11 +280,15 @@ fn check_keys(input: &BuildInput<'_>) -> Result<(), BuildError> {
 }
 
 /// Whether every sample query, or hidden state, can be asked of an index. Goes over them once.
-fn check_learn(input: &BuildInput<'_>, metric: Metric) -> Result<(), BuildError> {
+fn check_learn(input: &BuildInput<'_>, metric: Metric, job: Job<'_>) -> Result<(), BuildError> {
     let Some(learn) = input.learn else { return Ok(()) };
     let row_bytes = learn.dim() * learn.element().size();
     for chunk in learn.chunks((CHUNK_BYTES / row_bytes).max(1)) {
         let (first, rows) = chunk?;
+        if job.interrupted() {
+            return Err(BuildError::Interrupted);
+        }
+        job.tell("checking samples", first as u64, learn.len() as u64);
         let refuse = |row: usize, what| {
             Err(BuildError::Row { path: learn.path().into(), row: first + row, what })
         };

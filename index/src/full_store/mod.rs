@@ -57,8 +57,7 @@ pub use writer::FullStoreWriter;
 /// How full vectors are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Io {
-    /// Mapped if the file fits the memory allowed, else io_uring, else read calls. Loaded if it is
-    /// an output layer, whose decodes touch rows all over, and fits.
+    /// Mapped if the file fits the memory allowed, else io_uring, else read calls.
     #[default]
     Auto,
     /// Loaded whole.
@@ -186,7 +185,7 @@ impl FullStore {
             let what = format!("{shape:?}; wanted {n} rows of {row_bytes} bytes");
             return Err(OpenError::damaged(array.path(), 0, what));
         }
-        let io = choose(options, (layout.loaded_bytes(n), array.length()), manifest.tokens)?;
+        let io = choose(options, layout.loaded_bytes(n), array.length())?;
         let left = options.memory.map(|left| left.saturating_sub(array.crc_bytes()));
         let room = options
             .cache
@@ -254,12 +253,8 @@ impl FullStore {
 }
 
 /// What to do about the options, for rows that take `loaded` bytes in memory and a file of
-/// `length` bytes; `decodes` tells whether they are tokens.
-fn choose(
-    options: &OpenOptions,
-    (loaded, length): (u64, u64),
-    decodes: bool,
-) -> Result<Io, OpenError> {
+/// `length` bytes.
+fn choose(options: &OpenOptions, loaded: u64, length: u64) -> Result<Io, OpenError> {
     let usage = |what: String| Err(OpenError::Usage { what });
     let fits = |bytes: u64| options.memory.is_none_or(|limit| bytes <= limit);
     let too_large = |bytes: u64| {
@@ -273,7 +268,6 @@ fn choose(
         }
         Io::Memory if !fits(loaded) => too_large(loaded),
         Io::Mapped if !fits(length) => too_large(length),
-        Io::Auto if decodes && fits(loaded) && !options.cold => Ok(Io::Memory),
         Io::Auto if fits(length) && !options.cold => Ok(Io::Mapped),
         Io::Auto | Io::Uring if uring::is_available() => Ok(Io::Uring),
         Io::Auto | Io::Uring => Ok(Io::Pread),

@@ -284,20 +284,6 @@ fn options_choose_the_way() {
     assert_eq!(io(Some(bytes - 1)), from_disk);
     assert_eq!(open(Io::Pread, Some(0), false).unwrap().io(), Io::Pread);
     assert_eq!(open(Io::Memory, Some(loaded), false).unwrap().io(), Io::Memory);
-    let head = Manifest { tokens: true, ..written.manifest.clone() };
-    for (memory, cold, io) in [
-        (None, false, Io::Memory),
-        (Some(loaded), false, Io::Memory),
-        (Some(loaded - 1), false, from_disk),
-        (None, true, from_disk),
-    ] {
-        let options = OpenOptions { memory, cold, ..OpenOptions::default() };
-        if let Ok(store) = FullStore::open(written.dir.path(), &head, &options) {
-            assert_eq!(store.io(), io, "{memory:?} {cold}");
-        } else {
-            assert!(cold, "some file systems cannot pass the page cache");
-        }
-    }
     for (io, memory, cold) in [
         (Io::Memory, Some(loaded - 1), false),
         (Io::Mapped, Some(bytes - 1), false),

@@ -66,8 +66,7 @@ pub struct Answer {
 }
 
 impl Index {
-    /// Opens an index with the defaults: full vectors mapped, or loaded where they are the tokens
-    /// of an output layer.
+    /// Opens an index with the defaults: full vectors mapped.
     ///
     /// Codes, graph and keys are read in order into memory and verified on the way. The graph of an
     /// output layer waits for the first search or decode that walks it, which names its damage.

@@ -276,8 +276,11 @@ fn free_slot(index: &Index, slots: &mut Vec<Slot>) -> usize {
 /// Whether a query can be asked, and is still wanted; a graph that waited for one is loaded.
 fn admit(index: &Index, Query { row, params, stop }: &Query<'_>) -> Result<(), SearchError> {
     index.check(*row, params)?;
+    if let Some(why) = stop.now() {
+        return Err(SearchError::Stopped(why));
+    }
     index.shared.preview.graph.load()?;
-    stop.now().map_or(Ok(()), |why| Err(SearchError::Stopped(why)))
+    Ok(())
 }
 
 fn ask<'a>(

@@ -147,3 +147,42 @@ fn eigen(dim: usize, symmetric: Vec<f64>) -> (Vec<f64>, Vec<Vec<f64>>) {
     let axes = solved.eigenvectors.column_iter().map(|axis| axis.iter().copied().collect());
     (solved.eigenvalues.iter().copied().collect(), axes.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use foveal_datasets::Values;
+    use foveal_datasets::synthetic::Seeded;
+
+    use super::*;
+
+    /// Sizes about the edges of tiles: the same bits as by the loops that say what is meant.
+    #[test]
+    fn tiles_change_nothing() {
+        let mut random = Seeded::new(9);
+        for dim in [1, 7, 255, 256, 257, 511, 513, 600] {
+            let matrix: Vec<f32> = (0..dim * dim).map(|_| random.gaussian()).collect();
+            for n in [1, 15, 16, 17, 40] {
+                let x: Vec<f32> = (0..n * dim).map(|_| random.gaussian()).collect();
+                let mut turned = vec![1.0; n * dim];
+                turn(&matrix, &x, &mut turned);
+                for (x, found) in x.chunks_exact(dim).zip(turned.chunks_exact(dim)) {
+                    for (column, found) in found.iter().enumerate() {
+                        let terms = x.iter().enumerate();
+                        let terms = terms.map(|(i, x)| x * matrix[i * dim + column]);
+                        assert_eq!(*found, terms.fold(0.0, |sum, term| sum + term), "{dim} {n}");
+                    }
+                }
+            }
+            let rows: Vec<f32> = (0..9 * dim).map(|_| random.gaussian()).collect();
+            let (mean, covariance) = moments(&Rows::new(dim, Values::F32(rows.clone())).unwrap());
+            for i in [0, dim / 2, dim - 1] {
+                for j in 0..dim {
+                    let of = |row: &[f32], at: usize| f64::from(row[at] - mean[at]);
+                    let products = rows.chunks_exact(dim).map(|row| of(row, i) * of(row, j));
+                    let wanted = products.fold(0.0, |sum, x| sum + x) / 9.0;
+                    assert_eq!(covariance[i * dim + j], wanted, "{dim}: {i}, {j}");
+                }
+            }
+        }
+    }
+}

@@ -36,8 +36,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Memory for compressed and full vectors together, such as 8GiB: full vectors that do not
-    /// fit are read from disk, and blocks of them kept. Without it the page cache keeps them, and
-    /// the tokens of an output layer are loaded.
+    /// fit are read from disk, and blocks of them kept. Without it the page cache keeps them.
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory: Option<u64>,
     /// How full vectors are read [default: auto, which decides by --memory].

@@ -31,8 +31,7 @@ impl Catalog {
     /// Opens every collection of `config`, one after the other, within its memory budget. Codes,
     /// graph and keys of all come first; full vectors are then loaded for those collections, in
     /// the order of names, for which the budget suffices; all others share what is left for
-    /// blocks that were read. Without a budget full vectors stay on disk and in the page cache, but
-    /// for the tokens of an output layer, which are loaded: its decodes read rows all over.
+    /// blocks that were read. Without a budget full vectors stay on disk and in the page cache.
     ///
     /// # Errors
     /// An index that cannot be opened; a budget that does not hold codes, graphs and keys.
@@ -41,8 +40,8 @@ impl Catalog {
         for (name, path) in &config.collections {
             let (manifest, _) = foveal_index::inspect(path)
                 .map_err(|source| ServeError::Open { name: name.clone(), source })?;
-            let (bytes, io) = (Predicted::of(&manifest), first_io(config, &manifest));
-            plans.push(Plan { name, path, bytes, io, cache: None });
+            let bytes = Predicted::of(&manifest);
+            plans.push(Plan { name, path, bytes, io: config.io, cache: None });
         }
         if let Some(budget) = config.memory {
             spend(&mut plans, budget)?;
@@ -110,14 +109,6 @@ impl Predicted {
             }
         }
         predicted
-    }
-}
-
-/// How full vectors are read, as far as no budget decides it.
-fn first_io(config: &Config, manifest: &Manifest) -> Io {
-    match config.io {
-        Io::Auto if manifest.tokens && config.memory.is_none() => Io::Memory,
-        io => io,
     }
 }
 
@@ -245,14 +236,6 @@ mod tests {
         ];
         // Two numbers of four bytes, behind a block of header.
         assert_eq!(Predicted::of(&manifest), Predicted { preview: 13, full_store: 8 });
-
-        // The tokens of an output layer are loaded, unless a budget or a flag decides it.
-        let with = |io, memory| Config { io, memory, ..Config::default() };
-        assert_eq!(first_io(&with(Io::Auto, None), &manifest), Io::Auto);
-        manifest.tokens = true;
-        assert_eq!(first_io(&with(Io::Auto, None), &manifest), Io::Memory);
-        assert_eq!(first_io(&with(Io::Auto, Some(1)), &manifest), Io::Auto);
-        assert_eq!(first_io(&with(Io::Pread, None), &manifest), Io::Pread);
     }
 
     #[test]

@@ -74,7 +74,8 @@ pub struct BuildReport {
     pub manifest: Manifest,
     /// Seconds and memory.
     pub measured: Measured,
-    /// Bytes of codes, their finer bits, graph, keys and token codes: what opening it takes.
+    /// Bytes of codes, their finer bits, keys, token codes, and of the graph where it is not left
+    /// for the first walk: what opening it takes, full vectors left out.
     pub resident_bytes: u64,
     /// Bytes of all its files.
     pub disk_bytes: u64,

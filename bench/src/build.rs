@@ -77,7 +77,7 @@ fn combinations(args: &BuildArgs, metric: Metric) -> anyhow::Result<Vec<BuildPar
             *all = all.iter().flat_map(|p| values.iter().map(move |v| with(p, v))).collect();
         }
     }
-    each(&mut all, &args.bits, |params, bits| params.bits = bits);
+    each(&mut all, &args.bits, |params, bits| params.bits = Some(bits));
     each(&mut all, &args.max_degree, |params, degree| {
         params.max_degree = degree;
         params.list_size = params.list_size.max(degree);
@@ -104,7 +104,7 @@ fn measure(
     let threads = if params.threads == 0 { machine::cores() } else { params.threads as u32 };
     let n = data.base.len() as f64;
     Ok(Line {
-        system: format!("foveal {}-bit R={}", params.bits, params.max_degree),
+        system: format!("foveal {}-bit R={}", built.manifest.bits, params.max_degree),
         dataset: data.dataset(),
         params: format!("L={} alpha={}", params.list_size, params.alpha),
         figures: Figures::Build(Build {

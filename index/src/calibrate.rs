@@ -59,7 +59,7 @@ pub struct Reach {
     pub list_size: u32,
     /// The squared distance of the candidate of that rank over that of the tenth, in the space that
     /// is walked: the median over some queries.
-    pub factor: f32,
+    pub factor: f64,
 }
 
 /// What one list size reaches for one k.
@@ -104,7 +104,7 @@ impl Frontier {
 
     /// How far a walk of `list_size` goes, interpolated between list sizes; none beyond the list
     /// sizes tried: such a walk ends when its candidates do.
-    pub(crate) fn reach(&self, list_size: u32) -> Option<f32> {
+    pub(crate) fn reach(&self, list_size: u32) -> Option<f64> {
         let at = self.reaches.partition_point(|reach| reach.list_size < list_size);
         let upper = self.reaches.get(at)?;
         let Some(lower) = at.checked_sub(1).map(|at| self.reaches[at]) else {
@@ -112,8 +112,7 @@ impl Frontier {
         };
         let [from, to, here] = [lower.list_size, upper.list_size, list_size].map(f64::from);
         let share = (here - from) / (to - from);
-        let (from, to) = (f64::from(lower.factor), f64::from(upper.factor));
-        Some((from + share * (to - from)) as f32)
+        Some(lower.factor + share * (upper.factor - lower.factor))
     }
 
     /// That of so few rows that every walk with room for them all meets them all.
@@ -162,7 +161,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) preview: &'a Preview,
     /// `[n]`: the row of the base file that each id stands for.
     pub(crate) rows: &'a [u32],
-    /// How many of the last of them are not in the graph.
+    /// How many of the last of them are not in the graph yet, the extreme ones aside.
     pub(crate) held_out: usize,
     pub(crate) base: &'a VectorFile,
     /// Sample queries, if there are any.
@@ -173,13 +172,21 @@ pub(crate) struct Subject<'a> {
     pub(crate) threads: usize,
 }
 
+impl Subject<'_> {
+    /// The rows in the graph, and those that are held out.
+    fn grown_and_held_out(&self) -> (&[u32], &[u32]) {
+        let rows = &self.rows[..self.preview.extremes.first() as usize];
+        rows.split_at(rows.len() - self.held_out)
+    }
+}
+
 /// Measures the frontier.
 ///
 /// # Errors
 /// A file cannot be read; sample queries that cannot be asked; an interrupt.
 pub(crate) fn calibrate(subject: &Subject<'_>, job: Job<'_>) -> Result<Frontier, ExactError> {
     let n = subject.rows.len();
-    let (grown, held_out) = subject.rows.split_at(n - subject.held_out);
+    let (grown, held_out) = subject.grown_and_held_out();
     let queries = match subject.learn {
         Some(learn) => learn.sample(queries_for(n, subject.base.dim()), subject.seed)?.1,
         None if held_out.is_empty() => return Ok(Frontier::of_everything(n as u32)),
@@ -220,7 +227,7 @@ pub(crate) fn calibrate(subject: &Subject<'_>, job: Job<'_>) -> Result<Frontier,
 
 /// How far walks with room for just `list_size` candidates go.
 fn reaches(subject: &Subject<'_>, asked: &[Asked<'_>]) -> Vec<Reach> {
-    let grown = (subject.rows.len() - subject.held_out) as u32;
+    let grown = subject.grown_and_held_out().0.len() as u32;
     let of = |list_size: u32| {
         let reaches: Vec<Option<f64>> = asked
             .par_iter()
@@ -234,7 +241,7 @@ fn reaches(subject: &Subject<'_>, asked: &[Asked<'_>]) -> Vec<Reach> {
         // factor is a thousand times that of others.
         let mut known: Vec<f64> = reaches.into_iter().flatten().collect();
         known.sort_unstable_by(f64::total_cmp);
-        let factor = *known.get(known.len() / 2)? as f32;
+        let factor = *known.get(known.len() / 2)?;
         (factor >= 1.0 && factor.is_finite()).then_some(Reach { list_size, factor })
     };
     // From the first list size without a reach on there is none.
@@ -242,7 +249,7 @@ fn reaches(subject: &Subject<'_>, asked: &[Asked<'_>]) -> Vec<Reach> {
 }
 
 /// Rows of the base file in the order of `rows`.
-fn gather(base: &VectorFile, rows: &[u32]) -> Result<Rows, FileError> {
+pub(crate) fn gather(base: &VectorFile, rows: &[u32]) -> Result<Rows, FileError> {
     let mut values = Values::zeroed(base.element(), rows.len() * base.dim());
     let places = values.bytes_mut().chunks_exact_mut(base.dim() * base.element().size());
     for (row, place) in rows.iter().zip(places) {
@@ -271,7 +278,7 @@ impl Asked<'_> {
         &self,
         subject: &Subject<'_>,
         slot: &mut PreviewSlot,
-        (list_size, reach): (u32, Option<f32>),
+        (list_size, reach): (u32, Option<f64>),
     ) -> Result<Counts, FileError> {
         subject.preview.begin(slot, self.query, (list_size, 1), reach);
         while subject.preview.step(slot) {}
@@ -319,8 +326,7 @@ fn truth_of(
     queries: &Rows,
     job: Job<'_>,
 ) -> Result<Vec<Vec<(f64, u32)>>, ExactError> {
-    let n = subject.rows.len();
-    let mut absent = subject.rows[n - subject.held_out..].to_vec();
+    let mut absent = subject.grown_and_held_out().1.to_vec();
     absent.sort_unstable();
     // Of the nearest, as many are absent as of all rows: a tenth at most, as a rule.
     let k = KNOWN + KNOWN / 2;

@@ -21,6 +21,7 @@ pub mod decode;
 pub mod disk;
 mod distance;
 pub mod exact;
+mod extremes;
 pub mod full_store;
 mod fullview;
 mod graph;

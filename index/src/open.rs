@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::calibrate::Frontier;
 use crate::disk::{ArrayKind, Manifest, OpenArray, OpenError, RamArray, blob_file, read_meta};
+use crate::extremes::Extremes;
 use crate::full_store::OpenOptions;
 use crate::graph::entry_points_of;
 use crate::graph::stored::StoredGraph;
@@ -18,6 +19,8 @@ pub(crate) struct Meta {
     /// Entry points are the ids below this.
     pub(crate) entry_points: u32,
     pub(crate) quantizer: QuantizerSpec,
+    /// `[count x dim]`: the extreme rows, whose ids come last; they have no code and no neighbors.
+    pub(crate) extremes: Vec<f32>,
     pub(crate) frontier: Frontier,
     /// None unless there are token codes.
     pub(crate) vocabulary: Option<VocabularySpec>,
@@ -38,12 +41,15 @@ pub(crate) fn open(dir: &Path) -> Result<Opened, OpenError> {
     let manifest = Manifest::read(dir)?;
     let meta = read_checked_meta(dir, &manifest)?;
     let quantizer = Quantizer::from_spec(manifest.metric, manifest.element, meta.quantizer);
-    let codes = read_shaped(dir, &manifest, ArrayKind::Codes, quantizer.stride())?;
+    let all = (manifest.n as u32, manifest.dim as usize);
+    let extremes = Extremes::new(manifest.metric, all, meta.extremes);
+    let coded = u64::from(extremes.first());
+    let codes = read_shaped(dir, &manifest, (ArrayKind::Codes, coded), quantizer.stride())?;
     let finer = match quantizer.finer_stride() {
         0 => RamArray::zeroed(0)?,
-        stride => read_shaped(dir, &manifest, ArrayKind::Finer, stride)?,
+        stride => read_shaped(dir, &manifest, (ArrayKind::Finer, coded), stride)?,
     };
-    let graph = StoredGraph::open(dir, &manifest)?;
+    let graph = StoredGraph::open(dir, &manifest, coded)?;
     if meta.vocabulary.is_none() {
         graph.load()?;
     }
@@ -52,7 +58,8 @@ pub(crate) fn open(dir: &Path) -> Result<Opened, OpenError> {
         Some(spec) => Some(load_vocabulary(dir, &manifest, spec)?),
         None => None,
     };
-    let preview = Preview { quantizer, codes, finer, graph, entry_points: meta.entry_points };
+    let entry_points = meta.entry_points;
+    let preview = Preview { quantizer, codes, finer, graph, entry_points, extremes };
     Ok(Opened { manifest, frontier: meta.frontier, preview, vocabulary, keys })
 }
 
@@ -61,7 +68,8 @@ fn load_vocabulary(
     manifest: &Manifest,
     spec: VocabularySpec,
 ) -> Result<Vocabulary, OpenError> {
-    let records: RamArray<u8> = read_shaped(dir, manifest, ArrayKind::Tokens, spec.stride())?;
+    let records: RamArray<u8> =
+        read_shaped(dir, manifest, (ArrayKind::Tokens, manifest.n), spec.stride())?;
     if let Some(id) = Vocabulary::first_unsound(&spec, &records) {
         let at = crate::disk::array_header::HEADER + id * spec.stride();
         let what = format!("token {id} has no finite offset, or a cluster that is none");
@@ -71,15 +79,15 @@ fn load_vocabulary(
     Ok(Vocabulary::arrange(spec, &records)?)
 }
 
-/// Reads an array whose rows must be as many as the manifest says, of `stride` bytes each.
+/// Reads an array of a kind, which must have so many rows of `stride` bytes each.
 fn read_shaped<T: bytemuck::Pod>(
     dir: &Path,
     manifest: &Manifest,
-    kind: ArrayKind,
+    (kind, rows): (ArrayKind, u64),
     stride: usize,
 ) -> Result<RamArray<T>, OpenError> {
     let array = OpenArray::open(dir, manifest, kind)?;
-    array.check_shape(manifest.n, stride)?;
+    array.check_shape(rows, stride)?;
     array.read_all()
 }
 
@@ -90,7 +98,13 @@ fn read_checked_meta(dir: &Path, manifest: &Manifest) -> Result<Meta, OpenError>
     let meta = rkyv::from_bytes::<Meta, rkyv::rancor::Error>(&bytes)
         .map_err(|error| damaged(format!("no archive of this version: {error}")))?;
     let spec = &meta.quantizer;
-    let wanted = entry_points_of(manifest.n as u32);
+    let (dim, extremes) = (manifest.dim as usize, meta.extremes.len());
+    if extremes != manifest.extremes as usize * dim {
+        let wanted = manifest.extremes;
+        let what = format!("extreme rows of {extremes} numbers; wanted {wanted} rows of {dim}");
+        return Err(damaged(what));
+    }
+    let wanted = entry_points_of(manifest.n as u32 - manifest.extremes);
     if meta.entry_points != wanted {
         return Err(damaged(format!("{} entry points; wanted {wanted}", meta.entry_points)));
     }
@@ -106,7 +120,7 @@ fn read_checked_meta(dir: &Path, manifest: &Manifest) -> Result<Meta, OpenError>
     if !spec.has_sound_axes() {
         return Err(damaged("axes of a shape or length that cannot be".into()));
     }
-    if !spec.mean.iter().all(|x| x.is_finite()) {
+    if !spec.mean.iter().chain(&meta.extremes).all(|x| x.is_finite()) {
         return Err(damaged("a number that is not finite".into()));
     }
     if !meta.frontier.is_sound() {

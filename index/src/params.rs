@@ -11,7 +11,9 @@ pub const MAX_BUILD_LIST_SIZE: u32 = 4_096;
 /// The largest degree of a graph.
 pub const MAX_MAX_DEGREE: u32 = 256;
 /// Bits a dimension that codes may have.
-pub(crate) const BITS: [u8; 5] = [2, 4, 5, 6, 8];
+pub(crate) const BITS: [u8; 6] = [2, 4, 5, 6, 8, 32];
+/// Those bits, in words.
+pub(crate) const BITS_WANTED: &str = "2, 4, 5, 6, 8 or 32";
 /// The most rows an index may hold.
 pub const MAX_ROWS: u64 = (1 << 31) - 1;
 
@@ -47,10 +49,12 @@ fn in_range(name: &'static str, found: u32, low: u32, high: u32) -> Result<(), P
 pub struct BuildParams {
     /// What "near" means.
     pub metric: Metric,
-    /// Bits a dimension in the codes: 2, 4, 5, 6 or 8. Two are kept along the leading axes alone,
-    /// where that will do for a sample; of more, preview walks over four or eight, and a fifth and
-    /// sixth rank what it found, so that fewer full vectors are read.
-    pub bits: u8,
+    /// Bits a dimension in the codes: 2, 4, 5, 6, 8 or 32. Two are kept along the leading axes
+    /// alone, where that will do for a sample; of more, preview walks over four or eight, and a
+    /// fifth and sixth rank what it found, so that fewer full vectors are read; 32 keep the rows
+    /// whole. `None` takes four, or where those do not find the nearest rows of a sample, eight or
+    /// 32, and says so.
+    pub bits: Option<u8>,
     /// The most neighbors a node may have.
     pub max_degree: u32,
     /// Capacity of the candidate pool while the graph grows.
@@ -68,11 +72,11 @@ pub struct BuildParams {
 }
 
 impl BuildParams {
-    /// The defaults for a metric: 4 bits, 32 neighbors, list size 128, alpha 1 (MRNG), no shift.
+    /// The defaults for a metric: 4 bits where they will do, 32 neighbors, list size 128, alpha 1 (MRNG), no shift.
     pub fn new(metric: Metric) -> BuildParams {
         BuildParams {
             metric,
-            bits: 4,
+            bits: None,
             max_degree: 32,
             list_size: 128,
             alpha: 1.0,
@@ -88,8 +92,8 @@ impl BuildParams {
     /// # Errors
     /// The first value out of range, named.
     pub fn check(&self) -> Result<(), ParamsError> {
-        if !BITS.contains(&self.bits) {
-            return Err(out_of_range("bits", self.bits, "2, 4, 5, 6 or 8"));
+        if let Some(bits) = self.bits.filter(|bits| !BITS.contains(bits)) {
+            return Err(out_of_range("bits", bits, BITS_WANTED));
         }
         in_range("max_degree", self.max_degree, 4, MAX_MAX_DEGREE)?;
         in_range("list_size", self.list_size, self.max_degree, MAX_BUILD_LIST_SIZE)?;

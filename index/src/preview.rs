@@ -4,10 +4,13 @@
 //! No allocation, lock or system call between `begin` and `candidates` once a slot has seen a query
 //! of the same parameters.
 
+use std::cmp::Ordering;
+
 use foveal_datasets::Row;
 
 use crate::disk::RamArray;
 use crate::distance::QueryDistance;
+use crate::extremes::Extremes;
 use crate::graph::stored::StoredGraph;
 use crate::graph::walk::{StopRule, Walk};
 use crate::kernel::{LINE, prefetch};
@@ -36,26 +39,31 @@ pub(crate) struct Preview {
     pub(crate) finer: RamArray<u8>,
     pub(crate) graph: StoredGraph,
     pub(crate) entry_points: u32,
+    /// Rows with no place in codes and graph.
+    pub(crate) extremes: Extremes,
 }
 
 /// The state of one query in preview.
 pub(crate) struct PreviewSlot {
     walk: Walk,
     query: PreparedQuery,
+    /// The query as it came, where there are extreme rows.
+    wide: Vec<f32>,
     candidates: Vec<Candidate>,
 }
 
 impl PreviewSlot {
     pub(crate) fn new() -> PreviewSlot {
         let (walk, query) = (Walk::new(), PreparedQuery::default());
-        PreviewSlot { walk, query, candidates: Vec::new() }
+        PreviewSlot { walk, query, wide: Vec::new(), candidates: Vec::new() }
     }
 
     /// The squared distance of the candidate of rank `list_size` over that of rank `REACH_K`; none
     /// where there are not so many, or they lie at no distance.
     pub(crate) fn reach(&self, list_size: u32) -> Option<f64> {
-        let near = f64::from(self.walk.distance_at(REACH_K - 1)?);
-        let far = f64::from(self.walk.distance_at(list_size as usize - 1)?);
+        let common = self.query.common();
+        let near = f64::from(self.walk.distance_at(REACH_K - 1)?) + common;
+        let far = f64::from(self.walk.distance_at(list_size as usize - 1)?) + common;
         (near > 0.0).then(|| far / near)
     }
 
@@ -91,12 +99,13 @@ impl Preview {
         slot: &mut PreviewSlot,
         query: Row<'_>,
         (list_size, least): (u32, u32),
-        reach: Option<f32>,
+        reach: Option<f64>,
     ) {
-        slot.query.prepare(&self.quantizer, query);
+        self.prepare(slot, query);
         let distance = self.quantizer.distance(&self.codes, &slot.query);
         let floor = least.max(list_size / 2).max(1) as usize;
-        let stop = reach.map(|factor| StopRule { k: REACH_K, factor, floor });
+        let common = slot.query.common();
+        let stop = reach.map(|factor| StopRule { k: REACH_K, factor, common, floor });
         let room = if reach.is_some() { POOL_ROOM } else { 1 };
         slot.walk.begin(room * list_size as usize, stop, self.entry_points, &distance);
     }
@@ -126,10 +135,11 @@ impl Preview {
         Ok(())
     }
 
-    /// All candidates of a walk that is over, best first, in shown distances.
+    /// All candidates of a walk that is over, best first, in shown distances, and the extreme rows
+    /// among them.
     pub(crate) fn candidates<'a>(&self, slot: &'a mut PreviewSlot) -> &'a [Candidate] {
         let distance = self.quantizer.distance(&self.codes, &slot.query);
-        let (scale, add) = self.quantizer.shown(&slot.query);
+        let (scale, add) = slot.query.shown();
         slot.candidates.clear();
         if self.finer.is_empty() {
             slot.candidates.extend(slot.walk.found().map(|(estimate, id)| {
@@ -139,14 +149,27 @@ impl Preview {
         } else {
             self.look_again(slot);
         }
+        if !self.extremes.is_empty() {
+            self.meet_extremes(slot);
+        }
         &slot.candidates
+    }
+
+    /// Puts the extreme rows among the candidates.
+    fn meet_extremes(&self, slot: &mut PreviewSlot) {
+        let PreviewSlot { wide, candidates, .. } = slot;
+        candidates.extend(self.extremes.ids().map(|id| {
+            let (estimate, error) = self.extremes.distance(wide, id);
+            Candidate { id, estimate, error }
+        }));
+        candidates.sort_unstable_by(nearest_first);
     }
 
     /// Fills in all that a walk found, by the estimates of all bits, best first.
     fn look_again(&self, slot: &mut PreviewSlot) {
         let (stride, beyond) = (self.quantizer.stride(), self.quantizer.finer_stride());
-        let (scale, add) = self.quantizer.shown(&slot.query);
-        let PreviewSlot { walk, query, candidates } = slot;
+        let (scale, add) = slot.query.shown();
+        let PreviewSlot { walk, query, candidates, .. } = slot;
         for (_, id) in walk.found() {
             let at = id as usize * beyond;
             (at..at + beyond).step_by(LINE).for_each(|line| prefetch(&self.finer, line));
@@ -159,8 +182,7 @@ impl Preview {
             let (estimate, error) = self.quantizer.finer_estimate(query, (code, finer), estimate);
             Candidate { id, estimate: estimate * scale + add, error: error * scale }
         }));
-        let order = |a: &Candidate, b: &Candidate| a.estimate.total_cmp(&b.estimate);
-        candidates.sort_unstable_by(|a, b| order(a, b).then(a.id.cmp(&b.id)));
+        candidates.sort_unstable_by(nearest_first);
     }
 
     /// What the shown distance of a row is never below if its estimate is `estimate` or more.
@@ -171,12 +193,16 @@ impl Preview {
     /// Takes a query for `estimate`.
     pub(crate) fn prepare(&self, slot: &mut PreviewSlot, query: Row<'_>) {
         slot.query.prepare(&self.quantizer, query);
+        self.extremes.widen(query, &mut slot.wide);
     }
 
     /// The estimated shown distances of some rows to the query that a slot took.
     pub(crate) fn estimate(&self, slot: &PreviewSlot, ids: &[u32], out: &mut [f32]) {
+        if ids.iter().any(|id| *id >= self.extremes.first()) {
+            return ids.iter().zip(out).for_each(|(id, out)| *out = self.estimate_one(slot, *id));
+        }
         let distance = self.quantizer.distance(&self.codes, &slot.query);
-        let (scale, add) = self.quantizer.shown(&slot.query);
+        let (scale, add) = slot.query.shown();
         let batches = ids.chunks(ESTIMATE_BATCH).zip(out.chunks_mut(ESTIMATE_BATCH));
         for (batch, (ids_now, out)) in batches.enumerate() {
             let next = ids.iter().skip((batch + 1) * ESTIMATE_BATCH).take(ESTIMATE_BATCH);
@@ -186,17 +212,35 @@ impl Preview {
         }
     }
 
+    /// The estimated shown distance of one row.
+    fn estimate_one(&self, slot: &PreviewSlot, id: u32) -> f32 {
+        if id >= self.extremes.first() {
+            return self.extremes.distance(&slot.wide, id).0;
+        }
+        let (scale, add) = slot.query.shown();
+        let mut distance = [0.0];
+        self.quantizer.distance(&self.codes, &slot.query).distances(&[id], &mut distance);
+        distance[0] * scale + add
+    }
+
     /// One standard deviation of the error of an estimate, shown.
     pub(crate) fn error(&self, slot: &PreviewSlot, id: u32) -> f32 {
-        let (scale, _) = self.quantizer.shown(&slot.query);
+        if id >= self.extremes.first() {
+            return self.extremes.distance(&slot.wide, id).1;
+        }
+        let (scale, _) = slot.query.shown();
         self.quantizer.distance(&self.codes, &slot.query).error(id) * scale
     }
 
     /// The estimated shown distance of every row to a query, by id. Linear in the codes.
     pub(crate) fn estimate_all(&self, slot: &mut PreviewSlot, query: Row<'_>, out: &mut [f32]) {
-        slot.query.prepare(&self.quantizer, query);
+        self.prepare(slot, query);
         let distance = self.quantizer.distance(&self.codes, &slot.query);
-        let (scale, add) = self.quantizer.shown(&slot.query);
+        let (scale, add) = slot.query.shown();
+        let (out, extreme) = out.split_at_mut(self.extremes.first() as usize);
+        for (id, out) in self.extremes.ids().zip(extreme) {
+            *out = self.extremes.distance(&slot.wide, id).0;
+        }
         let mut ids = [0; SCAN_BATCH];
         for (batch, out) in out.chunks_mut(SCAN_BATCH).enumerate() {
             let first = (batch * SCAN_BATCH) as u32;
@@ -208,11 +252,16 @@ impl Preview {
 
     /// Bytes in RAM now.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        self.codes.bytes() + self.finer.bytes() + self.graph.loaded_bytes()
+        let extremes = self.extremes.bytes();
+        self.codes.bytes() + self.finer.bytes() + self.graph.loaded_bytes() + extremes
     }
 
     /// Bytes in RAM once the graph is loaded.
     pub(crate) fn most_bytes(&self) -> u64 {
-        self.codes.bytes() + self.finer.bytes() + self.graph.bytes()
+        self.codes.bytes() + self.finer.bytes() + self.graph.bytes() + self.extremes.bytes()
     }
+}
+
+fn nearest_first(a: &Candidate, b: &Candidate) -> Ordering {
+    a.estimate.total_cmp(&b.estimate).then(a.id.cmp(&b.id))
 }

@@ -38,21 +38,28 @@ pub(super) struct BuildMemory {
 }
 
 impl BuildMemory {
-    /// The memory of a build.
+    /// The memory of a build whose codes have `bits` a dimension.
     ///
     /// # Errors
     /// More is needed than `params.memory` allows.
     pub(super) fn plan(
         input: &BuildInput<'_>,
         params: &BuildParams,
+        bits: u8,
     ) -> Result<BuildMemory, BuildError> {
         let base = input.base;
         let n = base.len() as u64;
         let dim = base.dim();
         let exact = matches!(base.element(), Element::U8 | Element::I8);
-        let record = if exact && params.metric == Metric::L2 { dim } else { dim + 8 };
+        let record = match bits {
+            32 => dim * size_of::<f32>(),
+            _ if exact && params.metric == Metric::L2 => dim,
+            _ => dim + 8,
+        };
         let codes = n * record.next_multiple_of(LINE) as u64;
-        let serving = n * serving_bytes(dim, params.bits, record) as u64;
+        let serving = n * serving_bytes(dim, bits, record) as u64;
+        // A graph over whole rows is grown over the codes that are served.
+        let both = if bits == 32 { serving } else { codes + serving };
         let growing_list = grow_params(params).growing_stride() as u64 * 4;
         let list = u64::from(params.max_degree) * 4;
         let lift = if params.metric == Metric::InnerProduct { 4 } else { 0 };
@@ -63,12 +70,12 @@ impl BuildMemory {
         let fixed = PROCESS_BYTES + threads as u64 * THREAD_BYTES + 3 * CHUNK_BYTES as u64;
         let memory = BuildMemory {
             arranging: fixed + 2 * codes + n * (2 * lift + 16),
-            leading: match params.bits {
+            leading: match bits {
                 2 => fixed + codes + n * (lift + 8) + learning_bytes(dim) as u64,
                 _ => 0,
             },
-            growing: fixed + codes + serving + n * (growing_list + list + lift + 4),
-            calibrating: fixed + codes + serving + n * (list + lift + 8),
+            growing: fixed + both + n * (growing_list + list + lift + 4),
+            calibrating: fixed + both + n * (list + lift + 8),
             ordering: fixed + serving + n * (2 * list + 16),
             learning: fixed + n * 8 + tokens::bytes(input, params),
             writing: fixed + n * 8,
@@ -108,11 +115,12 @@ impl BuildMemory {
     }
 }
 
-/// Most bytes of a code of `bits` a dimension; `eight` is what one of 8 bits takes.
-fn serving_bytes(dim: usize, bits: u8, eight: usize) -> usize {
+/// Most bytes of a code of `bits` a dimension; `record` is what one takes that a graph is grown
+/// over.
+fn serving_bytes(dim: usize, bits: u8, record: usize) -> usize {
     match bits {
         2 => lines_of(dim) * LINE,
-        8 => eight.next_multiple_of(LINE),
+        8 | 32 => record.next_multiple_of(LINE),
         _ => dim.div_ceil(2).next_multiple_of(LINE) + finer_bytes(dim, bits),
     }
 }

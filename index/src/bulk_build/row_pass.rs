@@ -9,8 +9,9 @@ use xxhash_rust::xxh3::Xxh3;
 use super::error::BuildError;
 use crate::disk::{FileEntry, MemoryError, RamArray, Storage};
 use crate::distance::MAX_SQUARE;
+use crate::extremes::Extremes;
 use crate::full_store::FullStoreWriter;
-use crate::quantizer::{Encoder, Quantizer, RowFacts};
+use crate::quantizer::{Encoder, Limits, Quantizer, RowFacts};
 use crate::stats::Job;
 use crate::vocabulary::{self, Learned};
 
@@ -31,15 +32,14 @@ pub(super) struct BuildCodes {
 }
 
 impl BuildCodes {
-    /// The same rows in another order: number i becomes what number `order[i]` was. There are no
+    /// Rows of these in another order: number i becomes what number `order[i]` was. There are no
     /// finer bits.
     ///
     /// # Errors
     /// Memory refused.
-    pub(super) fn in_order(self, order: &[u32]) -> Result<BuildCodes, MemoryError> {
+    pub(super) fn in_order(self, order: &[u32], stride: usize) -> Result<BuildCodes, MemoryError> {
         let BuildCodes { codes: before, finer, lifts } = self;
-        let stride = before.len() / order.len();
-        let mut codes = RamArray::zeroed(before.len())?;
+        let mut codes = RamArray::zeroed(order.len() * stride)?;
         codes.par_chunks_exact_mut(stride).zip(order).for_each(|(to, from)| {
             to.copy_from_slice(&before[*from as usize * stride..][..stride]);
         });
@@ -57,37 +57,63 @@ pub(super) struct RowPass<'a> {
     metric: Metric,
     job: Job<'a>,
     facts: RowFacts,
+    /// Where rows are extreme.
+    limits: Limits,
+    /// The rows that are, ascending, once all were encoded.
+    extremes: Vec<u32>,
     /// The xxh3 of the rows as the first pass saw them: each later pass must see the same.
     digest: Option<u64>,
 }
 
 impl<'a> RowPass<'a> {
     pub(super) fn new(base: &'a VectorFile, metric: Metric, job: Job<'a>) -> RowPass<'a> {
-        RowPass { base, metric, job, facts: RowFacts::default(), digest: None }
+        RowPass {
+            base,
+            metric,
+            job,
+            facts: RowFacts::default(),
+            limits: Limits::NONE,
+            extremes: Vec::new(),
+            digest: None,
+        }
+    }
+
+    /// Lets the first pass look for extreme rows.
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// The extreme rows, ascending, once all rows were encoded.
+    pub(super) fn extremes(&self) -> &[u32] {
+        &self.extremes
     }
 
     pub(super) fn len(&self) -> usize {
         self.base.len()
     }
 
-    /// The facts of all rows, once they were encoded.
+    /// The facts of all rows but the extreme ones, once they were encoded.
     pub(super) fn facts(&self) -> RowFacts {
         self.facts
     }
 
-    /// Encodes row `rows[i]` at place `i`.
+    /// Encodes row `rows[i]` at place `i`, for the first `coded` of all rows. The first time, those
+    /// are all, and the extreme ones among them are found.
     pub(super) fn encode(
         &mut self,
         quantizer: &Quantizer,
-        rows: &[u32],
+        (rows, coded): (&[u32], usize),
     ) -> Result<BuildCodes, BuildError> {
         let (stride, beyond) = (quantizer.stride(), quantizer.finer_stride());
-        let mut codes = RamArray::<u8>::zeroed(self.len() * stride)?;
-        let mut finer = RamArray::<u8>::zeroed(self.len() * beyond)?;
+        let mut codes = RamArray::<u8>::zeroed(coded * stride)?;
+        let mut finer = RamArray::<u8>::zeroed(coded * beyond)?;
         let places = inverse(rows);
         let lifted = self.metric == Metric::InnerProduct;
-        let mut lifts = vec![0.0f32; if lifted { self.len() } else { 0 }];
+        let mut lifts = vec![0.0f32; if lifted { coded } else { 0 }];
         let mut records = Vec::new();
+        let is_first = self.digest.is_none();
+        let limits = if is_first { self.limits } else { Limits::NONE };
+        let mut far = Far { limits, rows: Vec::new() };
         let (base, cosine) = (self.base, self.metric == Metric::Cosine);
         let mut all = RowFacts::default();
         let refuse = |row: usize, what| BuildError::Row { path: base.path().into(), row, what };
@@ -108,17 +134,28 @@ impl<'a> RowPass<'a> {
                     endless = endless.or(Some(first + i));
                 }
                 let place = places[first + i] as usize;
+                if place >= coded {
+                    continue;
+                }
                 codes[place * stride..][..stride].copy_from_slice(&record[..stride]);
                 finer[place * beyond..][..beyond].copy_from_slice(&record[stride..]);
                 if lifted {
                     lifts[place] = fact.square;
                 }
+                if !far.takes(first + i, fact) {
+                    all = all.and(*fact);
+                }
             }
-            all = facts.into_iter().fold(all, RowFacts::and);
             Ok(())
         })?;
         if let Some(row) = endless {
             return Err(refuse(row, TOO_LONG));
+        }
+        if is_first {
+            let most = Extremes::most(coded, self.base.dim());
+            let (extremes, others) = far.farthest(most);
+            self.extremes = extremes;
+            all = all.and(others);
         }
         self.facts = all;
         lifts.iter_mut().for_each(|lift| *lift = (all.square - *lift).max(0.0).sqrt());
@@ -201,6 +238,36 @@ impl<'a> RowPass<'a> {
             return Err(BuildError::Changed { path: self.base.path().into() });
         }
         Ok(())
+    }
+}
+
+/// Rows that may be extreme.
+struct Far {
+    limits: Limits,
+    /// How many times the limits they lie away, squared, the number of the row, and its facts.
+    rows: Vec<(f32, u32, RowFacts)>,
+}
+
+impl Far {
+    /// Takes a row that lies beyond the limits; whether it does.
+    fn takes(&mut self, row: usize, facts: &RowFacts) -> bool {
+        let excess = self.limits.excess(facts);
+        let is_far = excess > 1.0;
+        if is_far {
+            self.rows.push((excess, row as u32, *facts));
+        }
+        is_far
+    }
+
+    /// The farthest rows, at most so many, ascending, and the facts of the others, cut to the
+    /// limits: what is beyond them must not decide how the rest is coded.
+    fn farthest(mut self, most: usize) -> (Vec<u32>, RowFacts) {
+        self.rows.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let others = self.rows.drain(most.min(self.rows.len())..);
+        let others = others.map(|(_, _, facts)| facts).fold(RowFacts::default(), RowFacts::and);
+        let mut extremes: Vec<u32> = self.rows.iter().map(|(_, row, _)| *row).collect();
+        extremes.sort_unstable();
+        (extremes, self.limits.cut(others))
     }
 }
 

@@ -171,7 +171,7 @@ impl OpenArray {
     /// Length, header, checksums or first block contradict each other or the manifest.
     pub fn open(dir: &Path, manifest: &Manifest, kind: ArrayKind) -> Result<OpenArray, OpenError> {
         let listed = ListedFile::open(dir, manifest, kind.name())?;
-        let header = listed.header(kind.wanted(manifest.n))?;
+        let header = listed.header(kind.wanted(manifest))?;
         let ArrayShape { rows, stride, data_bytes, .. } = header.shape;
         if kind.is_packed() && rows.checked_mul(u64::from(stride)) != Some(data_bytes) {
             let what = format!("{rows} rows of {stride} bytes are not {data_bytes} bytes");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::error::OpenError;
-use super::{BLOCK, FORMAT_VERSION};
+use super::{BLOCK, FORMAT_VERSION, Manifest};
 
 /// Bytes of a header.
 pub const HEADER: usize = 64;
@@ -101,14 +101,22 @@ impl ArrayKind {
         !matches!(self, ArrayKind::Vectors | ArrayKind::Payload)
     }
 
-    /// How many rows the array of an index of `n` rows has.
-    fn rows(self, n: u64) -> u64 {
-        if self == ArrayKind::PayloadOffsets { n + 1 } else { n }
+    /// How many rows the array of an index has.
+    fn rows(self, manifest: &Manifest) -> u64 {
+        match self {
+            ArrayKind::PayloadOffsets => manifest.n + 1,
+            ArrayKind::Codes | ArrayKind::Finer | ArrayKind::Graph => {
+                manifest.n - u64::from(manifest.extremes)
+            }
+            ArrayKind::Keys | ArrayKind::Vectors | ArrayKind::Payload | ArrayKind::Tokens => {
+                manifest.n
+            }
+        }
     }
 
-    /// What the header of the array must say in an index of `n` rows.
-    pub(super) fn wanted(self, n: u64) -> Wanted {
-        Wanted { tag: self.tag(), data_offset: self.data_offset(), rows: self.rows(n) }
+    /// What the header of the array must say in an index.
+    pub(super) fn wanted(self, manifest: &Manifest) -> Wanted {
+        Wanted { tag: self.tag(), data_offset: self.data_offset(), rows: self.rows(manifest) }
     }
 
     /// Where the rows start: full vectors on a block boundary, all others behind the header.

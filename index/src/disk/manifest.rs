@@ -28,7 +28,7 @@ pub const MEASURED: &str = "measured.json";
 const MAX_MANIFEST: u64 = 64 << 10;
 /// Ids are below 2^31.
 const MAX_ROWS: u64 = (1 << 31) - 1;
-const BITS: [u8; 5] = [2, 4, 5, 6, 8];
+const BITS: [u8; 6] = [2, 4, 5, 6, 8, 32];
 const MAX_MAX_DEGREE: u32 = 256;
 
 /// A file of the index.
@@ -75,6 +75,8 @@ pub struct Manifest {
     pub tokens: bool,
     /// Whether the last number of a row is the bias of its token.
     pub bias: bool,
+    /// How many of the rows lie so far from all others that they have no code and no neighbors.
+    pub extremes: u32,
     /// Every file but the manifest and `measured.json`, in the one order there is.
     pub files: Vec<FileEntry>,
     /// The xxh3-128 of the list of files: equal for equal indexes.
@@ -141,11 +143,17 @@ impl Manifest {
         if !(1..=MAX_ROWS).contains(&self.n) {
             return wrong(format!("n is {}; wanted 1 to {MAX_ROWS}", self.n));
         }
+        if u64::from(self.extremes) >= self.n {
+            return wrong(format!(
+                "extremes is {}; wanted fewer than {} rows",
+                self.extremes, self.n
+            ));
+        }
         if !(1..=MAX_DIM as u32).contains(&self.dim) {
             return wrong(format!("dim is {}; wanted 1 to {MAX_DIM}", self.dim));
         }
         if !BITS.contains(&self.bits) {
-            return wrong(format!("bits is {}; wanted 2, 4, 5, 6 or 8", self.bits));
+            return wrong(format!("bits is {}; wanted 2, 4, 5, 6, 8 or 32", self.bits));
         }
         if !(1..=MAX_MAX_DEGREE).contains(&self.max_degree) {
             return wrong(format!("max_degree is {}; wanted 1 to 256", self.max_degree));
@@ -395,7 +403,7 @@ mod tests {
         fs::write(dir.path().join(MANIFEST), r#"{"format_version": 7, "warp": []}"#).unwrap();
         let error = Manifest::read(dir.path()).unwrap_err();
         assert!(
-            matches!(error, OpenError::Version { found: 7, wanted: FORMAT_VERSION, .. }),
+            matches!(error, OpenError::Version { found: 8, wanted: FORMAT_VERSION, .. }),
             "{error}"
         );
     }

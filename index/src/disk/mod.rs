@@ -50,7 +50,7 @@ pub use verify::{CheckedFile, Verified, verify_files};
 pub const BLOCK: usize = 4096;
 
 /// The version of the format that this program writes, and the only one it reads.
-pub const FORMAT_VERSION: u32 = 6;
+pub const FORMAT_VERSION: u32 = 7;
 
 #[cfg(target_endian = "big")]
 compile_error!("arrays are read in place: the format is little-endian");

@@ -28,6 +28,7 @@ pub(crate) fn manifest() -> Manifest {
         payload: false,
         tokens: false,
         bias: false,
+        extremes: 0,
         files: vec![],
         digest: String::new(),
         checksum: String::new(),

@@ -120,7 +120,7 @@ impl Scan<'_> {
                 return ControlFlow::Continue(0);
             }
         };
-        if let Err(error) = listed.header(kind.wanted(self.manifest.n)) {
+        if let Err(error) = listed.header(kind.wanted(self.manifest)) {
             self.report(error);
         }
         let crcs = match read_crcs(self.dir, self.manifest, kind, listed.length) {

@@ -24,14 +24,18 @@ impl From<Adjacency> for StoredGraph {
 }
 
 impl StoredGraph {
-    /// Opens the graph of the index in `dir`, and verifies that it has a list for every row. The
-    /// lists are verified when they are read.
+    /// Opens the graph of the index in `dir`, and verifies that it has `nodes` lists. The lists are
+    /// verified when they are read.
     ///
     /// # Errors
     /// Length, header, checksums or first block contradict each other or the manifest.
-    pub(crate) fn open(dir: &Path, manifest: &Manifest) -> Result<StoredGraph, OpenError> {
+    pub(crate) fn open(
+        dir: &Path,
+        manifest: &Manifest,
+        nodes: u64,
+    ) -> Result<StoredGraph, OpenError> {
         let file = OpenArray::open(dir, manifest, ArrayKind::Graph)?;
-        file.check_shape(manifest.n, manifest.max_degree as usize * size_of::<u32>())?;
+        file.check_shape(nodes, manifest.max_degree as usize * size_of::<u32>())?;
         let bytes = file.header().shape.data_bytes;
         Ok(StoredGraph { lists: OnceLock::new(), file: Mutex::new(Some(file)), bytes })
     }

@@ -204,7 +204,7 @@ fn a_walk_that_may_stop_early_does_less_and_finds_as_much() {
             (walk.found().take(4).collect::<Vec<Near>>(), walk.computed, walk.expanded().len())
         };
         let whole = run(None);
-        let short = run(Some(StopRule { k: 4, factor: 2.0, floor: 4 }));
+        let short = run(Some(StopRule { k: 4, factor: 2.0, common: 0.0, floor: 4 }));
         assert!(short.2 < whole.2 && short.1 <= whole.1, "{short:?} {whole:?}");
         assert_eq!(short.0, whole.0);
     }

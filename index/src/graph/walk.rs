@@ -50,10 +50,19 @@ pub(crate) struct Walk {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct StopRule {
     pub(crate) k: usize,
-    pub(crate) factor: f32,
+    pub(crate) factor: f64,
+    /// What squared distances have on top of those that the walk computes.
+    pub(crate) common: f64,
     /// So many candidates are always taken, however far: where many lie at one place, none beyond
     /// it would be.
     pub(crate) floor: usize,
+}
+
+impl StopRule {
+    /// How far a walk goes whose k-th best is at `near`.
+    fn beyond(self, near: f32) -> f32 {
+        ((f64::from(near) + self.common) * self.factor - self.common) as f32
+    }
 }
 
 impl Walk {
@@ -221,7 +230,7 @@ impl Walk {
     fn limit(&self) -> f32 {
         let Some(rule) = self.stop else { return f32::INFINITY };
         match (self.distance_at(rule.k - 1), self.distance_at(rule.floor - 1)) {
-            (Some(near), Some(floor)) => (near * rule.factor).max(floor),
+            (Some(near), Some(floor)) => rule.beyond(near).max(floor),
             _ => f32::INFINITY,
         }
     }

@@ -58,6 +58,10 @@ for_every_level! {
     dot, dot_text, (x: &[f32], y: &[f32]) -> f32
 }
 for_every_level! {
+    /// The squared L2 distance of two vectors. Panics if the lengths differ.
+    l2, l2_text, (x: &[f32], y: &[f32]) -> f32
+}
+for_every_level! {
     /// The inner product of an f16 row and an f32 vector, in f32. Panics if the lengths differ.
     dot_f16, dot_f16_text, (x: &[f16], y: &[f32]) -> f32
 }
@@ -240,6 +244,11 @@ fn widen_bf16(x: u16) -> f32 {
 }
 
 #[inline(always)]
+fn l2_text(x: &[f32], y: &[f32]) -> f32 {
+    sum_widened(x, y, |x| x, |x, y| (x - y) * (x - y))
+}
+
+#[inline(always)]
 fn dot_f16_text(x: &[f16], y: &[f32]) -> f32 {
     sum_widened(x, y, widen_f16, |x, y| x * y)
 }
@@ -303,6 +312,8 @@ mod tests {
             assert!((f64::from(dot(&wide, &y)) - product).abs() < 1e-3, "dim {dim}");
             assert!((f64::from(dot_f16(&x, &y)) - product).abs() < 1e-3, "dim {dim}");
             assert!((f64::from(l2_f16(&x, &y)) - squares).abs() < 2e-3, "dim {dim}");
+            assert_eq!(l2(&wide, &y).to_bits(), l2_f16(&x, &y).to_bits());
+            assert_eq!(l2(&wide, &y).to_bits(), l2_text(&wide, &y).to_bits());
             // The level in use gives the bits of the plain text.
             assert_eq!(dot(&wide, &y).to_bits(), dot_text(&wide, &y).to_bits());
             assert_eq!(dot_f16(&x, &y).to_bits(), dot_f16_text(&x, &y).to_bits());

@@ -16,8 +16,8 @@ use foveal_datasets::synthetic::Seeded;
 use rayon::prelude::*;
 
 use super::rotation::Rotation;
-use super::{Encoder, PreparedQuery, Quantizer, QuantizerSpec};
-use crate::distance::QueryDistance;
+use super::trial::{ENOUGH, Trial};
+use super::{Quantizer, QuantizerSpec};
 use crate::kernel::byte_matrix::ByteMatrix;
 use crate::kernel::float::{step_of, whole};
 use crate::kernel::{LINE, float};
@@ -31,14 +31,8 @@ const LEARNED_FROM: usize = 4096;
 /// Times that the axes are multiplied by the covariance: more only tell apart axes of nearly the
 /// same weight.
 const ROUNDS: usize = 6;
-/// The share of the true `NEAR` nearest of a sample that must be in the best `WITHIN` of a code.
-const ENOUGH: f64 = 0.98;
-const NEAR: usize = 10;
-const WITHIN: usize = 40;
-/// Rows of the sample that are asked for to see whether a code will do.
-const TRIED_ROWS: usize = 8000;
-/// Queries that ask for them.
-pub(crate) const TRIED_QUERIES: usize = 100;
+/// What a sample must find by codes of the leading axes, for those to do.
+const TRIAL: Trial = Trial { rows: 8000, within: 40 };
 
 /// With more dimensions than these no axes are learned: their covariance would take too much.
 const MOST_DIMS: usize = 4096;
@@ -107,7 +101,7 @@ impl Quantizer {
             let mut spec = spec.clone();
             learn(&covariance, self.dim, dims_in(lines), &mut spec);
             let quantizer = of(spec);
-            if quantizer.share_found(sample, asked) >= ENOUGH {
+            if quantizer.share_found(&TRIAL, (sample, asked)) >= ENOUGH {
                 return quantizer;
             }
         }
@@ -124,44 +118,6 @@ impl Quantizer {
             residual.iter_mut().zip(&self.spec.mean).for_each(|(x, mean)| *x -= mean);
         }
         residuals
-    }
-
-    /// The share of the true nearest rows of a sample that are among the nearest by their codes.
-    fn share_found(&self, sample: &Rows, asked: Option<&Rows>) -> f64 {
-        let queries = asked.unwrap_or(sample);
-        let queries: Vec<usize> =
-            (queries.len().saturating_sub(TRIED_QUERIES)..queries.len()).collect();
-        let own = if asked.is_some() { 0 } else { queries.len() };
-        let rows = (sample.len() - own).min(TRIED_ROWS);
-        let near = NEAR.min(rows);
-        if near == 0 {
-            return 1.0;
-        }
-        let mut codes = vec![0; rows * self.stride];
-        let encode = |encoder: &mut Encoder<'_>, (i, record): (usize, &mut [u8])| {
-            encoder.encode(sample.row(i), (record, &mut []));
-        };
-        let records = codes.par_chunks_exact_mut(self.stride).enumerate();
-        records.for_each_init(|| Encoder::new(self), encode);
-        let ids: Vec<u32> = (0..rows as u32).collect();
-        let found = queries.par_iter().map(|query| {
-            let query = asked.unwrap_or(sample).row(*query);
-            let mut prepared = PreparedQuery::default();
-            prepared.prepare(self, query);
-            let mut estimates = vec![0.0; rows];
-            self.distance(&codes, &prepared).distances(&ids, &mut estimates);
-            let exact: Vec<f64> =
-                (0..rows).map(|i| self.metric.plain_distance(query, sample.row(i))).collect();
-            let mut best = ids.clone();
-            best.sort_unstable_by(|x, y| {
-                estimates[*x as usize].total_cmp(&estimates[*y as usize]).then(x.cmp(y))
-            });
-            let mut sorted = exact.clone();
-            let (_, last, _) = sorted.select_nth_unstable_by(near - 1, f64::total_cmp);
-            let hits = best.iter().take(WITHIN).filter(|id| exact[**id as usize] <= *last);
-            hits.count().min(near)
-        });
-        found.sum::<usize>() as f64 / (near * queries.len()) as f64
     }
 }
 

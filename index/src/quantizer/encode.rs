@@ -31,19 +31,6 @@ impl RowFacts {
     }
 }
 
-/// The mean of rows (of unit rows under cosine), summed in order in f64. `[dim]`.
-pub(super) fn mean(metric: Metric, rows: &Rows) -> Vec<f32> {
-    let mut sums = vec![0.0f64; rows.dim()];
-    let mut wide = vec![0.0f32; rows.dim()];
-    for row in rows.iter() {
-        row.widen_into(&mut wide);
-        to_search_space(metric, &mut wide);
-        sums.iter_mut().zip(&wide).for_each(|(sum, x)| *sum += f64::from(*x));
-    }
-    let count = rows.len().max(1) as f64;
-    sums.into_iter().map(|sum| (sum / count) as f32).collect()
-}
-
 /// Divides by the norm under cosine; returns the squared norm of what came.
 pub(super) fn to_search_space(metric: Metric, vector: &mut [f32]) -> f32 {
     let square = float::dot(vector, vector);
@@ -86,11 +73,14 @@ impl<'a> Encoder<'a> {
     pub(crate) fn new(quantizer: &'a Quantizer) -> Encoder<'a> {
         let dim = quantizer.dim;
         let code_dims = quantizer.spec.code_dims();
-        let grid = (!quantizer.is_exact()).then(|| match quantizer.kind {
-            Kind::Nibble { stolen } => Grid::nibbles(dim, if stolen { STOLEN_DIMS } else { 0 }),
-            Kind::Pair => Grid::pairs(code_dims),
-            _ => Grid::bytes(dim),
-        });
+        let grid = match quantizer.kind {
+            Kind::Nibble { stolen } => {
+                Some(Grid::nibbles(dim, if stolen { STOLEN_DIMS } else { 0 }))
+            }
+            Kind::Pair => Some(Grid::pairs(code_dims)),
+            Kind::Planar if !quantizer.is_exact() => Some(Grid::bytes(dim)),
+            Kind::Planar | Kind::Bytes | Kind::Float => None,
+        };
         let finer = (quantizer.finer_bits() > 0).then(|| Finer::new(dim));
         let axes = wide(&quantizer.spec);
         let (residual, turned) = (vec![0.0; dim], vec![0.0; code_dims]);
@@ -110,8 +100,17 @@ impl<'a> Encoder<'a> {
         let square = if quantizer.metric == Metric::Cosine { 1.0 } else { norm_square };
         record.fill(0);
         let Some(grid) = &mut self.grid else {
-            write_bytes(quantizer, row, norm_square, record);
-            return RowFacts { square, residual_square: square, missed_square: 0.0 };
+            let residual_square = if quantizer.kind == Kind::Float {
+                let numbers = record.chunks_exact_mut(size_of::<f32>());
+                numbers
+                    .zip(&self.residual)
+                    .for_each(|(to, x)| to.copy_from_slice(&x.to_ne_bytes()));
+                float::dot(&self.residual, &self.residual)
+            } else {
+                write_bytes(quantizer, row, norm_square, record);
+                square
+            };
+            return RowFacts { square, residual_square, missed_square: 0.0 };
         };
         let (point, mut factors) = grid.fit(&self.turned);
         let product = factors.square / factors.scale;
@@ -173,7 +172,9 @@ impl Encoder<'_> {
             if !self.axes.is_empty() {
                 let along = factors.square;
                 factors = whole_factors(factors, float::dot(&self.residual, &self.residual));
-                beyond += f64::from((1.0 - along / factors.square).clamp(0.0, 1.0));
+                if factors.square > 0.0 {
+                    beyond += f64::from((1.0 - along / factors.square).clamp(0.0, 1.0));
+                }
             }
             if factors.scale == 0.0 {
                 continue;
@@ -192,9 +193,13 @@ impl Encoder<'_> {
     }
 }
 
+/// The largest share of a squared norm that counts as missed: such a code says nothing.
+const ALL_MISSED: f64 = 1e6;
+
 /// `|a u - r|^2 / |r|^2` of a point with the factor `scale`.
 fn missed_share(point: &[f32], scale: f32, square: f32) -> f64 {
-    f64::from((float::dot(point, point) * scale * scale / square - 1.0).max(0.0))
+    let [point, scale, square] = [float::dot(point, point), scale, square].map(f64::from);
+    (point * scale * scale / square - 1.0).clamp(0.0, ALL_MISSED)
 }
 
 /// By what share the factor of the finer point is larger than that of the point, from `<u, r>` and
@@ -209,7 +214,7 @@ fn stored_scale(quantizer: &Quantizer, scale: f32) -> f32 {
     match quantizer.kind {
         Kind::Nibble { .. } | Kind::Pair => {
             let unit = quantizer.spec.scale_unit;
-            f16::from_f32(scale / unit).to_f32() * unit
+            stored_half(scale / unit).to_f32() * unit
         }
         _ => scale,
     }
@@ -235,7 +240,7 @@ fn missed_square(
     let square = f64::from(stretch) * f64::from(float::dot(point, point));
     let missed = a * a * square - 2.0 * a * f64::from(product) + b;
     // Sums of f32 are off by less than this share of what they add up.
-    (missed + 1e-5 * b).max(0.0) as f32
+    (missed + 1e-5 * b).clamp(0.0, f64::from(f32::MAX)) as f32
 }
 
 fn write_bytes(quantizer: &Quantizer, row: Row<'_>, norm_square: f32, record: &mut [u8]) {
@@ -290,10 +295,15 @@ fn write_pairs(quantizer: &Quantizer, point: &[f32], factors: Factors, record: &
     record[end - 4..].copy_from_slice(&factor_word(quantizer, factors).to_le_bytes());
 }
 
+/// A factor as a record keeps it: never infinite, which would make no number of a distance.
+fn stored_half(x: f32) -> f16 {
+    f16::from_f32(x.min(f16::MAX.to_f32()))
+}
+
 /// Both factors as two f16, a in the low half.
 fn factor_word(quantizer: &Quantizer, factors: Factors) -> u32 {
-    let scale = f16::from_f32(factors.scale / quantizer.spec.scale_unit);
-    let square = f16::from_f32(factors.square / quantizer.spec.add_unit);
+    let scale = stored_half(factors.scale / quantizer.spec.scale_unit);
+    let square = stored_half(factors.square / quantizer.spec.add_unit);
     u32::from(scale.to_bits()) | u32::from(square.to_bits()) << 16
 }
 

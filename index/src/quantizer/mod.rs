@@ -6,6 +6,7 @@
 //! | pair | 2 bits a leading dimension of the residual, two f16 factors | preview at 2 bits |
 //! | planar | 8 bits a dimension (of bytes: the row), two f32 factors | preview at 8 bits, builds |
 //! | bytes | the bytes of the row | preview and builds over byte rows under l2 |
+//! | float | the numbers of the row as f32 | preview and builds of rows that no code can stand for |
 //!
 //! The residual r of a row is what is left of it (of the unit row under cosine) when the mean is
 //! taken off. With u the code's grid point, a query's residual p and the factors
@@ -17,24 +18,30 @@
 //!
 //! which is unbiased over rotations (RaBitQ, arXiv:2405.12497 and 2409.09913). Under ip the search
 //! space gives `|q - x'|^2 = U^2 + |q|^2 - 2 <q, x>` for the lifted row x', and `<q, x>` is
-//! `<q, mean>` plus the same estimate. Records are whole cache lines; `kernel` draws their bytes.
+//! `<q, mean>` plus the same estimate; the query is scaled to the length U, which changes no order.
+//! Distances to a query leave out what is the same for every row (`|p|^2`, or
+//! `U^2 + |q|^2 - 2 <q, mean>`): f32 would lose small differences beside a large common term. Records are whole cache lines; `kernel` draws their bytes.
 //! A fifth and sixth bit lie apart: see `finer`.
 
 mod axes;
+mod centre;
 mod encode;
 mod finer;
 mod grid;
 mod query;
 mod rotation;
 mod space;
+mod trial;
 
-pub(crate) use axes::{TRIED_QUERIES, learning_bytes, lines_of};
+pub(crate) use axes::{learning_bytes, lines_of};
+pub(crate) use centre::{FAR_TIMES, Limits};
 use encode::MissedShares;
 pub(crate) use encode::{Encoder, RowFacts};
 pub(crate) use finer::finer_bytes;
 use query::Kernels;
 pub(crate) use query::{CodeDistance, PreparedQuery};
 pub(crate) use space::CodeSpace;
+pub(crate) use trial::{ENOUGH, TRIED_QUERIES, Trial};
 
 use foveal_datasets::{Element, Metric, Row, Rows};
 
@@ -50,11 +57,12 @@ const OFFSET: i32 = 128;
 /// What a quantizer learned, as plain fields: what `meta.rkyv` keeps.
 #[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub(crate) struct QuantizerSpec {
-    /// Bits a dimension: 2, 4, 5, 6 or 8.
+    /// Bits a dimension: 2, 4, 5, 6, 8 or 32.
     pub(crate) bits: u8,
     /// Seed of the rotation.
     pub(crate) seed: u64,
-    /// `[dim]` mean of the rows (of the unit rows under cosine); zeros where codes are exact.
+    /// `[dim]`: the mean of most rows (of the unit rows under cosine), see `centre`; zeros where
+    /// codes are exact.
     pub(crate) mean: Vec<f32>,
     /// U^2, the largest squared norm of a row: the lift under ip.
     pub(crate) largest_square: f32,
@@ -103,6 +111,7 @@ enum Kind {
     Pair,
     Planar,
     Bytes,
+    Float,
 }
 
 /// The trained map from vectors to codes.
@@ -130,13 +139,18 @@ enum Turn {
 }
 
 impl Quantizer {
-    /// An 8-bit quantizer for rows like `sample` (`[n x dim]`). Linear in the sample.
-    pub(crate) fn train(metric: Metric, sample: &Rows, seed: u64) -> Quantizer {
+    /// A quantizer of 8 or 32 bits for rows like `sample` (`[n x dim]`), to grow a graph over.
+    /// Linear in the sample.
+    pub(crate) fn train(metric: Metric, bits: u8, sample: &Rows, seed: u64) -> Quantizer {
         let dim = sample.dim();
-        let exact = is_byte(sample.element());
-        let mean = if exact { vec![0.0; dim] } else { encode::mean(metric, sample) };
+        let exact = match bits {
+            8 => is_byte(sample.element()),
+            // A difference of f32 numbers needs no centre; taking one off would round small ones.
+            _ => metric != Metric::InnerProduct,
+        };
+        let mean = if exact { vec![0.0; dim] } else { centre::of(metric, sample) };
         let spec = QuantizerSpec {
-            bits: 8,
+            bits,
             seed,
             mean,
             largest_square: 0.0,
@@ -159,12 +173,13 @@ impl Quantizer {
         let dim = spec.mean.len();
         let exact = spec.bits == 8 && is_byte(element);
         let kind = match (spec.bits, exact && metric == Metric::L2) {
+            (32, _) => Kind::Float,
             (8, true) => Kind::Bytes,
             (8, false) => Kind::Planar,
             (2, _) => Kind::Pair,
             _ => Kind::Nibble { stolen: last_line_bytes(dim, 2) + 4 > LINE },
         };
-        let turn = match (exact, spec.axes.is_empty()) {
+        let turn = match (exact || kind == Kind::Float, spec.axes.is_empty()) {
             (true, _) => Turn::Nothing,
             (false, true) => Turn::Rotate(Rotation::new(dim, spec.seed)),
             (false, false) => Turn::Along(axes::of(&spec)),
@@ -174,14 +189,15 @@ impl Quantizer {
             Kind::Pair => lines_of(spec.code_dims()) * LINE,
             Kind::Planar => (dim + 8).next_multiple_of(LINE),
             Kind::Bytes => dim.next_multiple_of(LINE),
+            Kind::Float => (dim * size_of::<f32>()).next_multiple_of(LINE),
         };
         let kernels = Kernels::in_use();
         Quantizer { metric, element, dim, kind, stride, kernels, spec, turn }
     }
 
-    /// The quantizer that serves queries at `bits`, once `facts` of every row are known: their
-    /// largest values set the units of the f16 factors and the lift. `asked` are sample queries, if
-    /// there are any.
+    /// The quantizer that serves queries at `bits`, once `facts` of every row that gets a code are
+    /// known: their largest values set the units of the f16 factors and the lift. `asked` are sample
+    /// queries, if there are any.
     pub(crate) fn serving(
         &self,
         bits: u8,
@@ -191,9 +207,9 @@ impl Quantizer {
         let mut spec = self.spec.clone();
         spec.bits = bits;
         spec.largest_square = facts.square;
-        if bits != 8 {
+        if bits < 8 {
             if is_byte(self.element) {
-                spec.mean = encode::mean(self.metric, sample);
+                spec.mean = centre::of(self.metric, sample);
             }
             // f16 holds 6e-5 to 65,504: the largest factor is put near 2^13, so that rows of a
             // ten-thousandth of the largest norm keep all their digits.
@@ -238,9 +254,9 @@ impl Quantizer {
         self.stride
     }
 
-    /// Whether a record holds its row exactly, at the record's start.
+    /// Whether a record holds the bytes of its row, at the record's start.
     pub(crate) fn is_exact(&self) -> bool {
-        matches!(self.turn, Turn::Nothing)
+        self.kind != Kind::Float && matches!(self.turn, Turn::Nothing)
     }
 
     /// The row that an exact record holds; `flipped` (`[dim]`) is where signed bytes are restored.

@@ -4,7 +4,7 @@ use foveal_datasets::{Element, Metric, Row};
 
 use super::encode::to_search_space;
 use super::finer::FinerQuery;
-use super::{Kind, OFFSET, Quantizer, STOLEN_DIMS, Turn};
+use super::{Kind, OFFSET, Quantizer, QuantizerSpec, STOLEN_DIMS, Turn};
 use crate::distance::QueryDistance;
 use crate::kernel::bitplane::{self, BitplaneKernel};
 use crate::kernel::byte_l2::{self, ByteL2Kernel};
@@ -32,6 +32,13 @@ pub(crate) struct PreparedQuery {
     axes_step: f32,
     /// Squared norm of the rotated query; for byte codes, of what the query's bytes leave of it.
     square: f32,
+    /// What squared distances in the search space have on top of those of codes: the same for every
+    /// row.
+    common: f64,
+    /// What turns a distance of codes into the one shown: times the first, plus the second.
+    shown: (f32, f32),
+    /// Whether 32-bit codes meet the query in an inner product.
+    is_product: bool,
     /// What a step of the lanes is worth.
     pub(super) step: f32,
 }
@@ -51,6 +58,7 @@ enum Kernel {
     Packed(PackedKernel),
     Planar(PlanarKernel),
     Bytes(ByteL2Kernel),
+    Float,
 }
 
 /// The kernels of the CPU level in use, asked for once.
@@ -85,17 +93,7 @@ impl PreparedQuery {
             return self.prepare_bytes(quantizer);
         }
         to_search_space(quantizer.metric, &mut self.residual);
-        let mean = &quantizer.spec.mean;
-        let lifted = quantizer.metric == Metric::InnerProduct;
-        let mut base = 0.0;
-        if lifted {
-            let square = float::dot(&self.residual, &self.residual);
-            let product = float::dot(&self.residual, mean);
-            base = quantizer.spec.largest_square + square - 2.0 * product;
-        } else {
-            self.residual.iter_mut().zip(mean).for_each(|(x, mean)| *x -= mean);
-        }
-        self.square = float::dot(&self.residual, &self.residual);
+        self.take_off_common(quantizer);
         match &quantizer.turn {
             Turn::Nothing => {}
             Turn::Rotate(rotation) => rotation.apply(&mut self.residual),
@@ -107,17 +105,43 @@ impl PreparedQuery {
                 self.along_square = float::dot(&self.along, &self.along);
             }
         }
-        let (base, add) = if lifted { (base, 0.0) } else { (self.square, 1.0) };
+        // Under ip the squared norm of a row is part of its lift, and so of no distance.
+        let add = if self.is_product { 0.0 } else { 1.0 };
         match quantizer.kind {
-            Kind::Nibble { stolen } => self.fill_packed::<2>(quantizer, stolen, base, add),
-            Kind::Pair => self.fill_packed::<4>(quantizer, false, base, add),
-            _ => {
+            Kind::Nibble { stolen } => self.fill_packed::<2>(quantizer, stolen, 0.0, add),
+            Kind::Pair => self.fill_packed::<4>(quantizer, false, 0.0, add),
+            Kind::Float => self.step = 0.0,
+            Kind::Planar | Kind::Bytes => {
                 let shape = (quantizer.stride, quantizer.planar_offset());
                 self.step = self.planar.fill::<2>(&self.residual, shape);
-                (self.planar.base, self.planar.add_unit) = (base, add);
+                (self.planar.base, self.planar.add_unit) = (0.0, add);
                 self.planar.slope = -2.0 * self.step;
             }
         }
+    }
+
+    /// Makes the residual of a query in the search space, and notes what is common to its distances
+    /// from all rows. Under ip the query gets the length of the longest row: that changes no order,
+    /// and the distances of a short query would drown in the squared length of the rows.
+    fn take_off_common(&mut self, quantizer: &Quantizer) {
+        let QuantizerSpec { mean, largest_square, .. } = &quantizer.spec;
+        self.is_product = quantizer.metric == Metric::InnerProduct;
+        if self.is_product {
+            let length = if *largest_square > 0.0 { largest_square.sqrt() } else { 1.0 };
+            let scale = scale_to(&mut self.residual, length);
+            self.square = float::dot(&self.residual, &self.residual);
+            let product = f64::from(float::dot(&self.residual, mean));
+            self.common = f64::from(*largest_square) + f64::from(self.square) - 2.0 * product;
+            self.shown = ((0.5 / scale) as f32, (-product / scale) as f32);
+            return;
+        }
+        // 32-bit codes keep rows whole: their mean is 0, and distances are sums of differences.
+        self.residual.iter_mut().zip(mean).for_each(|(x, mean)| *x -= mean);
+        self.square = float::dot(&self.residual, &self.residual);
+        let common = if quantizer.kind == Kind::Float { 0.0 } else { self.square };
+        self.common = f64::from(common);
+        let scale = if quantizer.metric == Metric::Cosine { 0.5 } else { 1.0 };
+        self.shown = (scale, scale * common);
     }
 
     /// Readies the row that a record of an 8-bit code holds, for distances between rows: squared L2
@@ -126,6 +150,12 @@ impl PreparedQuery {
         if quantizer.kind == Kind::Bytes {
             self.bytes.clear();
             self.bytes.extend_from_slice(record);
+            return;
+        }
+        if quantizer.kind == Kind::Float {
+            self.is_product = false;
+            self.residual.clear();
+            self.residual.extend_from_slice(numbers_of(record, quantizer.dim));
             return;
         }
         let (scale, square) = planar::factors(record);
@@ -188,6 +218,7 @@ impl PreparedQuery {
             Element::I8 => (-128.0, 127.0),
             _ => (0.0, 255.0),
         };
+        (self.common, self.shown) = (0.0, (1.0, 0.0));
         self.bytes.clear();
         self.bytes.resize(quantizer.stride, 0);
         self.square = 0.0;
@@ -239,31 +270,55 @@ impl PreparedQuery {
     }
 }
 
-impl Quantizer {
-    /// `(scale, add)` that turn a distance in the search space into the one shown, for a query.
-    pub(crate) fn shown(&self, query: &PreparedQuery) -> (f32, f32) {
-        match self.metric {
-            Metric::L2 => (1.0, 0.0),
-            Metric::Cosine => (0.5, 0.0),
-            Metric::InnerProduct => (0.5, -0.5 * (self.spec.largest_square + query.square)),
-        }
+/// Gives a vector a length; returns by what it was multiplied. A vector of zeros stays one.
+fn scale_to(vector: &mut [f32], length: f32) -> f64 {
+    let largest = float::largest_size(vector);
+    if largest == 0.0 {
+        return 1.0;
+    }
+    // In two steps: the square of a very short or long vector would not fit f32.
+    vector.iter_mut().for_each(|x| *x /= largest);
+    let scale = f64::from(length) / f64::from(float::dot(vector, vector)).sqrt();
+    vector.iter_mut().for_each(|x| *x = (f64::from(*x) * scale) as f32);
+    scale / f64::from(largest)
+}
+
+/// The numbers of a 32-bit record.
+fn numbers_of(record: &[u8], dim: usize) -> &[f32] {
+    &bytemuck::cast_slice(record)[..dim]
+}
+
+impl PreparedQuery {
+    /// `(scale, add)` that turn a distance of codes into the one shown.
+    pub(crate) fn shown(&self) -> (f32, f32) {
+        self.shown
     }
 
+    /// What squared distances in the search space have on top of those of codes.
+    pub(crate) fn common(&self) -> f64 {
+        self.common
+    }
+}
+
+impl Quantizer {
     /// What the shown distance of a row is never below if its estimate is `estimate` or more.
     ///
     /// By the triangle inequality, with the code's point x' at `|x' - x| <= m` for every row:
     /// `|q - x| >= |q - x'| - m`, and `|q - x'|^2` is the estimate plus `|x' - x|^2`. Under ip the
     /// estimate is off by `2 |q| m` at most. The rounding of lanes, factors and sums comes off too.
     pub(crate) fn lower_bound(&self, query: &PreparedQuery, estimate: f32) -> f32 {
-        let (scale, add) = self.shown(query);
-        let (scale, add) = (f64::from(scale), f64::from(add));
-        let searched = (f64::from(estimate) - add) / scale;
+        let (scale, add) = (f64::from(query.shown.0), f64::from(query.shown.1));
+        let searched = (f64::from(estimate) - add) / scale + query.common;
         let square = f64::from(query.square);
         let below = |searched: f64, missed: f64| {
             let distance = (searched + missed * missed).max(0.0).sqrt() - missed;
             distance.max(0.0) * distance.max(0.0)
         };
-        let bound = if self.kind == Kind::Bytes {
+        let largest = f64::from(self.spec.largest_square);
+        let bound = if self.kind == Kind::Float {
+            let sums = if query.is_product { square + largest } else { searched };
+            searched - 1e-5 * sums
+        } else if self.kind == Kind::Bytes {
             // The estimate is the distance to the nearest bytes, `square` what they miss.
             let distance = (searched.max(0.0).sqrt() - square.sqrt()).max(0.0);
             distance * distance
@@ -280,7 +335,6 @@ impl Quantizer {
             // Factors of few bits have eleven digits, and so has the growth of one of them.
             let packed = matches!(self.kind, Kind::Nibble { .. } | Kind::Pair);
             let factors = if packed { 3.5 * residual * residual / 2048.0 } else { 0.0 };
-            let largest = f64::from(self.spec.largest_square);
             let sums = 1e-5 * (square + residual * residual + largest + searched.abs());
             let searched = searched - lanes - factors - sums;
             match self.metric {
@@ -289,8 +343,9 @@ impl Quantizer {
             }
         };
         // A little less than what f32 distances are rounded by.
-        let shown = bound * scale + add;
-        (shown - 1e-6 * (shown.abs() + add.abs())) as f32
+        let shown = (bound - query.common) * scale + add;
+        let terms = shown.abs() + add.abs() + (query.common * scale).abs();
+        (shown - 1e-6 * terms) as f32
     }
 
     /// One standard deviation of the error of an estimate for a residual of squared norm `square`.
@@ -338,6 +393,7 @@ impl Quantizer {
                 Kernel::Planar(self.kernels.planar[usize::from(!one_plane)])
             }
             Kind::Bytes => Kernel::Bytes(self.kernels.bytes),
+            Kind::Float => Kernel::Float,
         };
         CodeDistance { quantizer: self, codes, query, stride: self.stride, kernel }
     }
@@ -358,12 +414,15 @@ impl QueryDistance for CodeDistance<'_> {
             Kernel::Packed(kernel) => kernel(self.codes, &self.query.packed, ids, out),
             Kernel::Planar(kernel) => kernel(self.codes, &self.query.planar, ids, out),
             Kernel::Bytes(kernel) => kernel(self.codes, &self.query.bytes, ids, out),
+            Kernel::Float => self.float_distances(ids, out),
         }
     }
 
     fn error(&self, id: u32) -> f32 {
-        if self.quantizer.kind == Kind::Bytes {
-            return self.byte_error(id);
+        match self.quantizer.kind {
+            Kind::Bytes => return self.byte_error(id),
+            Kind::Float => return self.float_error(id),
+            _ => {}
         }
         let record = &self.codes[id as usize * self.stride..][..self.stride];
         let packed =
@@ -378,6 +437,34 @@ impl QueryDistance for CodeDistance<'_> {
 }
 
 impl CodeDistance<'_> {
+    /// Distances of whole rows, as sums of differences or products: not in line with the walk, whose
+    /// usual codes are short.
+    #[inline(never)]
+    fn float_distances(&self, ids: &[u32], out: &mut [f32]) {
+        let query = &self.query.residual;
+        for (id, out) in ids.iter().zip(out) {
+            let record = &self.codes[*id as usize * self.stride..][..self.stride];
+            let row = numbers_of(record, query.len());
+            *out = match self.query.is_product {
+                true => -2.0 * float::dot(query, row),
+                false => float::l2(query, row),
+            };
+        }
+    }
+
+    /// What sums of f32 are rounded by.
+    fn float_error(&self, id: u32) -> f32 {
+        let PreparedQuery { square, is_product, .. } = self.query;
+        if *is_product {
+            return 1e-6 * square.sqrt() * self.quantizer.spec.largest_square.sqrt();
+        }
+        let mut distance = [0.0];
+        self.distances(&[id], &mut distance);
+        // Unit rows were rounded themselves.
+        let rounded = if self.quantizer.metric == Metric::Cosine { 1e-7 } else { 0.0 };
+        1e-6 * distance[0] + rounded * distance[0].sqrt()
+    }
+
     /// The bytes of a row are exact, those of a query only where it holds such bytes: what is left
     /// of it meets the difference at a random angle.
     fn byte_error(&self, id: u32) -> f32 {

@@ -60,7 +60,7 @@ fn estimates(
     let mut estimates = vec![0.0; ids.len()];
     let distance = quantizer.distance(&encoded.codes, prepared);
     distance.distances(&ids, &mut estimates);
-    let (scale, add) = quantizer.shown(prepared);
+    let (scale, add) = prepared.shown();
     let both = |(id, estimate): (u32, f32)| {
         if beyond == 0 {
             return (estimate, distance.error(id));
@@ -79,7 +79,7 @@ fn estimates(
 
 /// Trains, and makes the quantizer that serves at `bits`, as a build does.
 fn serving(metric: Metric, bits: u8, rows: &Rows, seed: u64) -> (Quantizer, Encoded) {
-    let first = Quantizer::train(metric, rows, seed);
+    let first = Quantizer::train(metric, 8, rows, seed);
     let (_, facts) = encode(&first, rows);
     let mut serving = first.serving(bits, &facts, (rows, None));
     let (encoded, facts) = encode(&serving, rows);
@@ -315,7 +315,7 @@ fn finer_estimates_are_those_of_the_finer_point() {
             let mut prepared = PreparedQuery::default();
             for query in queries.iter() {
                 prepared.prepare(&quantizer, query);
-                let (scale, add) = quantizer.shown(&prepared);
+                let (scale, add) = prepared.shown();
                 let estimates = estimates(&quantizer, &encoded, &prepared);
                 for (records, (estimate, _)) in records.clone().zip(estimates) {
                     let (wanted, deviation) = plain_finer_estimate(&quantizer, &prepared, records);
@@ -359,7 +359,7 @@ fn byte_rows_at_8_bits_are_exact() {
                 for query in queries.iter() {
                     prepared.prepare(&quantizer, query);
                     quantizer.distance(&codes, &prepared).distances(&ids, &mut estimates);
-                    let (scale, add) = quantizer.shown(&prepared);
+                    let (scale, add) = prepared.shown();
                     for (row, estimate) in rows.iter().zip(&estimates) {
                         let wanted = metric.plain_distance(query, row);
                         let found = f64::from(estimate * scale + add);
@@ -388,7 +388,7 @@ fn distances_between_rows_are_those_of_the_search_space() {
     let bytes = [bytes(Element::U8, 50, 70, 6), bytes(Element::I8, 50, 64, 7)];
     for rows in cases.iter().chain(&bytes) {
         for metric in Metric::ALL {
-            let quantizer = Quantizer::train(metric, rows, 8);
+            let quantizer = Quantizer::train(metric, 8, rows, 8);
             let (Encoded { codes, .. }, facts) = encode(&quantizer, rows);
             let square = |row| -Metric::InnerProduct.plain_distance(row, row);
             let largest = rows.iter().map(square).fold(0.0, f64::max);

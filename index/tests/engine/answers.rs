@@ -33,7 +33,8 @@ fn check(metric: Metric, element: Element, bits: u8, (n, dim): (usize, usize), f
 
 fn check_rows(params: &BuildParams, (rows, queries): &(Rows, Rows), floors: [f64; 2]) -> Built {
     let (metric, n, dim) = (params.metric, rows.len(), rows.dim());
-    let what = format!("{metric} {} {} bits n {n} dim {dim}", rows.element(), params.bits);
+    let bits = params.bits.unwrap();
+    let what = format!("{metric} {} {} bits n {n} dim {dim}", rows.element(), bits);
     let built = Built::new(rows, params);
     let index = built.open();
     let k = n.min(10);

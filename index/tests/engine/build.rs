@@ -30,8 +30,8 @@ fn parameters_out_of_range_are_named() {
     let base = write_rows(dir.path(), "base", &rows());
     let plain = params(Metric::L2, 4);
     for (params, wanted) in [
-        (BuildParams { bits: 3, ..plain.clone() }, "bits is 3; wanted 2, 4, 5, 6 or 8"),
-        (BuildParams { bits: 7, ..plain.clone() }, "bits is 7; wanted 2, 4, 5, 6 or 8"),
+        (BuildParams { bits: Some(3), ..plain.clone() }, "bits is 3; wanted 2, 4, 5, 6, 8 or 32"),
+        (BuildParams { bits: Some(7), ..plain.clone() }, "bits is 7; wanted 2, 4, 5, 6, 8 or 32"),
         (BuildParams { max_degree: 3, ..plain.clone() }, "max_degree is 3; wanted 4 to 256"),
         (BuildParams { max_degree: 257, ..plain.clone() }, "max_degree is 257; wanted 4 to 256"),
         (BuildParams { list_size: 31, ..plain.clone() }, "list_size is 31; wanted 32 to 4096"),
@@ -226,7 +226,7 @@ fn an_interrupt_at_any_stage_leaves_nothing_behind() {
 #[test]
 fn an_index_tells_how_it_was_built() {
     let wanted = BuildParams {
-        bits: 8,
+        bits: Some(8),
         max_degree: 12,
         list_size: 40,
         alpha: 1.15,

@@ -25,7 +25,7 @@ pub struct Built {
 
 /// The defaults with a smaller graph and two threads: quick to build.
 pub fn params(metric: Metric, bits: u8) -> BuildParams {
-    BuildParams { bits, threads: 2, list_size: 64, ..BuildParams::new(metric) }
+    BuildParams { bits: Some(bits), threads: 2, list_size: 64, ..BuildParams::new(metric) }
 }
 
 /// Writes rows into a new file in `dir`.

@@ -12,3 +12,4 @@ mod media;
 mod reach;
 mod sameness;
 mod search;
+mod ugly;

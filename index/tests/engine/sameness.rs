@@ -13,7 +13,7 @@ const DIGESTS: &str = "FOVEAL_TEST_PRINTS_DIGESTS";
 fn digest(element: Element, params: &BuildParams) -> String {
     let (rows, _) = match params.bits {
         // Codes of leading axes.
-        2 => embedded_rows_and_queries(600, 0, 300),
+        Some(2) => embedded_rows_and_queries(600, 0, 300),
         _ => rows_and_queries(element, 600, 0, 43),
     };
     Built::new(&rows, params).report.manifest.digest
@@ -49,7 +49,7 @@ fn seeds_and_parameters_matter() {
     let all = [
         plain.clone(),
         BuildParams { seed: 43, ..plain.clone() },
-        BuildParams { bits: 8, ..plain.clone() },
+        BuildParams { bits: Some(8), ..plain.clone() },
         BuildParams { max_degree: 20, ..plain.clone() },
         BuildParams { list_size: 33, ..plain.clone() },
         BuildParams { alpha: 1.2, ..plain.clone() },
@@ -119,5 +119,5 @@ fn print_digest(params: &BuildParams, (rows, queries): &(Rows, Rows)) {
         .collect();
     let BuildParams { metric, bits, .. } = params;
     let (element, digest) = (rows.element(), built.report.manifest.digest);
-    println!("DIGEST {metric} {element} {bits} {digest} {found:?}");
+    println!("DIGEST {metric} {element} {bits:?} {digest} {found:?}");
 }

@@ -25,7 +25,8 @@ pub(crate) fn half() -> impl TypedValueParser<Value = Element> {
 
 /// Bits a dimension that codes may have.
 pub(crate) fn bits() -> impl TypedValueParser<Value = u8> {
-    PossibleValuesParser::new(["2", "4", "5", "6", "8"]).try_map(|digits| digits.parse::<u8>())
+    PossibleValuesParser::new(["2", "4", "5", "6", "8", "32"])
+        .try_map(|digits| digits.parse::<u8>())
 }
 
 /// How full vectors are read.

@@ -160,6 +160,7 @@ mod tests {
             payload: true,
             tokens: false,
             bias: false,
+            extremes: 0,
             files: vec![entry("codes", 400), entry("graph", 600)],
             digest: "abc".into(),
             checksum: "def".into(),

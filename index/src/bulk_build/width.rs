@@ -1,0 +1,215 @@
+//! How many bits a dimension codes need for the data at hand, and what a build says of the data.
+//!
+//! Four bits find the nearest rows of nearly all data. Not where near rows differ by a thousandth of
+//! what all rows differ by, as groups far apart or a column of timestamps have it: codes round that
+//! away. A sample is tried before the work starts.
+
+use std::fmt::Write as _;
+
+use foveal_datasets::Rows;
+
+use super::memory::BuildMemory;
+use super::row_pass::RowPass;
+use super::{BuildError, BuildInput, TRIED_QUERIES, picked};
+use crate::calibrate::Frontier;
+use crate::params::{BuildParams, SearchParams};
+use crate::quantizer::{ENOUGH, FAR_TIMES, Limits, Quantizer, Trial};
+
+/// The bits that are tried first.
+pub(super) const FEWEST: u8 = 4;
+/// The bits of whole rows.
+const WHOLE: u8 = 32;
+/// The bits that are tried, in turn, where the caller leaves the choice.
+const TRIED: [u8; 3] = [FEWEST, 8, WHOLE];
+/// The trial: what fullview ranks of some thousand rows by default must hold the nearest.
+const TRIAL: Trial = Trial { rows: 4000, within: 64 };
+/// The recall that a default search should reach.
+const WANTED_RECALL: f64 = 0.95;
+/// The results of a default search.
+const USUAL_K: u32 = 10;
+/// A column with more of the variance than this is named.
+const MUCH_OF_VARIANCE: f64 = 0.5;
+/// Rows that a warning names.
+const NAMED: usize = 5;
+
+/// The width of codes, and what was learned on the way to it.
+pub(super) struct Width {
+    pub(super) bits: u8,
+    /// The quantizer that the graph is grown over.
+    pub(super) quantizer: Quantizer,
+    pub(super) limits: Limits,
+    /// The rows that quantizers learn from, without extreme ones.
+    pub(super) sample: Rows,
+    /// Some sample queries.
+    pub(super) asked: Option<Rows>,
+    /// The memory of a build of this width, where it is not the one that was planned for.
+    pub(super) memory: Option<BuildMemory>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Width {
+    /// Takes the bits of the parameters, or the fewest with which a sample finds its nearest rows.
+    pub(super) fn choose(
+        input: &BuildInput<'_>,
+        sample: Rows,
+        params: &BuildParams,
+    ) -> Result<Width, BuildError> {
+        let (metric, seed) = (params.metric, params.seed);
+        let train = |bits: u8, sample: &Rows| {
+            Quantizer::train(metric, if bits == WHOLE { WHOLE } else { 8 }, sample, seed)
+        };
+        let bits = params.bits.unwrap_or(FEWEST);
+        let quantizer = train(bits, &sample);
+        let limits = quantizer.limits(&sample);
+        let sample = without_extremes(sample, &limits, &quantizer);
+        let asked = match input.learn {
+            Some(learn) => Some(learn.sample(TRIED_QUERIES, seed)?.1),
+            None => None,
+        };
+        let (memory, warnings) = (None, Vec::new());
+        let mut width = Width { bits, quantizer, limits, sample, asked, memory, warnings };
+        if params.bits.is_some() {
+            return Ok(width);
+        }
+        let tried = width.sample.len().min(TRIAL.rows + TRIED_QUERIES);
+        let some = picked(&width.sample, &(0..tried).collect::<Vec<usize>>());
+        let samples = (&some, width.asked.as_ref());
+        let mut shares = Vec::new();
+        for bits in TRIED {
+            let quantizer = train(bits, &width.sample);
+            let facts = width.limits.cut(quantizer.facts_of(&some));
+            let share = quantizer.serving(bits, &facts, samples).share_found(&TRIAL, samples);
+            shares.push((bits, share));
+            if share >= ENOUGH || bits == WHOLE {
+                width.take(bits, quantizer, (input, params));
+                break;
+            }
+        }
+        if shares.len() > 1 {
+            let warning = width.reason(&shares);
+            width.warnings.push(warning);
+        }
+        Ok(width)
+    }
+
+    /// Takes a width, if memory allows it.
+    fn take(
+        &mut self,
+        bits: u8,
+        quantizer: Quantizer,
+        (input, params): (&BuildInput<'_>, &BuildParams),
+    ) {
+        if bits == FEWEST {
+            return;
+        }
+        if let Ok(memory) = BuildMemory::plan(input, params, bits) {
+            (self.bits, self.quantizer, self.memory) = (bits, quantizer, Some(memory));
+        }
+    }
+
+    /// Why codes are wider than usual, or are not although they should be.
+    fn reason(&self, shares: &[(u8, f64)]) -> String {
+        let (wanted, last) = shares[shares.len() - 1];
+        let mut text = coarse(shares[0].0, shares[0].1);
+        if self.bits == wanted {
+            let _ = write!(text, "; codes have {wanted} bits a dimension instead");
+        } else {
+            let _ = write!(text, "; {wanted} bits would, but the memory limit does not allow them");
+        }
+        if last < ENOUGH {
+            let _ = write!(text, ", which find {:.0} %", 100.0 * last);
+        }
+        if let Some((column, share)) = leading_column(&self.sample) {
+            let percent = 100.0 * share;
+            let _ = write!(
+                text,
+                ". Column {column} holds {percent:.1} % of the variance: dividing it by its \
+                 standard deviation, or leaving it out, lets fewer bits do"
+            );
+        }
+        text
+    }
+}
+
+/// The sample without its extreme rows.
+fn without_extremes(sample: Rows, limits: &Limits, quantizer: &Quantizer) -> Rows {
+    if *limits == Limits::NONE {
+        return sample;
+    }
+    let near = quantizer.near_rows(limits, &sample);
+    if near.len() == sample.len() { sample } else { picked(&sample, &near) }
+}
+
+fn coarse(bits: u8, share: f64) -> String {
+    format!(
+        "{bits} bits a dimension do not tell near rows apart: a sample finds {:.0} % of the true \
+         nearest rows among the best {} by their codes",
+        100.0 * share,
+        TRIAL.within
+    )
+}
+
+/// Says so if codes of the width that the caller chose do not tell rows apart.
+pub(super) fn trial_warning(
+    serving: &Quantizer,
+    samples: (&Rows, Option<&Rows>),
+) -> Option<String> {
+    let share = serving.share_found(&TRIAL, samples);
+    let bits = serving.spec().bits;
+    (share < ENOUGH).then(|| format!("{}; leave the width to the build", coarse(bits, share)))
+}
+
+/// Names the extreme rows.
+pub(super) fn extremes_warning(limits: &Limits, pass: &RowPass<'_>) -> Option<String> {
+    let rows = pass.extremes();
+    if rows.is_empty() || *limits == Limits::NONE {
+        return None;
+    }
+    let some: Vec<String> = rows.iter().take(NAMED).map(u32::to_string).collect();
+    let more = if rows.len() > NAMED { ", ..." } else { "" };
+    Some(format!(
+        "{} rows lie more than {FAR_TIMES} times as far out as nine tenths of the rows do (row {}{more}): \
+         they are kept whole in memory and every query meets them; check that their numbers are meant",
+        rows.len(),
+        some.join(", "),
+    ))
+}
+
+/// Says so if a default search finds too little, as far as was measured.
+pub(super) fn recall_warning(frontier: &Frontier) -> Option<String> {
+    let list_size = SearchParams::new(USUAL_K).list_size;
+    let points = || frontier.points.iter().filter(|point| point.k == USUAL_K);
+    let usual = points().find(|point| point.list_size == list_size)?;
+    if usual.recall >= WANTED_RECALL {
+        return None;
+    }
+    let mut text =
+        format!("recall@{USUAL_K} is {:.3} at the default list size of {list_size}", usual.recall);
+    let _ = match points().find(|point| point.recall >= WANTED_RECALL) {
+        Some(point) => {
+            write!(text, "; --list-size {} reaches {:.3}", point.list_size, point.recall)
+        }
+        None => write!(text, ", and no list size tried reaches {WANTED_RECALL}"),
+    };
+    text.push_str(". A larger --max-degree, or sample queries (--learn), may help");
+    Some(text)
+}
+
+/// The column with most of the variance, and its share, if that is much.
+fn leading_column(sample: &Rows) -> Option<(usize, f64)> {
+    let dim = sample.dim();
+    let (mut sums, mut squares) = (vec![0.0f64; dim], vec![0.0f64; dim]);
+    let mut wide = vec![0.0f32; dim];
+    for row in sample.iter() {
+        row.widen_into(&mut wide);
+        for (i, x) in wide.iter().enumerate() {
+            sums[i] += f64::from(*x);
+            squares[i] += f64::from(*x) * f64::from(*x);
+        }
+    }
+    let n = sample.len() as f64;
+    let variances = || sums.iter().zip(&squares).map(|(sum, square)| square - sum * sum / n);
+    let all: f64 = variances().sum();
+    let (column, most) = variances().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    (dim > 1 && most > MUCH_OF_VARIANCE * all).then_some((column, most / all))
+}

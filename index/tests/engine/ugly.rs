@@ -1,0 +1,220 @@
+//! Ugly data: a default search finds the nearest rows, or the build said that it would not.
+//!
+//! Every build is of random rows of one kind, and is compared with a scan in f64. The environment
+//! variable `FOVEAL_TEST_UGLY_BUILDS` sets how many there are.
+
+use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::{Element, Metric, Rows};
+use foveal_index::stats::Job;
+use foveal_index::{BuildInput, BuildParams, Index, Keys, SearchParams, build};
+
+use crate::built::{floats, wide, write_rows};
+
+const COUNT: &str = "FOVEAL_TEST_UGLY_BUILDS";
+/// Builds where nothing else is said.
+const BUILDS: u64 = 60;
+const QUERIES: usize = 25;
+const K: usize = 10;
+/// The recall that a default search must reach unless the build warned.
+const WANTED: f64 = 0.95;
+
+/// What is ugly about the rows.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Plain,
+    Scaled,
+    ExtremeRows,
+    ExtremeNumber,
+    ManyExtremeRows,
+    Islands,
+    Timestamps,
+    OrdersOfLength,
+    Offset,
+    Copies,
+    Sorted,
+    Axes,
+}
+
+const KINDS: [Kind; 12] = [
+    Kind::Plain,
+    Kind::Scaled,
+    Kind::ExtremeRows,
+    Kind::ExtremeNumber,
+    Kind::ManyExtremeRows,
+    Kind::Islands,
+    Kind::Timestamps,
+    Kind::OrdersOfLength,
+    Kind::Offset,
+    Kind::Copies,
+    Kind::Sorted,
+    Kind::Axes,
+];
+
+/// Numbers of `n` rows and some queries of the same kind, queries last.
+fn numbers(kind: Kind, (n, dim): (usize, usize), random: &mut Seeded) -> Vec<f32> {
+    let all = n + QUERIES;
+    let power = |random: &mut Seeded, low: i32, high: i32| {
+        10.0f32.powi(low + random.below((high - low + 1) as u64) as i32)
+    };
+    let groups = 2 + random.below(30) as usize;
+    let centres: Vec<f32> = (0..groups * dim).map(|_| 2.0 * random.gaussian()).collect();
+    let mut rows: Vec<f32> = Vec::with_capacity(all * dim);
+    for i in 0..all {
+        let group = match kind {
+            Kind::Sorted if i < n => i * groups / n,
+            _ => random.below(groups as u64) as usize,
+        };
+        rows.extend((0..dim).map(|j| centres[group * dim + j] + random.gaussian()));
+    }
+    let copied = rows[..dim].to_vec();
+    let mut each = |scale: &mut dyn FnMut(usize, usize, f32) -> f32| {
+        for (i, row) in rows.chunks_exact_mut(dim).enumerate() {
+            row.iter_mut().enumerate().for_each(|(j, x)| *x = scale(i, j, *x));
+        }
+    };
+    match kind {
+        Kind::Plain | Kind::Sorted => {}
+        Kind::Scaled => {
+            let scale = power(random, -12, 12);
+            each(&mut |_, _, x| x * scale);
+        }
+        Kind::ExtremeRows => {
+            let (factor, count) = (power(random, 3, 9), 1 + random.below(3) as usize);
+            each(&mut |i, _, x| if i < count { x * factor } else { x });
+        }
+        Kind::ExtremeNumber => each(&mut |i, j, x| if i == 5 && j == 0 { 1e10 } else { x }),
+        Kind::ManyExtremeRows => {
+            let factor = power(random, 3, 9);
+            each(&mut |i, _, x| if i % 50 == 3 { x * factor } else { x });
+        }
+        Kind::Islands => {
+            let (far, islands) = (power(random, 2, 5), 2 + random.below(4));
+            let places: Vec<f32> =
+                (0..islands as usize * dim).map(|_| far * random.gaussian()).collect();
+            let island: Vec<usize> = (0..all).map(|_| random.below(islands) as usize).collect();
+            each(&mut |i, j, x| x + places[island[i] * dim + j]);
+        }
+        Kind::Timestamps => {
+            let now: Vec<f32> = (0..all).map(|_| 1.7e9 + random.below(30_000_000) as f32).collect();
+            each(&mut |i, j, x| if j == 0 { now[i] } else { x });
+        }
+        Kind::OrdersOfLength => {
+            let lengths: Vec<f32> = (0..all).map(|_| power(random, -6, 6)).collect();
+            each(&mut |i, _, x| x * lengths[i]);
+        }
+        Kind::Offset => {
+            let offset = power(random, 1, 6);
+            each(&mut |_, _, x| x + offset);
+        }
+        Kind::Copies => {
+            let is_copy: Vec<bool> = (0..all).map(|_| random.below(10) < 8).collect();
+            each(&mut |i, j, x| if is_copy[i] { copied[j] } else { x });
+        }
+        Kind::Axes => each(&mut |i, j, x| if j == i % dim { 10.0 * x } else { 0.001 * x }),
+    }
+    rows
+}
+
+/// What a build and its searches came to.
+struct Outcome {
+    recall: f64,
+    warnings: Vec<String>,
+    bits: u8,
+}
+
+/// Builds and searches; nothing where the build refuses the rows.
+fn outcome(rows: &Rows, n: usize, params: &BuildParams) -> Result<Outcome, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let base = write_rows(dir.path(), "base", &crate::built::part(rows, 0..n));
+    let queries = crate::built::part(rows, n..rows.len());
+    let path = dir.path().join("index");
+    let input =
+        BuildInput { base: &base, keys: Keys::From(0), payload: None, learn: None, bias: false };
+    let report = build(&input, &path, params, Job::default()).map_err(|error| error.to_string())?;
+    let index = Index::open(&path).unwrap();
+    let mut searcher = index.searcher();
+    let mut found = 0;
+    for query in queries.iter() {
+        let answer = searcher.search(query, &SearchParams::new(K as u32)).unwrap();
+        let keys: Vec<u64> = answer.neighbors.iter().map(|neighbor| neighbor.key).collect();
+        let exact: Vec<f64> =
+            (0..n).map(|i| params.metric.plain_distance(query, rows.row(i))).collect();
+        let mut sorted = exact.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        // Distances of f32 cannot tell apart what differs by their rounding alone.
+        let limit = sorted[K - 1] + rounding(params.metric, query, sorted[K - 1], rows, n);
+        found += keys.iter().filter(|key| exact[**key as usize] <= limit).count().min(K);
+    }
+    let recall = found as f64 / (K * QUERIES) as f64;
+    Ok(Outcome { recall, warnings: report.warnings, bits: report.manifest.bits })
+}
+
+fn rounding(
+    metric: Metric,
+    query: foveal_datasets::Row<'_>,
+    distance: f64,
+    rows: &Rows,
+    n: usize,
+) -> f64 {
+    let length = |row: foveal_datasets::Row<'_>| {
+        wide(row).iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt()
+    };
+    match metric {
+        Metric::L2 => 1e-5 * distance,
+        Metric::Cosine => 1e-6,
+        Metric::InnerProduct => {
+            let mut lengths: Vec<f64> = (0..n).map(|i| length(rows.row(i))).collect();
+            let middle = n / 2;
+            1e-6 * length(query) * *lengths.select_nth_unstable_by(middle, f64::total_cmp).1
+        }
+    }
+}
+
+/// One random build; a line on what went wrong.
+fn case(seed: u64) -> Option<String> {
+    let mut random = Seeded::new(seed);
+    let mut one_of = |n: usize| random.below(n as u64) as usize;
+    let kind = KINDS[one_of(KINDS.len())];
+    let metric = Metric::ALL[one_of(3)];
+    let element = match one_of(5) {
+        0 => Element::F16,
+        1 => Element::Bf16,
+        _ => Element::F32,
+    };
+    let bits = [None, None, None, Some(2), Some(4), Some(5), Some(6), Some(8), Some(32)][one_of(9)];
+    let shape = (150 + one_of(1200), 3 + one_of(70));
+    let rows = floats(shape.1, numbers(kind, shape, &mut random));
+    // A number may be too large for the type.
+    let rows = rows.convert(element).ok()?;
+    let params = BuildParams { bits, threads: 1, list_size: 64, ..BuildParams::new(metric) };
+    let what = format!("seed {seed}: {kind:?} {metric} {element} {bits:?} {shape:?}");
+    match outcome(&rows, shape.0, &params) {
+        Ok(Outcome { recall, warnings, .. }) if recall < WANTED && warnings.is_empty() => {
+            Some(format!("{what}: recall {recall} without a warning"))
+        }
+        // The choice of the build must do, for all but what f32 itself cannot hold.
+        Ok(Outcome { recall, bits: width, warnings }) if bits.is_none() && recall < 0.9 => {
+            Some(format!("{what}: recall {recall} with {width} bits: {warnings:?}"))
+        }
+        Ok(_) => None,
+        Err(refusal) if refusal.contains("too long") || refusal.contains("too small") => None,
+        Err(refusal) => Some(format!("{what}: {refusal}")),
+    }
+}
+
+#[test]
+fn a_default_search_finds_the_nearest_or_the_build_warned() {
+    let count = std::env::var(COUNT).map_or(BUILDS, |text| text.parse().unwrap());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|at| {
+                scope.spawn(move || {
+                    (at..count).step_by(threads as usize).filter_map(case).collect::<Vec<String>>()
+                })
+            })
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert!(failures.is_empty(), "{} of {count}:\n{}", failures.len(), failures.join("\n"));
+}

@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn another_version_is_told_before_its_fields() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(MANIFEST), r#"{"format_version": 7, "warp": []}"#).unwrap();
+        fs::write(dir.path().join(MANIFEST), r#"{"format_version": 8, "warp": []}"#).unwrap();
         let error = Manifest::read(dir.path()).unwrap_err();
         assert!(
             matches!(error, OpenError::Version { found: 8, wanted: FORMAT_VERSION, .. }),

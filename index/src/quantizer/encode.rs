@@ -104,7 +104,7 @@ impl<'a> Encoder<'a> {
                 let numbers = record.chunks_exact_mut(size_of::<f32>());
                 numbers
                     .zip(&self.residual)
-                    .for_each(|(to, x)| to.copy_from_slice(&x.to_ne_bytes()));
+                    .for_each(|(to, x)| to.copy_from_slice(&x.to_le_bytes()));
                 float::dot(&self.residual, &self.residual)
             } else {
                 write_bytes(quantizer, row, norm_square, record);

@@ -283,7 +283,7 @@ impl Asked<'_> {
         let mut hits = [(0, 0); KS.len()];
         for (hits, k) in hits.iter_mut().zip(KS) {
             let wanted = self.near.len().min(k as usize);
-            let limit = tie_limit(self.near[wanted - 1].0, subject.metric);
+            let limit = subject.metric.tie_limit(self.near[wanted - 1].0);
             let ties = self.near.iter().filter(|(distance, _)| *distance <= limit);
             let mut counted =
                 ties.clone().filter(|(_, row)| rows.binary_search(row).is_ok()).count();
@@ -339,12 +339,6 @@ fn truth_of(
         Ok(near)
     });
     near.collect()
-}
-
-/// The largest distance that ties with `distance`, as recall counts ties.
-fn tie_limit(distance: f64, metric: Metric) -> f64 {
-    let scale = if metric == Metric::Cosine { 1.0 } else { distance.abs() };
-    distance + 1e-5 * scale + 1e-7
 }
 
 /// Means over the queries for the `at`-th of `KS`.

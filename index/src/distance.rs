@@ -9,7 +9,9 @@
 //! `U` is the largest norm. Pruning, stopping and estimates live in the search space, where the
 //! order of distances is the metric's order; only exact distances are shown.
 
+use foveal_datasets::metric::NEAR_COSINE;
 use foveal_datasets::{Element, Metric, Row, Rows, Values};
+use half::bf16;
 use simsimd::SpatialSimilarity;
 
 use crate::kernel::{LINE, Level, byte_l2, float};
@@ -55,6 +57,8 @@ pub(crate) struct ExactQuery {
     /// The query as bytes of the rows' type, where it holds such bytes.
     bytes: Option<Vec<u8>>,
     inverse_norm: f32,
+    /// The same in double precision.
+    exact_inverse_norm: f64,
     widened: Vec<f32>,
 }
 
@@ -67,6 +71,7 @@ impl ExactQuery {
             wide: Vec::new(),
             bytes: None,
             inverse_norm: 1.0,
+            exact_inverse_norm: 1.0,
             widened: Vec::new(),
         }
     }
@@ -91,11 +96,8 @@ impl ExactQuery {
             _ => None,
         };
         if self.metric == Metric::Cosine {
-            self.inverse_norm = inverse_norm(Row::F32(&self.wide));
-            if !PLAIN_INVERSE_NORMS.contains(&self.inverse_norm) {
-                divide_by_largest(&mut self.wide);
-                self.inverse_norm = inverse_norm(Row::F32(&self.wide));
-            }
+            self.exact_inverse_norm = exact_inverse_norm(&self.wide);
+            self.inverse_norm = self.exact_inverse_norm as f32;
         }
     }
 
@@ -104,7 +106,7 @@ impl ExactQuery {
         match self.metric {
             Metric::L2 => self.squared_l2(row),
             Metric::InnerProduct => -self.product(row),
-            Metric::Cosine => self.cosine(row, inverse_norm(row)),
+            Metric::Cosine => self.cosine(row, inverse_norm(row), f32::INFINITY),
         }
     }
 
@@ -125,22 +127,33 @@ impl ExactQuery {
         }
     }
 
-    /// The cosine distance to a row whose `inverse_norm` is known.
-    pub(crate) fn cosine(&mut self, row: Row<'_>, inverse_norm: f32) -> f32 {
-        if !PLAIN_INVERSE_NORMS.contains(&inverse_norm) {
-            return self.cosine_of_extreme(row);
+    /// The cosine distance to a row whose `inverse_norm` is known, from 0 to 2. What is not below
+    /// `limit` may be a rounded value that is not below it either.
+    pub(crate) fn cosine(&mut self, row: Row<'_>, inverse_norm: f32, limit: f32) -> f32 {
+        let is_plain = |norm: f32| PLAIN_INVERSE_NORMS.contains(&norm);
+        if is_plain(inverse_norm) && is_plain(self.inverse_norm) {
+            let distance = 1.0 - self.product(row) * self.inverse_norm * inverse_norm;
+            if distance >= NEAR || distance >= limit + ROUNDED {
+                return distance.min(2.0);
+            }
         }
-        1.0 - self.product(row) * self.inverse_norm * inverse_norm
+        self.cosine_in_double(row)
     }
 
-    /// The same for a row whose norm f32 cannot square.
-    #[cold]
-    fn cosine_of_extreme(&mut self, row: Row<'_>) -> f32 {
-        let mut scaled = vec![0.0; row.dim()];
-        row.widen_into(&mut scaled);
-        divide_by_largest(&mut scaled);
-        let product = narrow(f32::dot(&self.wide, &scaled));
-        1.0 - product * self.inverse_norm * inverse_norm(Row::F32(&scaled))
+    /// The same for a near-copy, whose distance one minus a cosine rounds away, or where f32 cannot
+    /// square a norm: half the squared distance of the unit vectors, in double precision.
+    fn cosine_in_double(&mut self, row: Row<'_>) -> f32 {
+        let ExactQuery { wide, widened, .. } = self;
+        let row = match row {
+            Row::F32(row) => row,
+            _ => {
+                widened.resize(wide.len(), 0.0);
+                row.widen_into(widened);
+                widened
+            }
+        };
+        let scales = [self.exact_inverse_norm, exact_inverse_norm(row)];
+        float::half_l2_scaled(wide, row, scales).min(2.0) as f32
     }
 
     fn squared_l2(&mut self, row: Row<'_>) -> f32 {
@@ -176,21 +189,30 @@ impl ExactQuery {
 
 /// Between these, squares and products of norms keep all their digits in f32.
 const PLAIN_INVERSE_NORMS: std::ops::RangeInclusive<f32> = 1e-15..=1e15;
+/// Cosine distances below this are computed in double precision.
+const NEAR: f32 = NEAR_COSINE as f32;
+/// More than f32 rounds a cosine by.
+const ROUNDED: f32 = NEAR / 16.0;
 
-/// Keeps the direction; the largest number becomes 1 or -1. Zeros stay zeros.
-fn divide_by_largest(vector: &mut [f32]) {
-    let largest = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-    if largest > 0.0 {
-        vector.iter_mut().for_each(|x| *x /= largest);
-    }
+/// One over the norm of a vector; 0 for zeros, which have no direction.
+fn exact_inverse_norm(vector: &[f32]) -> f64 {
+    let square = float::square(vector);
+    if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 }
 }
 
 /// The largest squared norm of a row or query: what distances add up to stays within f32.
 pub(crate) const MAX_SQUARE: f32 = f32::MAX / 16.0;
 
-/// Whether the squared norm of a vector passes [`MAX_SQUARE`]; f32 alone can.
+/// Whether the squared norm of a vector passes [`MAX_SQUARE`]; only types with the range of f32 can.
 pub(crate) fn is_too_long(vector: Row<'_>) -> bool {
-    matches!(vector, Row::F32(x) if float::dot(x, x) > MAX_SQUARE)
+    match vector {
+        Row::F32(x) => float::dot(x, x) > MAX_SQUARE,
+        Row::Bf16(x) => {
+            let square = |x: &bf16| f64::from(x.to_f32()) * f64::from(x.to_f32());
+            x.iter().map(square).sum::<f64>() > f64::from(MAX_SQUARE)
+        }
+        Row::U8(_) | Row::I8(_) | Row::F16(_) => false,
+    }
 }
 
 /// One over the norm of a row; outside of `PLAIN_INVERSE_NORMS` it may be wrong, even 0, but lies
@@ -227,7 +249,7 @@ fn narrow(result: Option<f64>) -> f32 {
 mod tests {
     use foveal_datasets::synthetic::Seeded;
     use foveal_datasets::{Rows, Values};
-    use half::{bf16, f16};
+    use half::f16;
 
     use super::*;
 
@@ -283,6 +305,61 @@ mod tests {
                 rows.dim()
             );
         }
+    }
+
+    /// What exact search and rerank tell of near-copies is what the plain definition tells, in
+    /// order, and a row is at distance 0 from itself.
+    #[test]
+    fn near_copies_order_rightly_under_cosine() {
+        let mut random = Seeded::new(5);
+        let dim = 48;
+        for scale in [1e-30f32, 1.0, 1e-4, 1e30] {
+            let first: Vec<f32> = (0..dim).map(|_| random.gaussian()).collect();
+            // Rows at an angle of about 10^-1 to 10^-6 from the first, and one on the other side.
+            let mut values: Vec<f32> = first.iter().map(|x| x * scale).collect();
+            for step in 1..=6 {
+                let moved = 0.1f32.powi(step);
+                let row = first.iter().map(|x| (x + moved * random.gaussian()) * scale);
+                values.extend(row.collect::<Vec<f32>>());
+            }
+            values.extend(first.iter().map(|x| -7.0 * x * scale));
+            let rows = Rows::new(dim, Values::F32(values)).unwrap();
+            let mut query = ExactQuery::new(Metric::Cosine, Element::F32);
+            query.set(rows.row(0));
+            let found: Vec<f32> = rows.iter().map(|row| query.distance(row)).collect();
+            assert_eq!((found[0], found[7]), (0.0, 2.0), "{scale:e}");
+            for (row, found) in rows.iter().zip(&found) {
+                let plain = Metric::Cosine.plain_distance(rows.row(0), row);
+                let off = (f64::from(*found) - plain).abs();
+                assert!(off <= 1e-6 * plain, "{scale:e}: {found} {plain}");
+                let near = query.cosine(row, inverse_norm(row), 1e-9);
+                assert!(near == *found || near >= 1e-9, "{scale:e}: {near} {found}");
+            }
+            assert!(found[1..7].is_sorted_by(|a, b| a > b), "{found:?}");
+        }
+        for element in Element::ALL {
+            let numbers: Vec<f32> = (0..dim).map(|_| (20.0 * random.gaussian()).round()).collect();
+            let numbers = numbers.into_iter().map(|x| x.clamp(-100.0, 100.0));
+            let numbers = match element {
+                Element::U8 => numbers.map(f32::abs).collect(),
+                _ => numbers.collect(),
+            };
+            let rows = Rows::new(dim, Values::F32(numbers)).unwrap().convert(element).unwrap();
+            let mut query = ExactQuery::new(Metric::Cosine, element);
+            query.set(rows.row(0));
+            assert_eq!(query.distance(rows.row(0)), 0.0, "{element}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_seen_in_every_type_that_can_be() {
+        let long = [1.9e19f32, 0.0];
+        let longer = [1.2e18f32; 16];
+        assert!(is_too_long(Row::F32(&long)) && is_too_long(Row::F32(&longer)));
+        assert!(is_too_long(Row::Bf16(&long.map(bf16::from_f32))));
+        assert!(is_too_long(Row::Bf16(&longer.map(bf16::from_f32))));
+        assert!(!is_too_long(Row::Bf16(&[1e18f32, -1e18].map(bf16::from_f32))));
+        assert!(!is_too_long(Row::F16(&[f16::MAX; 64])));
     }
 
     /// The longest rows, as far apart as bytes can be: sums of 65,535 squares of 255.

@@ -164,7 +164,8 @@ fn scan_chunk(scans: &mut [Scan], (rows, first): (&Rows, usize), metric: Metric,
                 } else {
                     for (id, distance) in ids.iter().zip(&mut distances) {
                         let id = *id as usize;
-                        *distance = scan.query.cosine(rows.row(id), inverse_norms[id]);
+                        let limit = scan.limit();
+                        *distance = scan.query.cosine(rows.row(id), inverse_norms[id], limit);
                     }
                 }
                 for (id, distance) in ids.iter().zip(&distances) {
@@ -187,6 +188,14 @@ struct Scan {
 }
 
 impl Scan {
+    /// What a row must be nearer than, to be among the nearest of all met before this tile.
+    fn limit(&self) -> f32 {
+        match self.nearest.peek() {
+            Some(farthest) if self.nearest.len() == self.k => farthest.0.distance,
+            _ => f32::INFINITY,
+        }
+    }
+
     #[inline(always)]
     fn meet(&mut self, distance: f32, key: u64) {
         if self.nearest.len() == self.k {

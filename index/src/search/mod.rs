@@ -1,5 +1,6 @@
 //! The order of a query: preview, fullview, answer.
 
+mod by_key;
 mod error;
 mod searcher;
 
@@ -209,10 +210,15 @@ impl Index {
 impl Shared {
     /// A second stage of its own for a thread.
     pub(crate) fn fullview(&self) -> Fullview {
-        Fullview::new(match &self.store {
+        Fullview::new(self.row_source())
+    }
+
+    /// Where a thread gets full vectors from.
+    fn row_source(&self) -> RowSource {
+        match &self.store {
             Some(store) => RowSource::Store(Box::new(store.reader())),
             None => RowSource::Codes { row: Vec::new() },
-        })
+        }
     }
 
     /// What that stage needs of the index.

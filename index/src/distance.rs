@@ -52,6 +52,8 @@ pub(crate) trait Space: Sync {
 pub(crate) struct ExactQuery {
     metric: Metric,
     element: Element,
+    /// Whether sums are the same on every CPU, as builds need them.
+    fixed_order: bool,
     /// The query as f32.
     wide: Vec<f32>,
     /// The query as bytes of the rows' type, where it holds such bytes.
@@ -68,12 +70,18 @@ impl ExactQuery {
         ExactQuery {
             metric,
             element,
+            fixed_order: false,
             wide: Vec::new(),
             bytes: None,
             inverse_norm: 1.0,
             exact_inverse_norm: 1.0,
             widened: Vec::new(),
         }
+    }
+
+    /// The same, with sums that do not depend on the CPU: what a build decides by.
+    pub(crate) fn in_fixed_order(metric: Metric, element: Element) -> ExactQuery {
+        ExactQuery { fixed_order: true, ..ExactQuery::new(metric, element) }
     }
 
     /// Takes a query. Byte rows meet it in integers where it holds such bytes; otherwise they are
@@ -106,7 +114,7 @@ impl ExactQuery {
         match self.metric {
             Metric::L2 => self.squared_l2(row),
             Metric::InnerProduct => -self.product(row),
-            Metric::Cosine => self.cosine(row, inverse_norm(row), f32::INFINITY),
+            Metric::Cosine => self.cosine(row, self.inverse_norm(row), f32::INFINITY),
         }
     }
 
@@ -158,6 +166,7 @@ impl ExactQuery {
 
     fn squared_l2(&mut self, row: Row<'_>) -> f32 {
         match (row, &self.bytes) {
+            (Row::F32(x), _) if self.fixed_order => float::l2(&self.wide, x),
             (Row::F32(x), _) => narrow(f32::sqeuclidean(&self.wide, x)),
             (Row::F16(x), _) => float::l2_f16(x, &self.wide),
             (Row::Bf16(x), _) => float::l2_bf16(bytemuck::cast_slice(x), &self.wide),
@@ -166,13 +175,17 @@ impl ExactQuery {
             (_, None) => {
                 self.widened.resize(self.wide.len(), 0.0);
                 row.widen_into(&mut self.widened);
-                narrow(f32::sqeuclidean(&self.wide, &self.widened))
+                match self.fixed_order {
+                    true => float::l2(&self.wide, &self.widened),
+                    false => narrow(f32::sqeuclidean(&self.wide, &self.widened)),
+                }
             }
         }
     }
 
     fn product(&mut self, row: Row<'_>) -> f32 {
         match (row, &self.bytes) {
+            (Row::F32(x), _) if self.fixed_order => float::dot(&self.wide, x),
             (Row::F32(x), _) => narrow(f32::dot(&self.wide, x)),
             (Row::F16(x), _) => float::dot_f16(x, &self.wide),
             (Row::Bf16(x), _) => float::dot_bf16(bytemuck::cast_slice(x), &self.wide),
@@ -181,8 +194,19 @@ impl ExactQuery {
             (_, None) => {
                 self.widened.resize(self.wide.len(), 0.0);
                 row.widen_into(&mut self.widened);
-                narrow(f32::dot(&self.wide, &self.widened))
+                match self.fixed_order {
+                    true => float::dot(&self.wide, &self.widened),
+                    false => narrow(f32::dot(&self.wide, &self.widened)),
+                }
             }
+        }
+    }
+
+    /// [`inverse_norm`], summed as this query's distances are.
+    pub(crate) fn inverse_norm(&self, row: Row<'_>) -> f32 {
+        match row {
+            Row::F32(x) if self.fixed_order => inverse_of(float::dot(x, x)),
+            _ => inverse_norm(row),
         }
     }
 }
@@ -215,9 +239,44 @@ pub(crate) fn is_too_long(vector: Row<'_>) -> bool {
     }
 }
 
+/// The smallest typical squared distance, or product: below it those of near neighbors, a million
+/// times smaller, pass under the range of f32 and are 0.
+pub(crate) const MIN_SQUARE: f64 = 1.0 / (1u128 << 106) as f64;
+
+/// The typical squared distance of a sample of rows, or under ip their typical squared norm, if it
+/// is below [`MIN_SQUARE`]; f32 and bf16 alone can be so small. Copies and zeros do not count, and
+/// any number of rows may lie so close if not most do.
+pub(crate) fn vanishing(rows: &Rows, metric: Metric) -> Option<f64> {
+    if metric == Metric::Cosine || !matches!(rows.element(), Element::F32 | Element::Bf16) {
+        return None;
+    }
+    typical_square(rows, metric).filter(|square| *square < MIN_SQUARE)
+}
+
+/// The median squared distance of some rows and the ones after them, or under ip the median squared
+/// norm, zeros left out.
+pub(crate) fn typical_square(rows: &Rows, metric: Metric) -> Option<f64> {
+    let square = |i: usize| match metric {
+        Metric::L2 => metric.plain_distance(rows.row(i), rows.row((i + 1) % rows.len())),
+        _ => -Metric::InnerProduct.plain_distance(rows.row(i), rows.row(i)),
+    };
+    let mut squares: Vec<f64> =
+        (0..rows.len().min(VANISHING_ROWS)).map(square).filter(|square| *square > 0.0).collect();
+    let middle = squares.len() / 2;
+    let is_empty = squares.is_empty();
+    (!is_empty).then(|| *squares.select_nth_unstable_by(middle, f64::total_cmp).1)
+}
+
+/// Rows that tell how large distances are.
+pub(crate) const VANISHING_ROWS: usize = 1000;
+
+/// What such data are told.
+pub(crate) const TOO_SMALL: &str = "where f32 has no digits left; wanted values so large that \
+    squared distances are above 1e-32: multiply rows and queries by a number, which changes no order";
+
 /// One over the norm of a row; outside of `PLAIN_INVERSE_NORMS` it may be wrong, even 0, but lies
 /// outside as well. 0 for a row of zeros, which a build refuses under cosine.
-pub(crate) fn inverse_norm(row: Row<'_>) -> f32 {
+fn inverse_norm(row: Row<'_>) -> f32 {
     let square = match row {
         Row::F32(x) => narrow(f32::dot(x, x)),
         Row::U8(x) => float::dot_u8(x, x) as f32,
@@ -228,6 +287,10 @@ pub(crate) fn inverse_norm(row: Row<'_>) -> f32 {
             float::dot(&wide, &wide)
         }
     };
+    inverse_of(square)
+}
+
+fn inverse_of(square: f32) -> f32 {
     if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 }
 }
 
@@ -351,6 +414,27 @@ mod tests {
         }
     }
 
+    /// The kernels of a build have the same bits on every level, simsimd has not.
+    #[test]
+    fn what_a_build_decides_by_is_summed_in_a_fixed_order() {
+        let mut random = Seeded::new(7);
+        for dim in [5, 48, 100, 770] {
+            let numbers: Vec<f32> = (0..2 * dim).map(|_| random.gaussian()).collect();
+            let rows = Rows::new(dim, Values::F32(numbers.clone())).unwrap();
+            let (x, y) = numbers.split_at(dim);
+            let of = |metric| {
+                let mut query = ExactQuery::in_fixed_order(metric, Element::F32);
+                query.set(rows.row(0));
+                query.distance(rows.row(1)).to_bits()
+            };
+            let norm = float::dot(y, y).sqrt();
+            let cosine = float::dot(x, y) * (1.0 / float::square(x).sqrt()) as f32 * (1.0 / norm);
+            assert_eq!(of(Metric::L2), float::l2(x, y).to_bits());
+            assert_eq!(of(Metric::InnerProduct), (-float::dot(x, y)).to_bits());
+            assert_eq!(of(Metric::Cosine), (1.0 - cosine).to_bits());
+        }
+    }
+
     #[test]
     fn what_is_too_long_is_seen_in_every_type_that_can_be() {
         let long = [1.9e19f32, 0.0];
@@ -360,6 +444,38 @@ mod tests {
         assert!(is_too_long(Row::Bf16(&longer.map(bf16::from_f32))));
         assert!(!is_too_long(Row::Bf16(&[1e18f32, -1e18].map(bf16::from_f32))));
         assert!(!is_too_long(Row::F16(&[f16::MAX; 64])));
+    }
+
+    #[test]
+    fn data_too_small_for_f32_is_seen_by_most_of_its_rows() {
+        let mut random = Seeded::new(8);
+        let mut of = |scale: f32, change: &dyn Fn(usize, &mut Vec<f32>)| {
+            let mut all = Vec::new();
+            for i in 0..50 {
+                let mut row: Vec<f32> = (0..8).map(|_| scale * random.gaussian()).collect();
+                change(i, &mut row);
+                all.extend(row);
+            }
+            Rows::new(8, Values::F32(all)).unwrap()
+        };
+        let tiny = of(1e-24, &|_, _| {});
+        assert!(vanishing(&tiny, Metric::L2).is_some_and(|square| square < 1e-45));
+        assert!(vanishing(&tiny, Metric::InnerProduct).is_some());
+        assert_eq!(vanishing(&tiny, Metric::Cosine), None);
+        assert!(vanishing(&tiny.convert(Element::Bf16).unwrap(), Metric::L2).is_some());
+        // A number that all rows share, or one large row, hides nothing.
+        let shared = of(1e-24, &|_, row| row[0] = 1.0);
+        assert!(vanishing(&shared, Metric::L2).is_some());
+        let one_large = of(1e-24, &|i, row| row[0] = if i == 7 { 1e9 } else { row[0] });
+        assert!(vanishing(&one_large, Metric::L2).is_some());
+        let fine = of(1e-15, &|_, _| {});
+        let zeros = of(1.0, &|i, row| row.fill(if i == 3 { 1.0 } else { 0.0 }));
+        let few =
+            of(1.0, &|i, row| row.iter_mut().for_each(|x| *x *= if i < 9 { 1e-30 } else { 1.0 }));
+        for rows in [fine, zeros, few] {
+            assert_eq!(vanishing(&rows, Metric::L2), None);
+            assert_eq!(vanishing(&rows, Metric::InnerProduct), None);
+        }
     }
 
     /// The longest rows, as far apart as bytes can be: sums of 65,535 squares of 255.

@@ -18,7 +18,7 @@ use crate::disk::{
     ArrayKind, ArrayShape, ArrayWriter, Disk, FORMAT_VERSION, FileEntry, Manifest, Measured,
     Publication, RamArray, Storage, write_meta,
 };
-use crate::distance::is_too_long;
+use crate::distance::{is_too_long, vanishing};
 use crate::full_store::layout::Layout;
 use crate::graph::adjacency::Adjacency;
 use crate::graph::grow::{self, GrowParams, append, grow};
@@ -111,6 +111,9 @@ pub fn build(
         None => None,
     };
     let sample = sample(input.base, params)?;
+    if let Some(square) = vanishing(&sample, params.metric) {
+        return Err(BuildError::TooSmall { path: input.base.path().into(), square });
+    }
     let mut pass = RowPass::new(input.base, params.metric, job);
     let grown = pool.install(|| grow_over(&mut pass, input, &sample, (params, job)))?;
     drop(sample);
@@ -218,17 +221,15 @@ fn grow_over(
     let entry_points = entry_points_of(rows.len() as u32);
     let graph = graph.into();
     let preview = Preview { quantizer: serving, codes: serving_codes, finer, graph, entry_points };
-    let subject = Subject {
-        preview: &preview,
-        rows: &rows,
-        held_out,
-        base: input.base,
-        learn: input.learn,
-        metric: params.metric,
-        seed: params.seed,
-        threads: params.threads,
+    let calibrated = |preview: &Preview, held_out| {
+        let BuildInput { base, learn, .. } = *input;
+        let BuildParams { metric, seed, threads, .. } = *params;
+        let rows = &rows;
+        let subject = Subject { preview, rows, held_out, base, learn, metric, seed, threads };
+        calibrate::calibrate(&subject, job)
     };
-    let frontier = calibrate::calibrate(&subject, job)?;
+    // Rows that serve as queries must not be in the graph; sample queries meet the whole of it.
+    let by_rows = input.learn.is_none().then(|| calibrated(&preview, held_out)).transpose()?;
     let Preview { quantizer: serving, codes: serving_codes, finer, graph, .. } = preview;
     let mut graph = graph.into_lists();
     job.tell("connecting", 0, 1);
@@ -236,6 +237,14 @@ fn grow_over(
     append(&space, &grow_params, &mut graph, count);
     let repaired = reach::repair(&space, &mut graph, entry_points) as u64;
     drop(codes);
+    let graph = graph.into();
+    let preview = Preview { quantizer: serving, codes: serving_codes, finer, graph, entry_points };
+    let frontier = match by_rows {
+        Some(frontier) => frontier,
+        None => calibrated(&preview, 0)?,
+    };
+    let Preview { quantizer: serving, codes: serving_codes, finer, graph, .. } = preview;
+    let graph = graph.into_lists();
     let store = Layout::new(input.base.dim() * input.base.element().size());
     let group = (store.rows_per_unit() as usize).min(MAX_GROUP);
     let Ordered { graph, old } = renumber(&graph, entry_points, group)?;

@@ -67,6 +67,10 @@ for_every_level! {
     half_l2_scaled, half_l2_scaled_text, (x: &[f32], y: &[f32], scales: [f64; 2]) -> f64
 }
 for_every_level! {
+    /// The squared L2 distance of two vectors. Panics if the lengths differ.
+    l2, l2_text, (x: &[f32], y: &[f32]) -> f32
+}
+for_every_level! {
     /// The inner product of an f16 row and an f32 vector, in f32. Panics if the lengths differ.
     dot_f16, dot_f16_text, (x: &[f16], y: &[f32]) -> f32
 }
@@ -192,16 +196,27 @@ fn largest_size_text(values: &[f32]) -> f32 {
 
 #[inline(always)]
 fn dot_text(x: &[f32], y: &[f32]) -> f32 {
+    sum(x, y, |x, y| x * y)
+}
+
+#[inline(always)]
+fn l2_text(x: &[f32], y: &[f32]) -> f32 {
+    sum(x, y, |x, y| (x - y) * (x - y))
+}
+
+/// Sums `term(x, y)` over two vectors.
+#[inline(always)]
+fn sum(x: &[f32], y: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     assert_eq!(x.len(), y.len(), "dimension mismatch");
     let ((x_blocks, x_tail), (y_blocks, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
     let mut lanes = [0.0f32; LANES];
     for (x, y) in x_blocks.iter().zip(y_blocks) {
         for i in 0..LANES {
-            lanes[i] += x[i] * y[i];
+            lanes[i] += term(x[i], y[i]);
         }
     }
     for (i, (x, y)) in x_tail.iter().zip(y_tail).enumerate() {
-        lanes[i] += x * y;
+        lanes[i] += term(*x, *y);
     }
     sum_by_halves(lanes)
 }
@@ -349,6 +364,8 @@ mod tests {
             let plain = half_l2_scaled_text(&wide, &y, scales);
             assert_eq!(half_l2_scaled(&wide, &y, scales).to_bits(), plain.to_bits());
             assert_eq!(square(&y).to_bits(), square_text(&y).to_bits());
+            assert!((f64::from(l2(&wide, &y)) - squares).abs() < 2e-3, "dim {dim}");
+            assert_eq!(l2(&wide, &y).to_bits(), l2_text(&wide, &y).to_bits());
             assert_eq!(dot(&wide, &y).to_bits(), dot_text(&wide, &y).to_bits());
             assert_eq!(dot_f16(&x, &y).to_bits(), dot_f16_text(&x, &y).to_bits());
             let brief: Vec<u16> = wide.iter().map(|x| (x.to_bits() >> 16) as u16).collect();

@@ -14,7 +14,7 @@ use foveal_datasets::{Metric, Row};
 
 use crate::calibrate::Frontier;
 use crate::disk::{Manifest, OpenError};
-use crate::distance::is_too_long;
+use crate::distance::{MIN_SQUARE, is_too_long};
 use crate::full_store::{FullStore, Io, OpenOptions};
 use crate::fullview::{Fullview, RowOrigin, RowSource};
 use crate::key_table::KeyTable;
@@ -57,8 +57,9 @@ pub struct Answer {
     pub exhausted: bool,
     /// Whether `max_reads` left candidates unread.
     pub partial: bool,
-    /// How many of the leading neighbors are proved to precede every other candidate of preview,
-    /// by a bound that never fails: those that were not read included.
+    /// How many of the leading neighbors are proved to precede every other candidate of the walk,
+    /// by a bound that never fails: those that were not read included. It says nothing of rows that
+    /// the walk did not meet, and so is no recall. 0 where an estimate is NaN or infinite.
     pub certified: u32,
     /// From the start of the query to its end, in nanoseconds.
     pub nanos: u64,
@@ -202,8 +203,16 @@ impl Index {
         match self.shared.manifest.metric {
             Metric::Cosine if query.is_zero() => Err(SearchError::ZeroQuery),
             Metric::L2 | Metric::InnerProduct if is_too_long(query) => Err(SearchError::TooLong),
+            Metric::InnerProduct if self.is_too_short(query) => Err(SearchError::TooShort),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the products of a query, not of zeros, with all rows pass under the range of f32.
+    fn is_too_short(&self, query: Row<'_>) -> bool {
+        let square = -Metric::InnerProduct.plain_distance(query, query);
+        let longest = f64::from(self.shared.preview.quantizer.spec().largest_square);
+        square > 0.0 && square * longest < MIN_SQUARE * MIN_SQUARE
     }
 }
 

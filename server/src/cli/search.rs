@@ -90,8 +90,9 @@ Examples:
 
 One untimed pass comes first, then passes over all queries until they took a second
 and are at least three; queries a second are those of the median pass. `certified` is the
-share of the neighbors proven to precede every other candidate, `partial` that of the answers
-cut by --max-reads.";
+share of the neighbors proven to precede every other candidate of their walk; rows that the
+walk did not meet are not in it, so it is no recall. `partial` is the share of the answers cut
+by --max-reads.";
 
 /// Searches, measures, reports.
 ///

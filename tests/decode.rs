@@ -214,7 +214,11 @@ fn lists_and_bad_input() {
     let line = "decode --index head --hidden narrow.fbin --k 1";
     place.refused(line, 65, &["narrow.fbin", "dimension 15; wanted 16"]);
     place.write("none.npy", npy("<u8", "(1,)", &u64::MAX.to_le_bytes()));
-    place.refused(&decode("--index head --allow none.npy"), 65, &["no token is allowed"]);
+    place.refused(
+        &decode("--index head --allow none.npy"),
+        65,
+        &["none.npy: 0 of 1 keys are in this index"],
+    );
     let short = bin(1, 1, &[0; 8]);
     place.write("short.ibin", short);
     place.refused(&decode("--index head --next short.ibin"), 65, &["holds 1 rows; wanted 40"]);

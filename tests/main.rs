@@ -10,6 +10,7 @@
 //! | `help` | what the program says of itself |
 //! | `house_rules` | what every source file obeys |
 //! | `interruptions` | ctrl-c, SIGKILL, a second build, a full disk |
+//! | `joins` | truths and lists of keys against the index they are used with |
 //! | `made_data` | the verbs over data of every type, shape and format |
 //! | `service` | `foveal serve` asked over gRPC |
 //! | `program` `sample` `source` `vectors` | what the stories are told with |
@@ -24,6 +25,7 @@ mod decode;
 mod help;
 mod house_rules;
 mod interruptions;
+mod joins;
 mod made_data;
 mod program;
 mod sample;

@@ -5,18 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use foveal_datasets::{Metric, Rows, Truth, VectorFile};
+use foveal_datasets::truth_check::is_distance;
+use foveal_datasets::{
+    Element, KeyedRows, Metric, Rows, Truth, TruthCheck, VectorFile, vector_extensions,
+};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::line::Dataset;
-
-/// Extensions of vector files, as a set of files is looked for.
-const EXTENSIONS: &[&str] = &["u8bin", "i8bin", "f16bin", "fbin", "bvecs", "fvecs", "npy"];
-
-/// Queries whose true distances are computed again.
-const CHECKED_QUERIES: usize = 16;
-/// How far they may be off, as a share: truths come in single precision.
-const CHECK_SLACK: f64 = 1e-3;
 
 /// Which data.
 #[derive(Args, Clone, Debug)]
@@ -75,7 +70,8 @@ impl Data {
         let name = name.context("--data has no name")?.to_string_lossy().into_owned();
         let digest = digest(base.path())?;
         let data = Data { name, metric, base, queries, truth, digest };
-        data.check_truth().with_context(|| truth_path.display().to_string())?;
+        data.check_truth(&data.base, "the data")
+            .with_context(|| truth_path.display().to_string())?;
         Ok(data)
     }
 
@@ -102,29 +98,50 @@ impl Data {
         }
     }
 
-    /// Computes a few true distances again: a truth of other data, or of another metric, shows.
-    fn check_truth(&self) -> anyhow::Result<()> {
-        let n = self.base.len();
-        let step = self.queries.len().div_ceil(CHECKED_QUERIES).max(1);
-        for q in (0..self.queries.len()).step_by(step) {
-            let keys = self.truth.keys(q);
-            if let Some(key) = keys.iter().find(|key| **key >= n as i64) {
-                bail!("query {q} has the neighbor {key}; there are {n} rows: truth of other data");
-            }
-            let Some(distances) = self.truth.distances(q) else { continue };
-            let ends = [0, keys.len().saturating_sub(1)];
-            for rank in ends.into_iter().filter(|rank| keys.get(*rank).is_some_and(|k| *k >= 0)) {
-                let row = keys[rank] as usize;
-                let rows = self.base.read(row..row + 1)?;
-                let wanted = self.metric.plain_distance(self.queries.row(q), rows.row(0));
-                let found = f64::from(distances[rank]);
-                if (found - wanted).abs() > CHECK_SLACK * wanted.abs().max(1.0) {
-                    bail!(
-                        "query {q}: distance {found} of neighbor {row}; under {} it is {wanted}: \
-                         truth of other data or of another metric",
-                        self.metric
-                    );
-                }
+    /// Whether the truth is that of `rows`, which have keys, for these queries.
+    ///
+    /// # Errors
+    /// What contradicts it; a row that cannot be read.
+    pub fn check_truth<R>(&self, rows: &R, place: &'static str) -> anyhow::Result<()>
+    where
+        R: KeyedRows<Error: std::error::Error + Send + Sync + 'static>,
+    {
+        let query_of = |q: usize| {
+            let mut wide = vec![0.0; self.queries.dim()];
+            self.queries.row(q).widen_into(&mut wide);
+            wide
+        };
+        let (truth, metric) = (&self.truth, self.metric);
+        let check = TruthCheck { truth, k: truth.k(), metric, rows, place };
+        match check.run(self.queries.len(), &query_of)? {
+            Some(mismatch) => Err(mismatch.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether an answer to query `q`, keys and distances, can be one from an index of these rows.
+    ///
+    /// # Errors
+    /// A key that is no row; a distance that is not that of the row; a row that cannot be read.
+    pub fn check_answer(&self, q: usize, answer: &[(u64, f32)]) -> anyhow::Result<()> {
+        let n = self.base.len() as u64;
+        let keys: Vec<u64> = answer.iter().map(|(key, _)| *key).collect();
+        let known = self.base.count_known(&keys);
+        if known < keys.len() {
+            let found = format!("{known} of {} keys of an answer are row numbers", keys.len());
+            bail!("{found} below {n}; wanted an index of these rows, with the keys 0 to {}", n - 1);
+        }
+        let (rows, query) = (self.base.rows(&keys)?, self.queries.row(q));
+        for (i, (key, distance)) in answer.iter().enumerate() {
+            let pair = (query, rows.row(i));
+            // The index may hold rows rounded to 16 bits.
+            if !is_distance(self.metric, *distance, pair, Element::Bf16) {
+                let wanted = self.metric.plain_distance(pair.0, pair.1);
+                bail!(
+                    "query {q}: an answer has row {key} at distance {distance}; in the data it is \
+                     at {wanted} under {}: an index of other rows",
+                    self.metric
+                );
             }
         }
         Ok(())
@@ -160,9 +177,9 @@ fn agreed(args: &DataArgs, of_file: Option<Metric>) -> anyhow::Result<Metric> {
 /// # Errors
 /// There is no such file.
 pub fn find(data: &Path, part: &str) -> anyhow::Result<PathBuf> {
-    let mut paths = EXTENSIONS.iter().map(|ext| with_suffix(data, &format!(".{part}.{ext}")));
+    let mut paths = vector_extensions().map(|ext| with_suffix(data, &format!(".{part}.{ext}")));
     paths.find(|path| path.exists()).with_context(|| {
-        let known = EXTENSIONS.join(", ");
+        let known = vector_extensions().collect::<Vec<_>>().join(", ");
         format!("{}.{part}.EXT: no such file; looked for EXT = {known}", data.display())
     })
 }
@@ -216,7 +233,26 @@ mod tests {
         args.metric = Some(Metric::InnerProduct);
         assert!(refused(&args).contains("under ip it is"), "{}", refused(&args));
         args.metric = Some(Metric::L2);
-        assert_eq!(Data::open(&args).unwrap().name, "two");
+        let data = Data::open(&args).unwrap();
+        assert_eq!(data.name, "two");
+        assert!(data.check_answer(0, &[(0, 0.0), (1, 5.0)]).is_ok());
+        let refused = |answer: &[(u64, f32)]| data.check_answer(0, answer).unwrap_err().to_string();
+        assert!(
+            refused(&[(7, 0.0)]).starts_with("0 of 1 keys of an answer are row numbers below 2")
+        );
+        assert!(refused(&[(1, 2.0)]).contains("is at 5 under l2"), "{}", refused(&[(1, 2.0)]));
+    }
+
+    #[test]
+    fn every_format_of_vectors_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        for (i, extension) in vector_extensions().enumerate() {
+            let data = folder.path().join(i.to_string());
+            let path = with_suffix(&data, &format!(".base.{extension}"));
+            std::fs::write(&path, "").unwrap();
+            assert_eq!(find(&data, "base").unwrap(), path);
+        }
+        assert!(vector_extensions().any(|extension| extension == "bf16bin"));
     }
 
     fn of_sample(metric: Option<Metric>) -> DataArgs {

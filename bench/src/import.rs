@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use foveal_bench::data::{digest, find};
+use foveal_bench::data::{Data, DataArgs, digest, find};
 use foveal_bench::line::{Build, Dataset, Figures, Line, Origin, Recall, Sink};
 use foveal_bench::machine;
 use foveal_datasets::{Metric, VectorFile};
@@ -58,6 +58,7 @@ struct Point {
 /// without points of the data set.
 pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
     let base = VectorFile::open(find(&args.data, "base")?)?;
+    check_metric(args)?;
     let name = args.data.file_name().context("--data has no name")?;
     let dataset = Dataset {
         name: name.to_string_lossy().into_owned(),
@@ -80,6 +81,19 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
     }
     let mut sink = Sink::open(args.out.as_deref())?;
     lines.iter().try_for_each(|line| sink.write(line))
+}
+
+/// Whether the metric named is that of the truth beside the data, if there is one: the recalls that
+/// points tell were counted by it.
+fn check_metric(args: &ImportArgs) -> anyhow::Result<()> {
+    let Some(metric) = args.metric else { return Ok(()) };
+    let mut truth = args.data.clone().into_os_string();
+    truth.push(".gt.ibin");
+    if Path::new(&truth).exists() {
+        let data = DataArgs { data: args.data.clone(), metric: Some(metric), queries: None };
+        Data::open(&data)?;
+    }
+    Ok(())
 }
 
 /// Where points come from, as far as a file tells: nothing but when it was last written to.

@@ -194,6 +194,9 @@ pub struct Load {
     /// Calls meant to start in them that failed, by gRPC code; `UNANSWERED`: given up after the
     /// drain.
     pub failed: std::collections::BTreeMap<String, u64>,
+    /// Open loop: calls that were due and not sent when the measured time ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<u64>,
     /// Queries whose answers arrived in them, a second.
     pub qps: f64,
     /// Share of the true nearest found.

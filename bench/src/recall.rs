@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use foveal_bench::data::{Data, DataArgs};
 use foveal_bench::line::{Cost, Dataset, Figures, Line, Origin, Recall, RecallAt, Sink};
@@ -144,7 +144,7 @@ fn efforts(args: &RecallArgs, index: &Index) -> anyhow::Result<Vec<Effort>> {
     Ok(efforts)
 }
 
-/// An index of other data answers as well, only not these questions.
+/// An index of other data answers as well, only not these queries.
 fn check_same(index: &Index, data: &Data) -> anyhow::Result<()> {
     let manifest = index.manifest();
     let found = (index.len(), manifest.dim, manifest.metric);
@@ -161,7 +161,7 @@ fn check_same(index: &Index, data: &Data) -> anyhow::Result<()> {
             wanted.2
         );
     }
-    Ok(())
+    data.check_truth(index, "this index").with_context(|| index.path().display().to_string())
 }
 
 /// An index that is measured.

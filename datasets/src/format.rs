@@ -28,6 +28,11 @@ const FORMATS: [(&str, Format); 8] = [
     ("npy", Format::Npy),
 ];
 
+/// The extensions of files that hold vectors, in the order in which messages name them.
+pub fn vector_extensions() -> impl Iterator<Item = &'static str> {
+    FORMATS.iter().map(|(name, _)| *name)
+}
+
 impl Format {
     /// The format that the extension of `path` names.
     pub(crate) fn of(path: &Path) -> Result<Format, FileError> {

@@ -19,13 +19,16 @@ pub mod recall;
 pub mod rows;
 pub mod synthetic;
 mod tensor_file;
+pub mod truth_check;
 pub mod truth_file;
 pub mod vector_file;
 pub mod vector_writer;
 
 pub use error::{ErrorKind, FileError};
+pub use format::vector_extensions;
 pub use metric::Metric;
 pub use rows::{Element, Row, Rows, RowsError, Values};
+pub use truth_check::{KeyedRows, TruthCheck, TruthMismatch};
 pub use truth_file::Truth;
 pub use vector_file::VectorFile;
 pub use vector_writer::VectorWriter;

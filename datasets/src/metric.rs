@@ -16,10 +16,15 @@ pub enum Metric {
     /// Minus the inner product, `-sum x y`; may be negative.
     #[serde(rename = "ip")]
     InnerProduct,
-    /// One minus the cosine of the angle, `1 - <x, y> / (|x| |y|)`; from 0 to 2.
+    /// One minus the cosine of the angle, `1 - <x, y> / (|x| |y|)`; from 0 to 2. It is half the
+    /// squared L2 distance of the two vectors divided by their norms.
     #[serde(rename = "cosine")]
     Cosine,
 }
+
+/// Cosine distances below this are computed from the difference of the unit vectors: one minus a
+/// cosine near one has few digits, or none.
+pub const NEAR_COSINE: f64 = 1.0 / 32.0;
 
 impl Metric {
     /// Every metric, in the order in which help texts name them.
@@ -34,8 +39,24 @@ impl Metric {
         }
     }
 
+    /// The largest distance that ties with `distance`: a millionth of it more. Wherever ties are
+    /// counted, this is the rule.
+    ///
+    /// f32 rounds a sum of some thousand squares, as L2 and cosine distances are, by less than that
+    /// share of the sum, at any scale of the data. An inner product may be much smaller than its
+    /// terms, and is then rounded by more than the share allows: near 0 a tie counts only if both
+    /// products were computed alike. Recall is then too low, and never too high.
+    pub fn tie_limit(self, distance: f64) -> f64 {
+        let share = 1e-6;
+        match self {
+            Metric::L2 | Metric::Cosine => distance * (1.0 + share),
+            Metric::InnerProduct => distance + share * distance.abs(),
+        }
+    }
+
     /// The distance of two vectors by the plain definition, in double precision and in order: what
-    /// faster ways are compared with, and the same on every machine. NaN for the cosine of zeros.
+    /// faster ways are compared with, and the same on every machine. Near-copies keep their digits
+    /// under cosine; a vector is at distance 0 from itself. NaN for the cosine of zeros.
     ///
     /// # Panics
     /// If the dimensions differ.
@@ -51,7 +72,17 @@ impl Metric {
         match self {
             Metric::L2 => x.iter().zip(&y).map(|(x, y)| (x - y) * (x - y)).sum(),
             Metric::InnerProduct => -dot(&x, &y),
-            Metric::Cosine => 1.0 - dot(&x, &y) / (dot(&x, &x) * dot(&y, &y)).sqrt(),
+            Metric::Cosine => {
+                let (xx, yy) = (dot(&x, &x), dot(&y, &y));
+                let distance = 1.0 - dot(&x, &y) / (xx * yy).sqrt();
+                if distance < NEAR_COSINE {
+                    let (one, other) = (1.0 / xx.sqrt(), 1.0 / yy.sqrt());
+                    let apart = x.iter().zip(&y).map(|(x, y)| x * one - y * other);
+                    return 0.5 * apart.map(|apart| apart * apart).sum::<f64>();
+                }
+                // NaN stays NaN.
+                distance.clamp(0.0, 2.0)
+            }
         }
     }
 }
@@ -85,8 +116,24 @@ mod tests {
         assert_eq!(of(Metric::L2), 38.0);
         assert_eq!(of(Metric::InnerProduct), 2.0);
         assert_eq!(of(Metric::Cosine), 1.0 + 2.0 / 15.0);
+        assert!(Metric::Cosine.plain_distance(Row::F32(&[0.0; 3]), Row::F32(&y)).is_nan());
         let bytes = ([250u8, 0], [0u8, 250]);
         let l2 = Metric::L2.plain_distance(Row::U8(&bytes.0), Row::U8(&bytes.1));
         assert_eq!(l2, 125_000.0);
+    }
+
+    #[test]
+    fn cosine_keeps_its_digits_for_near_copies_and_its_range_for_opposites() {
+        let x = [3e20f32, -1e20, 2e20];
+        let of = |y: [f32; 3]| Metric::Cosine.plain_distance(Row::F32(&x), Row::F32(&y));
+        assert_eq!(of(x), 0.0);
+        assert!(of(x.map(|x| 3.0 * x)) < 1e-14);
+        assert_eq!(of(x.map(|x| -x)), 2.0);
+        // The angle to a vector moved by e across is e: half its square.
+        for e in [1e-3f32, 1e-6] {
+            let plain = Metric::Cosine.plain_distance(Row::F32(&[1.0, 0.0]), Row::F32(&[1.0, e]));
+            let wanted = 0.5 * f64::from(e).powi(2);
+            assert!((plain / wanted - 1.0).abs() < 1e-5, "{plain} {wanted}");
+        }
     }
 }

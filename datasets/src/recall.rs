@@ -39,10 +39,9 @@ pub enum RecallError {
 ///
 /// `found[q]` holds keys and exact distances, nearest first, for query `q` of `truth`; only its
 /// first `k` entries are looked at. An entry counts if its key is among the true first `k`, or if
-/// its distance ties with the last of them: at most `d_k + 1e-5 s + 1e-7`, where `s` is 1 for
-/// cosine and `|d_k|` otherwise. Each key counts once. Where fewer than `k` neighbours exist, the
-/// missing ones (key -1) are neither wanted nor countable. Without distances in `truth` only keys
-/// count. Queries of `truth` beyond `found` are left out.
+/// its distance ties with the last of them: see [`Metric::tie_limit`]. Each key counts once. Where
+/// fewer than `k` neighbours exist, the missing ones (key -1) are neither wanted nor countable.
+/// Without distances in `truth` only keys count. Queries of `truth` beyond `found` are left out.
 ///
 /// # Errors
 /// `truth` has fewer than `k` neighbours a query, or fewer queries than `found`; or there is
@@ -82,7 +81,8 @@ pub fn recall(
 /// Of the first `k` entries of each answer those count whose distance is at most that of the true
 /// `k`-th neighbour plus 1e-3, whatever their keys, out of `k` for each query. Distances under L2
 /// are compared as plain Euclidean ones there, so their roots are taken here. `found` is laid out
-/// as for [`recall`]; `None` if `truth` holds no distances, or fewer than `k` for some query.
+/// as for [`recall`]; `None` if `truth` holds no distances, or fewer than `k` for some query, or if
+/// 1e-3 is more than a tenth of the median true distance: that count would be of no meaning.
 ///
 /// # Errors
 /// As [`recall`].
@@ -98,15 +98,19 @@ pub fn recall_ann_benchmarks(
         if metric == Metric::L2 { distance.sqrt() } else { distance }
     };
     let mut hits = 0;
+    let mut last = Vec::with_capacity(found.len());
     for (query, answer) in found.iter().enumerate() {
         let Some(distances) = truth.distances(query) else { return Ok(None) };
         if truth.keys(query)[k - 1] < 0 {
             return Ok(None);
         }
-        let limit = plain(distances[k - 1]) + 1e-3;
+        last.push(plain(distances[k - 1]));
+        let limit = last[query] + 1e-3;
         hits += answer.iter().take(k).filter(|(_, distance)| plain(*distance) <= limit).count();
     }
-    Ok(Some(hits as f64 / (k * found.len()) as f64))
+    let middle = last.len() / 2;
+    let median = last.select_nth_unstable_by(middle, f64::total_cmp).1.abs();
+    Ok((median >= 1e-2).then_some(hits as f64 / (k * found.len()) as f64))
 }
 
 /// Whether `truth` can answer for `found` at `k`.
@@ -127,9 +131,7 @@ fn check(truth: &Truth, found: &[Vec<(u64, f32)>], k: usize) -> Result<(), Recal
 fn tie_distance(truth: &Truth, query: usize, k: usize, metric: Metric) -> Option<f64> {
     let keys = &truth.keys(query)[..k];
     let last = keys.iter().rposition(|key| *key >= 0)?;
-    let distance = f64::from(truth.distances(query)?[last]);
-    let scale = if metric == Metric::Cosine { 1.0 } else { distance.abs() };
-    Some(distance + 1e-5 * scale + 1e-7)
+    Some(metric.tie_limit(f64::from(truth.distances(query)?[last])))
 }
 
 #[cfg(test)]
@@ -157,26 +159,43 @@ mod tests {
     fn a_tie_with_the_last_true_neighbour_counts() {
         assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (13, 4.0)], 3), 1.0);
         assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (99, 4.0)], 3), 1.0);
-        // d_k = 4, so the last distance that counts is 4 + 4e-5 + 1e-7.
-        assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (99, 4.000_04)], 3), 1.0);
-        assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (99, 4.000_05)], 3), 2.0 / 3.0);
+        // d_k = 4, so the last distance that counts is 4 + 4e-6.
+        assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (99, 4.000_003)], 3), 1.0);
+        assert_eq!(of(&truth(), &[(10, 1.0), (11, 2.0), (99, 4.000_005)], 3), 2.0 / 3.0);
     }
 
     #[test]
-    fn the_slack_goes_with_the_metric_and_the_size_of_the_distance() {
+    fn ties_go_with_the_distances_at_any_scale() {
         let tie = |last: f32, found: f32, metric| {
             let truth = Truth::new(1, 1, vec![1], Some(vec![last])).unwrap();
             recall(&truth, &[vec![(2, found)]], 1, metric).unwrap() == 1.0
         };
-        assert!(tie(0.001, 0.001_01, Metric::Cosine));
-        assert!(!tie(0.001, 0.001_011, Metric::Cosine));
-        assert!(!tie(0.001, 0.001_01, Metric::L2));
-        assert!(tie(0.0, 9.9e-8, Metric::L2));
-        assert!(!tie(0.0, 2e-7, Metric::L2));
-        // Minus the inner product: |-100| gives a slack of 1e-3, upwards.
-        assert!(tie(-100.0, -99.999_01, Metric::InnerProduct));
-        assert!(!tie(-100.0, -99.998, Metric::InnerProduct));
-        assert!(!tie(1.0, f32::NAN, Metric::L2));
+        for (metric, scale) in Metric::ALL
+            .into_iter()
+            .flat_map(|metric| [1e-30, 1e-10, 1.0, 1e10, 1e30].map(|scale| (metric, scale)))
+        {
+            assert!(tie(scale, scale * 1.000_000_8, metric), "{metric} {scale}");
+            assert!(!tie(scale, scale * 1.000_001_5, metric), "{metric} {scale}");
+            assert!(tie(0.0, 0.0, metric) && tie(0.0, -0.0, metric) && !tie(0.0, 1e-45, metric));
+            assert!(!tie(1.0, f32::NAN, metric));
+        }
+        for scale in [1e-30, 1.0, 1e30] {
+            // Minus an inner product: upwards is nearer to 0.
+            assert!(tie(-scale, -scale * 0.999_999_3, Metric::InnerProduct), "{scale}");
+            assert!(!tie(-scale, -scale * 0.999_998, Metric::InnerProduct), "{scale}");
+        }
+    }
+
+    #[test]
+    fn scaling_everything_changes_no_recall() {
+        // Neighbors a thousandth apart: none ties with another.
+        for scale in [1e-35f32, 1e-15, 1e-5, 1.0, 1e5, 1e30] {
+            let near: Vec<f32> = (0..10).map(|i| scale * (1.0 + 0.001 * i as f32)).collect();
+            let truth = Truth::new(1, 10, (0..10).collect(), Some(near.clone())).unwrap();
+            let found = near.iter().enumerate();
+            let found = found.map(|(i, far)| (if i < 5 { i as u64 } else { 50 }, far * 1.01));
+            assert_eq!(recall(&truth, &[found.collect()], 10, Metric::L2), Ok(0.5), "{scale}");
+        }
     }
 
     #[test]
@@ -230,6 +249,8 @@ mod tests {
         assert_eq!(of(&t, &[(11, 9.0)], 2, Metric::L2), Some(0.0));
         assert_eq!(of(&t, &[(10, 1.0)], 4, Metric::L2), Some(0.25));
         assert_eq!(of(&t, &[(10, 1.0), (10, 1.0)], 2, Metric::L2), Some(1.0));
+        let tiny = Truth::new(1, 2, vec![1, 2], Some(vec![1e-6, 2e-6])).unwrap();
+        assert_eq!(of(&tiny, &[(8, 4e-6), (9, 4e-6)], 2, Metric::L2), None);
         let keys_only = Truth::new(1, 2, vec![1, 2], None).unwrap();
         assert_eq!(of(&keys_only, &[(1, 0.0)], 2, Metric::L2), None);
         let short = Truth::new(1, 2, vec![1, -1], Some(vec![0.0, 0.0])).unwrap();

@@ -120,6 +120,18 @@ impl Truth {
         }
     }
 
+    /// Whether a truth file can be written at `path`, as far as its name and place tell.
+    ///
+    /// # Errors
+    /// Unknown extension; a path that exists; no directory to hold it.
+    pub fn check_path(path: &Path) -> Result<(), FileError> {
+        if !EXTENSIONS.contains(&format::extension(path)) {
+            return Err(format::unknown_extension(path, &EXTENSIONS));
+        }
+        // Dropped at once: nothing stays.
+        OutputFile::create(path).map(drop)
+    }
+
     /// Writes a new ibin or ivecs file; ivecs loses the distances. All there or not there.
     ///
     /// # Errors
@@ -336,6 +348,18 @@ mod tests {
         let read = Truth::read(&path).unwrap();
         assert_eq!((read.keys(0), read.keys(1)), (some().keys(0), some().keys(1)));
         assert_eq!(read.distances(0), None);
+    }
+
+    #[test]
+    fn a_path_is_checked_before_there_is_a_truth() {
+        let folder = tempfile::tempdir().unwrap();
+        let kind = |name: &str| Truth::check_path(&folder.path().join(name)).unwrap_err().kind();
+        assert_eq!(kind("a.bin"), ErrorKind::Usage);
+        assert_eq!(kind("nowhere/a.ibin"), ErrorKind::CannotCreate);
+        assert!(Truth::check_path(&folder.path().join("a.ivecs")).is_ok());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        some().write(folder.path().join("a.ivecs")).unwrap();
+        assert_eq!(kind("a.ivecs"), ErrorKind::CannotCreate);
     }
 
     #[test]

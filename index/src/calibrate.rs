@@ -1,18 +1,23 @@
 //! Which list size reaches which recall, measured at the end of a build.
 //!
-//! Queries are the rows that are inserted last, asked before they are: the graph has grown without
-//! them. Or they are sample queries given with the build, which tell more where queries are unlike
-//! the rows.
+//! Queries are the rows that are inserted last, searched for before they are: the graph has grown
+//! without them. Or they are sample queries given with the build, searched for in the whole graph,
+//! which tell more where queries are unlike the rows.
 //!
-//! What is counted is whether the true nearest rows are in the candidate pool when the walk ends:
-//! fullview ranks the pool exactly, so that they are then in the answer. Everything here is an
-//! integer or double precision in a fixed order: the same on every machine.
+//! What is counted is whether the true nearest rows are among the candidates that fullview reads
+//! when the walk ends: those are ranked exactly. Everything here is an integer, f32 in a fixed
+//! order or double precision in a fixed order: the same on every machine.
+
+mod bound;
+
+use std::collections::HashSet;
 
 use foveal_datasets::{FileError, Metric, Row, Rows, Values, VectorFile};
 use rayon::prelude::*;
 
 use crate::exact::{self, ExactAsk, ExactError};
 use crate::graph::entry_points_of;
+use crate::neighbor::Candidate;
 use crate::params::{ParamsError, SearchParams, out_of_range};
 use crate::preview::{Preview, PreviewSlot};
 use crate::stats::Job;
@@ -34,10 +39,8 @@ pub(crate) const LIST_SIZES: [u32; 25] = [
     10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640, 800, 1024,
     1280, 1600, 2048, 2560,
 ];
-/// Larger list sizes are not tried once all of these is found.
+/// Larger list sizes are not tried once this share of the nearest is proposed for the largest k.
 const ENOUGH: f64 = 0.9995;
-/// Standard deviations below the mean that 95 of 100 means stay above.
-const ONE_SIDED_95: f64 = 1.645;
 
 /// What list sizes reach: the cheapest first for each k.
 #[derive(Clone, Debug, Default, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -71,7 +74,8 @@ pub struct FrontierPoint {
     pub list_size: u32,
     /// Mean recall over the queries.
     pub recall: f64,
-    /// What the mean recall of other such queries is above, with 95 % confidence.
+    /// What the mean recall of other such queries is above, with 95 % confidence; 0 where one query
+    /// tells nothing of others.
     pub lower: f64,
     /// Mean preview distances of a query.
     pub distances: f64,
@@ -79,8 +83,9 @@ pub struct FrontierPoint {
 
 impl Frontier {
     /// The parameters for `k` results at a recall of `target`, and the recall to expect of them:
-    /// of the list sizes whose 95 % lower bound reaches the target, the cheapest; if none does,
-    /// the one with the highest recall.
+    /// of the list sizes whose 95 % lower bound reaches the target, the cheapest. If the queries
+    /// are too few to prove so much, the cheapest one that missed half of what the target allows;
+    /// if none did, the one with the highest recall.
     ///
     /// # Errors
     /// `k` of 0 or above 100; a target that is no share; an index without a frontier.
@@ -94,9 +99,11 @@ impl Frontier {
             return Err(out_of_range("k", k, wanted));
         };
         let points = || self.points.iter().filter(|point| point.k == known);
-        let best = || points().max_by(|a, b| a.recall.total_cmp(&b.recall));
+        // Of equals the first, which is the cheapest.
+        let best = || points().reduce(|a, b| if b.recall > a.recall { b } else { a });
+        let half = || points().find(|point| 1.0 - point.recall <= 0.5 * (1.0 - target));
         let reached = points().find(|point| point.lower >= target);
-        let Some(point) = reached.or_else(best) else {
+        let Some(point) = reached.or_else(half).or_else(best) else {
             return Err(out_of_range("target_recall", target, "none: k is beyond the lists tried"));
         };
         Ok((SearchParams::with_list_size(k, point.list_size), point.recall))
@@ -157,7 +164,8 @@ fn queries_for(n: usize, dim: usize) -> usize {
 
 /// What is calibrated.
 pub(crate) struct Subject<'a> {
-    /// Codes of all rows, and a graph of those not held out.
+    /// Codes of all rows, and a graph of those not held out; of all where there are sample
+    /// queries.
     pub(crate) preview: &'a Preview,
     /// `[n]`: the row of the base file that each id stands for.
     pub(crate) rows: &'a [u32],
@@ -192,6 +200,7 @@ pub(crate) fn calibrate(subject: &Subject<'_>, job: Job<'_>) -> Result<Frontier,
         None if held_out.is_empty() => return Ok(Frontier::of_everything(n as u32)),
         None => gather(subject.base, held_out)?,
     };
+    let is_repeated = repeated(&queries);
     let truth = truth_of(subject, &queries, job)?;
     let asked = truth.into_iter().enumerate();
     let asked: Vec<Asked<'_>> =
@@ -214,9 +223,10 @@ pub(crate) fn calibrate(subject: &Subject<'_>, job: Job<'_>) -> Result<Frontier,
             return Err(ExactError::Interrupted);
         }
         let points = KS.into_iter().enumerate().filter(|(_, k)| *k <= list_size);
-        frontier.points.extend(points.map(|(at, k)| point(k, list_size, &counts, at)));
-        let last = frontier.points[frontier.points.len() - 1];
-        let all_found = last.k == KS[KS.len() - 1] && last.recall >= ENOUGH;
+        let queries = || counts.iter().zip(&is_repeated);
+        frontier.points.extend(points.map(|(at, k)| point((k, list_size), at, queries)));
+        let proposed = counts.iter().map(|counts| share(counts.proposed)).sum::<f64>();
+        let all_found = proposed >= ENOUGH * counts.len() as f64;
         if list_size as usize >= grown.len() || all_found {
             break;
         }
@@ -268,39 +278,89 @@ struct Asked<'a> {
 
 /// What one query found with one list size.
 struct Counts {
-    /// For each of `KS`: how many of the true nearest are in the pool, and how many there are.
+    /// For each of `KS`: how many of the true nearest are found, and how many there are.
     hits: [(u32, u32); KS.len()],
-    distances: u32,
+    /// Of the last of `KS`: those that are candidates, read or not.
+    proposed: (u32, u32),
+    /// Preview distances of the walk for each of `KS`.
+    distances: [u32; KS.len()],
 }
 
 impl Asked<'_> {
+    /// Walks for every k as a search for it does.
     fn ask(
         &self,
         subject: &Subject<'_>,
         slot: &mut PreviewSlot,
         (list_size, reach): (u32, Option<f64>),
     ) -> Result<Counts, FileError> {
-        subject.preview.begin(slot, self.query, (list_size, 1), reach);
-        while subject.preview.step(slot) {}
-        let distances = slot.counts().0;
-        let most = list_size as usize;
-        let found = subject.preview.candidates(slot).iter().take(most);
-        let mut rows: Vec<u32> = found.map(|found| subject.rows[found.id as usize]).collect();
-        rows.sort_unstable();
-        let mut hits = [(0, 0); KS.len()];
-        for (hits, k) in hits.iter_mut().zip(KS) {
-            let wanted = self.near.len().min(k as usize);
-            let limit = tie_limit(self.near[wanted - 1].0, subject.metric);
-            let ties = self.near.iter().filter(|(distance, _)| *distance <= limit);
-            let mut counted =
-                ties.clone().filter(|(_, row)| rows.binary_search(row).is_ok()).count();
-            // More ties than are known: those of the pool are compared one by one.
-            if counted < wanted && ties.count() == KNOWN {
-                counted += self.unknown_ties(subject, &rows, limit)?;
+        let mut counts =
+            Counts { hits: [(0, 0); KS.len()], proposed: (0, 1), distances: [0; KS.len()] };
+        // A walk goes to half of its list size in any case, and to k: of less it is the same.
+        let mut walked_for = 0;
+        for (at, k) in KS.into_iter().enumerate().take_while(|(_, k)| *k <= list_size) {
+            let least = k.max(list_size / 2);
+            if walked_for != least {
+                walked_for = least;
+                subject.preview.begin(slot, self.query, (list_size, k), reach);
+                while subject.preview.step(slot) {}
+                subject.preview.candidates(slot);
             }
-            *hits = (counted.min(wanted) as u32, wanted as u32);
+            counts.distances[at] = slot.counts().0;
+            let most = slot.candidates().len().min(list_size as usize);
+            let candidates = &slot.candidates()[..most];
+            let read = self.read_by_fullview(subject, candidates, k as usize);
+            counts.hits[at] = self.count(subject, read, k as usize)?;
+            if at == KS.len() - 1 {
+                let all = candidates.iter().map(|found| subject.rows[found.id as usize]);
+                counts.proposed = self.count(subject, all.collect(), k as usize)?;
+            }
         }
-        Ok(Counts { hits, distances })
+        Ok(counts)
+    }
+
+    /// How many of the `k` nearest are among `rows`, and how many there are.
+    fn count(
+        &self,
+        subject: &Subject<'_>,
+        mut rows: Vec<u32>,
+        k: usize,
+    ) -> Result<(u32, u32), FileError> {
+        rows.sort_unstable();
+        let wanted = self.near.len().min(k);
+        let limit = subject.metric.tie_limit(self.near[wanted - 1].0);
+        let ties = self.near.iter().filter(|(distance, _)| *distance <= limit);
+        let mut counted = ties.clone().filter(|(_, row)| rows.binary_search(row).is_ok()).count();
+        // More ties than are known: those that were read are compared one by one.
+        if counted < wanted && ties.count() == KNOWN {
+            counted += self.unknown_ties(subject, &rows, limit)?;
+        }
+        Ok((counted.min(wanted) as u32, wanted as u32))
+    }
+
+    /// The rows that fullview reads of the candidates of a walk, those of shared blocks left out:
+    /// the ones whose likely bound reaches the k-th estimate, then those that reach the k-th exact
+    /// distance. Where that is none of the known ones it is taken for the last of them, which it is
+    /// not below: some rows too few.
+    fn read_by_fullview(
+        &self,
+        subject: &Subject<'_>,
+        candidates: &[Candidate],
+        k: usize,
+    ) -> Vec<u32> {
+        let row_of = |candidate: &Candidate| subject.rows[candidate.id as usize];
+        let farthest = candidates.get(k - 1).map_or(f32::INFINITY, |last| last.estimate);
+        let is_within = |candidate: &Candidate, limit: f32| {
+            let is_beyond = candidate.likely_bound() > limit;
+            !is_beyond
+        };
+        let first = candidates.iter().filter(|candidate| is_within(candidate, farthest));
+        let read: HashSet<u32> = first.map(row_of).collect();
+        let known = self.near.iter().filter(|(_, row)| read.contains(row));
+        let known = known.map(|(distance, _)| *distance).nth(k - 1);
+        let last = known.unwrap_or(self.near[self.near.len() - 1].0) as f32;
+        let limit = farthest.max(last);
+        candidates.iter().filter(|candidate| is_within(candidate, limit)).map(row_of).collect()
     }
 
     /// How many of `rows` are no farther than `limit` and not among those known to be near.
@@ -320,6 +380,13 @@ impl Asked<'_> {
     }
 }
 
+/// Of each query, whether it is a copy of one before: it tells nothing new of others.
+fn repeated(queries: &Rows) -> Vec<bool> {
+    let mut seen = HashSet::new();
+    let rows = queries.values().bytes().chunks_exact(queries.row_bytes());
+    rows.map(|row| !seen.insert(row)).collect()
+}
+
 /// The known true neighbors of each query among the rows that are in the graph.
 fn truth_of(
     subject: &Subject<'_>,
@@ -331,36 +398,36 @@ fn truth_of(
     // Of the nearest, as many are absent as of all rows: a tenth at most, as a rule.
     let k = KNOWN + KNOWN / 2;
     let ask = ExactAsk { metric: subject.metric, k, threads: subject.threads };
-    let found = exact::search(subject.base, queries, &ask, job)?;
+    let found = exact::search_in_fixed_order(subject.base, queries, &ask, job)?;
     let near = found.into_par_iter().enumerate().map(|(q, found)| {
         let keys = found.into_iter().map(|neighbor| neighbor.key as u32);
         let present = keys.filter(|row| absent.binary_search(row).is_err());
-        let mut near = Vec::with_capacity(KNOWN);
-        for row in present.take(KNOWN) {
+        let mut near = Vec::with_capacity(k);
+        for row in present {
             let rows = subject.base.read(row as usize..row as usize + 1)?;
             // Once more, with the same digits on every machine.
             near.push((subject.metric.plain_distance(queries.row(q), rows.row(0)), row));
         }
         near.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        near.truncate(KNOWN);
         Ok(near)
     });
     near.collect()
 }
 
-/// The largest distance that ties with `distance`, as recall counts ties.
-fn tie_limit(distance: f64, metric: Metric) -> f64 {
-    let scale = if metric == Metric::Cosine { 1.0 } else { distance.abs() };
-    distance + 1e-5 * scale + 1e-7
+fn share((hits, wanted): (u32, u32)) -> f64 {
+    f64::from(hits) / f64::from(wanted)
 }
 
-/// Means over the queries for the `at`-th of `KS`.
-fn point(k: u32, list_size: u32, counts: &[Counts], at: usize) -> FrontierPoint {
-    let n = counts.len() as f64;
-    let shares =
-        || counts.iter().map(|count| f64::from(count.hits[at].0) / f64::from(count.hits[at].1));
-    let recall = shares().sum::<f64>() / n;
-    let variance = shares().map(|share| (share - recall) * (share - recall)).sum::<f64>() / n;
-    let lower = (recall - ONE_SIDED_95 * (variance / n).sqrt()).max(0.0);
-    let distances = counts.iter().map(|count| u64::from(count.distances)).sum::<u64>();
+/// Means over the queries, each with whether it is a copy, for the `at`-th of `KS`.
+fn point<'a, I>((k, list_size): (u32, u32), at: usize, queries: impl Fn() -> I) -> FrontierPoint
+where
+    I: Iterator<Item = (&'a Counts, &'a bool)>,
+{
+    let n = queries().count() as f64;
+    let recall = queries().map(|(counts, _)| share(counts.hits[at])).sum::<f64>() / n;
+    let once = queries().filter(|(_, is_repeated)| !**is_repeated);
+    let lower = bound::lower_bound(once.map(|(counts, _)| counts.hits[at])).min(recall);
+    let distances = queries().map(|(counts, _)| u64::from(counts.distances[at])).sum::<u64>();
     FrontierPoint { k, list_size, recall, lower, distances: distances as f64 / n }
 }

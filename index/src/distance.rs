@@ -9,7 +9,9 @@
 //! `U` is the largest norm. Pruning, stopping and estimates live in the search space, where the
 //! order of distances is the metric's order; only exact distances are shown.
 
+use foveal_datasets::metric::NEAR_COSINE;
 use foveal_datasets::{Element, Metric, Row, Rows, Values};
+use half::bf16;
 use simsimd::SpatialSimilarity;
 
 use crate::kernel::{LINE, Level, byte_l2, float};
@@ -50,11 +52,15 @@ pub(crate) trait Space: Sync {
 pub(crate) struct ExactQuery {
     metric: Metric,
     element: Element,
+    /// Whether sums are the same on every CPU, as builds need them.
+    fixed_order: bool,
     /// The query as f32.
     wide: Vec<f32>,
     /// The query as bytes of the rows' type, where it holds such bytes.
     bytes: Option<Vec<u8>>,
     inverse_norm: f32,
+    /// The same in double precision.
+    exact_inverse_norm: f64,
     widened: Vec<f32>,
 }
 
@@ -64,11 +70,18 @@ impl ExactQuery {
         ExactQuery {
             metric,
             element,
+            fixed_order: false,
             wide: Vec::new(),
             bytes: None,
             inverse_norm: 1.0,
+            exact_inverse_norm: 1.0,
             widened: Vec::new(),
         }
+    }
+
+    /// The same, with sums that do not depend on the CPU: what a build decides by.
+    pub(crate) fn in_fixed_order(metric: Metric, element: Element) -> ExactQuery {
+        ExactQuery { fixed_order: true, ..ExactQuery::new(metric, element) }
     }
 
     /// Takes a query. Byte rows meet it in integers where it holds such bytes; otherwise they are
@@ -91,11 +104,8 @@ impl ExactQuery {
             _ => None,
         };
         if self.metric == Metric::Cosine {
-            self.inverse_norm = inverse_norm(Row::F32(&self.wide));
-            if !PLAIN_INVERSE_NORMS.contains(&self.inverse_norm) {
-                divide_by_largest(&mut self.wide);
-                self.inverse_norm = inverse_norm(Row::F32(&self.wide));
-            }
+            self.exact_inverse_norm = exact_inverse_norm(&self.wide);
+            self.inverse_norm = self.exact_inverse_norm as f32;
         }
     }
 
@@ -104,7 +114,7 @@ impl ExactQuery {
         match self.metric {
             Metric::L2 => self.squared_l2(row),
             Metric::InnerProduct => -self.product(row),
-            Metric::Cosine => self.cosine(row, inverse_norm(row)),
+            Metric::Cosine => self.cosine(row, self.inverse_norm(row), f32::INFINITY),
         }
     }
 
@@ -125,26 +135,38 @@ impl ExactQuery {
         }
     }
 
-    /// The cosine distance to a row whose `inverse_norm` is known.
-    pub(crate) fn cosine(&mut self, row: Row<'_>, inverse_norm: f32) -> f32 {
-        if !PLAIN_INVERSE_NORMS.contains(&inverse_norm) {
-            return self.cosine_of_extreme(row);
+    /// The cosine distance to a row whose `inverse_norm` is known, from 0 to 2. What is not below
+    /// `limit` may be a rounded value that is not below it either.
+    pub(crate) fn cosine(&mut self, row: Row<'_>, inverse_norm: f32, limit: f32) -> f32 {
+        let is_plain = |norm: f32| PLAIN_INVERSE_NORMS.contains(&norm);
+        if is_plain(inverse_norm) && is_plain(self.inverse_norm) {
+            let distance = 1.0 - self.product(row) * self.inverse_norm * inverse_norm;
+            if distance >= NEAR || distance >= limit + ROUNDED {
+                return distance.min(2.0);
+            }
         }
-        1.0 - self.product(row) * self.inverse_norm * inverse_norm
+        self.cosine_in_double(row)
     }
 
-    /// The same for a row whose norm f32 cannot square.
-    #[cold]
-    fn cosine_of_extreme(&mut self, row: Row<'_>) -> f32 {
-        let mut scaled = vec![0.0; row.dim()];
-        row.widen_into(&mut scaled);
-        divide_by_largest(&mut scaled);
-        let product = narrow(f32::dot(&self.wide, &scaled));
-        1.0 - product * self.inverse_norm * inverse_norm(Row::F32(&scaled))
+    /// The same for a near-copy, whose distance one minus a cosine rounds away, or where f32 cannot
+    /// square a norm: half the squared distance of the unit vectors, in double precision.
+    fn cosine_in_double(&mut self, row: Row<'_>) -> f32 {
+        let ExactQuery { wide, widened, .. } = self;
+        let row = match row {
+            Row::F32(row) => row,
+            _ => {
+                widened.resize(wide.len(), 0.0);
+                row.widen_into(widened);
+                widened
+            }
+        };
+        let scales = [self.exact_inverse_norm, exact_inverse_norm(row)];
+        float::half_l2_scaled(wide, row, scales).min(2.0) as f32
     }
 
     fn squared_l2(&mut self, row: Row<'_>) -> f32 {
         match (row, &self.bytes) {
+            (Row::F32(x), _) if self.fixed_order => float::l2(&self.wide, x),
             (Row::F32(x), _) => narrow(f32::sqeuclidean(&self.wide, x)),
             (Row::F16(x), _) => float::l2_f16(x, &self.wide),
             (Row::Bf16(x), _) => float::l2_bf16(bytemuck::cast_slice(x), &self.wide),
@@ -153,13 +175,17 @@ impl ExactQuery {
             (_, None) => {
                 self.widened.resize(self.wide.len(), 0.0);
                 row.widen_into(&mut self.widened);
-                narrow(f32::sqeuclidean(&self.wide, &self.widened))
+                match self.fixed_order {
+                    true => float::l2(&self.wide, &self.widened),
+                    false => narrow(f32::sqeuclidean(&self.wide, &self.widened)),
+                }
             }
         }
     }
 
     fn product(&mut self, row: Row<'_>) -> f32 {
         match (row, &self.bytes) {
+            (Row::F32(x), _) if self.fixed_order => float::dot(&self.wide, x),
             (Row::F32(x), _) => narrow(f32::dot(&self.wide, x)),
             (Row::F16(x), _) => float::dot_f16(x, &self.wide),
             (Row::Bf16(x), _) => float::dot_bf16(bytemuck::cast_slice(x), &self.wide),
@@ -168,34 +194,89 @@ impl ExactQuery {
             (_, None) => {
                 self.widened.resize(self.wide.len(), 0.0);
                 row.widen_into(&mut self.widened);
-                narrow(f32::dot(&self.wide, &self.widened))
+                match self.fixed_order {
+                    true => float::dot(&self.wide, &self.widened),
+                    false => narrow(f32::dot(&self.wide, &self.widened)),
+                }
             }
+        }
+    }
+
+    /// [`inverse_norm`], summed as this query's distances are.
+    pub(crate) fn inverse_norm(&self, row: Row<'_>) -> f32 {
+        match row {
+            Row::F32(x) if self.fixed_order => inverse_of(float::dot(x, x)),
+            _ => inverse_norm(row),
         }
     }
 }
 
 /// Between these, squares and products of norms keep all their digits in f32.
 const PLAIN_INVERSE_NORMS: std::ops::RangeInclusive<f32> = 1e-15..=1e15;
+/// Cosine distances below this are computed in double precision.
+const NEAR: f32 = NEAR_COSINE as f32;
+/// More than f32 rounds a cosine by.
+const ROUNDED: f32 = NEAR / 16.0;
 
-/// Keeps the direction; the largest number becomes 1 or -1. Zeros stay zeros.
-fn divide_by_largest(vector: &mut [f32]) {
-    let largest = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-    if largest > 0.0 {
-        vector.iter_mut().for_each(|x| *x /= largest);
-    }
+/// One over the norm of a vector; 0 for zeros, which have no direction.
+fn exact_inverse_norm(vector: &[f32]) -> f64 {
+    let square = float::square(vector);
+    if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 }
 }
 
 /// The largest squared norm of a row or query: what distances add up to stays within f32.
 pub(crate) const MAX_SQUARE: f32 = f32::MAX / 16.0;
 
-/// Whether the squared norm of a vector passes [`MAX_SQUARE`]; f32 alone can.
+/// Whether the squared norm of a vector passes [`MAX_SQUARE`]; only types with the range of f32 can.
 pub(crate) fn is_too_long(vector: Row<'_>) -> bool {
-    matches!(vector, Row::F32(x) if float::dot(x, x) > MAX_SQUARE)
+    match vector {
+        Row::F32(x) => float::dot(x, x) > MAX_SQUARE,
+        Row::Bf16(x) => {
+            let square = |x: &bf16| f64::from(x.to_f32()) * f64::from(x.to_f32());
+            x.iter().map(square).sum::<f64>() > f64::from(MAX_SQUARE)
+        }
+        Row::U8(_) | Row::I8(_) | Row::F16(_) => false,
+    }
 }
+
+/// The smallest typical squared distance, or product: below it those of near neighbors, a million
+/// times smaller, pass under the range of f32 and are 0.
+pub(crate) const MIN_SQUARE: f64 = 1.0 / (1u128 << 106) as f64;
+
+/// The typical squared distance of a sample of rows, or under ip their typical squared norm, if it
+/// is below [`MIN_SQUARE`]; f32 and bf16 alone can be so small. Copies and zeros do not count, and
+/// any number of rows may lie so close if not most do.
+pub(crate) fn vanishing(rows: &Rows, metric: Metric) -> Option<f64> {
+    if metric == Metric::Cosine || !matches!(rows.element(), Element::F32 | Element::Bf16) {
+        return None;
+    }
+    typical_square(rows, metric).filter(|square| *square < MIN_SQUARE)
+}
+
+/// The median squared distance of some rows and the ones after them, or under ip the median squared
+/// norm, zeros left out.
+pub(crate) fn typical_square(rows: &Rows, metric: Metric) -> Option<f64> {
+    let square = |i: usize| match metric {
+        Metric::L2 => metric.plain_distance(rows.row(i), rows.row((i + 1) % rows.len())),
+        _ => -Metric::InnerProduct.plain_distance(rows.row(i), rows.row(i)),
+    };
+    let mut squares: Vec<f64> =
+        (0..rows.len().min(VANISHING_ROWS)).map(square).filter(|square| *square > 0.0).collect();
+    let middle = squares.len() / 2;
+    let is_empty = squares.is_empty();
+    (!is_empty).then(|| *squares.select_nth_unstable_by(middle, f64::total_cmp).1)
+}
+
+/// Rows that tell how large distances are.
+pub(crate) const VANISHING_ROWS: usize = 1000;
+
+/// What such data are told.
+pub(crate) const TOO_SMALL: &str = "where f32 has no digits left; wanted values so large that \
+    squared distances are above 1e-32: multiply rows and queries by a number, which changes no order";
 
 /// One over the norm of a row; outside of `PLAIN_INVERSE_NORMS` it may be wrong, even 0, but lies
 /// outside as well. 0 for a row of zeros, which a build refuses under cosine.
-pub(crate) fn inverse_norm(row: Row<'_>) -> f32 {
+fn inverse_norm(row: Row<'_>) -> f32 {
     let square = match row {
         Row::F32(x) => narrow(f32::dot(x, x)),
         Row::U8(x) => float::dot_u8(x, x) as f32,
@@ -206,6 +287,10 @@ pub(crate) fn inverse_norm(row: Row<'_>) -> f32 {
             float::dot(&wide, &wide)
         }
     };
+    inverse_of(square)
+}
+
+fn inverse_of(square: f32) -> f32 {
     if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 }
 }
 
@@ -227,7 +312,7 @@ fn narrow(result: Option<f64>) -> f32 {
 mod tests {
     use foveal_datasets::synthetic::Seeded;
     use foveal_datasets::{Rows, Values};
-    use half::{bf16, f16};
+    use half::f16;
 
     use super::*;
 
@@ -282,6 +367,114 @@ mod tests {
                 rows.element(),
                 rows.dim()
             );
+        }
+    }
+
+    /// What exact search and rerank tell of near-copies is what the plain definition tells, in
+    /// order, and a row is at distance 0 from itself.
+    #[test]
+    fn near_copies_order_rightly_under_cosine() {
+        let mut random = Seeded::new(5);
+        let dim = 48;
+        for scale in [1e-30f32, 1.0, 1e-4, 1e30] {
+            let first: Vec<f32> = (0..dim).map(|_| random.gaussian()).collect();
+            // Rows at an angle of about 10^-1 to 10^-6 from the first, and one on the other side.
+            let mut values: Vec<f32> = first.iter().map(|x| x * scale).collect();
+            for step in 1..=6 {
+                let moved = 0.1f32.powi(step);
+                let row = first.iter().map(|x| (x + moved * random.gaussian()) * scale);
+                values.extend(row.collect::<Vec<f32>>());
+            }
+            values.extend(first.iter().map(|x| -7.0 * x * scale));
+            let rows = Rows::new(dim, Values::F32(values)).unwrap();
+            let mut query = ExactQuery::new(Metric::Cosine, Element::F32);
+            query.set(rows.row(0));
+            let found: Vec<f32> = rows.iter().map(|row| query.distance(row)).collect();
+            assert_eq!((found[0], found[7]), (0.0, 2.0), "{scale:e}");
+            for (row, found) in rows.iter().zip(&found) {
+                let plain = Metric::Cosine.plain_distance(rows.row(0), row);
+                let off = (f64::from(*found) - plain).abs();
+                assert!(off <= 1e-6 * plain, "{scale:e}: {found} {plain}");
+                let near = query.cosine(row, inverse_norm(row), 1e-9);
+                assert!(near == *found || near >= 1e-9, "{scale:e}: {near} {found}");
+            }
+            assert!(found[1..7].is_sorted_by(|a, b| a > b), "{found:?}");
+        }
+        for element in Element::ALL {
+            let numbers: Vec<f32> = (0..dim).map(|_| (20.0 * random.gaussian()).round()).collect();
+            let numbers = numbers.into_iter().map(|x| x.clamp(-100.0, 100.0));
+            let numbers = match element {
+                Element::U8 => numbers.map(f32::abs).collect(),
+                _ => numbers.collect(),
+            };
+            let rows = Rows::new(dim, Values::F32(numbers)).unwrap().convert(element).unwrap();
+            let mut query = ExactQuery::new(Metric::Cosine, element);
+            query.set(rows.row(0));
+            assert_eq!(query.distance(rows.row(0)), 0.0, "{element}");
+        }
+    }
+
+    /// The kernels of a build have the same bits on every level, simsimd has not.
+    #[test]
+    fn what_a_build_decides_by_is_summed_in_a_fixed_order() {
+        let mut random = Seeded::new(7);
+        for dim in [5, 48, 100, 770] {
+            let numbers: Vec<f32> = (0..2 * dim).map(|_| random.gaussian()).collect();
+            let rows = Rows::new(dim, Values::F32(numbers.clone())).unwrap();
+            let (x, y) = numbers.split_at(dim);
+            let of = |metric| {
+                let mut query = ExactQuery::in_fixed_order(metric, Element::F32);
+                query.set(rows.row(0));
+                query.distance(rows.row(1)).to_bits()
+            };
+            let norm = float::dot(y, y).sqrt();
+            let cosine = float::dot(x, y) * (1.0 / float::square(x).sqrt()) as f32 * (1.0 / norm);
+            assert_eq!(of(Metric::L2), float::l2(x, y).to_bits());
+            assert_eq!(of(Metric::InnerProduct), (-float::dot(x, y)).to_bits());
+            assert_eq!(of(Metric::Cosine), (1.0 - cosine).to_bits());
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_seen_in_every_type_that_can_be() {
+        let long = [1.9e19f32, 0.0];
+        let longer = [1.2e18f32; 16];
+        assert!(is_too_long(Row::F32(&long)) && is_too_long(Row::F32(&longer)));
+        assert!(is_too_long(Row::Bf16(&long.map(bf16::from_f32))));
+        assert!(is_too_long(Row::Bf16(&longer.map(bf16::from_f32))));
+        assert!(!is_too_long(Row::Bf16(&[1e18f32, -1e18].map(bf16::from_f32))));
+        assert!(!is_too_long(Row::F16(&[f16::MAX; 64])));
+    }
+
+    #[test]
+    fn data_too_small_for_f32_is_seen_by_most_of_its_rows() {
+        let mut random = Seeded::new(8);
+        let mut of = |scale: f32, change: &dyn Fn(usize, &mut Vec<f32>)| {
+            let mut all = Vec::new();
+            for i in 0..50 {
+                let mut row: Vec<f32> = (0..8).map(|_| scale * random.gaussian()).collect();
+                change(i, &mut row);
+                all.extend(row);
+            }
+            Rows::new(8, Values::F32(all)).unwrap()
+        };
+        let tiny = of(1e-24, &|_, _| {});
+        assert!(vanishing(&tiny, Metric::L2).is_some_and(|square| square < 1e-45));
+        assert!(vanishing(&tiny, Metric::InnerProduct).is_some());
+        assert_eq!(vanishing(&tiny, Metric::Cosine), None);
+        assert!(vanishing(&tiny.convert(Element::Bf16).unwrap(), Metric::L2).is_some());
+        // A number that all rows share, or one large row, hides nothing.
+        let shared = of(1e-24, &|_, row| row[0] = 1.0);
+        assert!(vanishing(&shared, Metric::L2).is_some());
+        let one_large = of(1e-24, &|i, row| row[0] = if i == 7 { 1e9 } else { row[0] });
+        assert!(vanishing(&one_large, Metric::L2).is_some());
+        let fine = of(1e-15, &|_, _| {});
+        let zeros = of(1.0, &|i, row| row.fill(if i == 3 { 1.0 } else { 0.0 }));
+        let few =
+            of(1.0, &|i, row| row.iter_mut().for_each(|x| *x *= if i < 9 { 1e-30 } else { 1.0 }));
+        for rows in [fine, zeros, few] {
+            assert_eq!(vanishing(&rows, Metric::L2), None);
+            assert_eq!(vanishing(&rows, Metric::InnerProduct), None);
         }
     }
 

@@ -4,10 +4,12 @@ use std::collections::BinaryHeap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use foveal_datasets::{ErrorKind, FileError, Metric, Rows, VectorFile};
+use foveal_datasets::{Element, ErrorKind, FileError, Metric, Rows, VectorFile};
 use rayon::prelude::*;
 
-use crate::distance::{ExactQuery, inverse_norm};
+use crate::distance::{
+    ExactQuery, MIN_SQUARE, TOO_SMALL, VANISHING_ROWS, is_too_long, typical_square, vanishing,
+};
 use crate::neighbor::Neighbor;
 use crate::params::{MAX_K, ParamsError, out_of_range};
 use crate::stats::Job;
@@ -44,6 +46,28 @@ pub enum ExactError {
         /// The row.
         row: usize,
     },
+    /// A row whose distances pass the range of f32.
+    #[error("{}: row {row} is too long: its squared norm passes the range of f32", path.display())]
+    LongRow {
+        /// The base file.
+        path: PathBuf,
+        /// The row.
+        row: usize,
+    },
+    /// A query whose distances do.
+    #[error("query {row} is too long: its squared norm passes the range of f32")]
+    LongQuery {
+        /// Its number among the queries.
+        row: usize,
+    },
+    /// Values so small that distances pass under the range of f32.
+    #[error("{}: typical squared distances are about {square:.1e}, {TOO_SMALL}", path.display())]
+    TooSmall {
+        /// The base file.
+        path: PathBuf,
+        /// The typical squared distance.
+        square: f64,
+    },
     /// Nor has a query of zeros.
     #[error("query {row} is all zeros, which has no cosine")]
     ZeroQuery {
@@ -72,6 +96,8 @@ impl ExactError {
             ExactError::File(error) => error.kind(),
             ExactError::Dim { .. } | ExactError::NotFinite { .. } => ErrorKind::BadData,
             ExactError::ZeroRow { .. } | ExactError::ZeroQuery { .. } => ErrorKind::BadData,
+            ExactError::LongRow { .. } | ExactError::LongQuery { .. } => ErrorKind::BadData,
+            ExactError::TooSmall { .. } => ErrorKind::BadData,
             ExactError::Threads(_) => ErrorKind::Io,
             ExactError::Interrupted => ErrorKind::Interrupted,
         }
@@ -92,12 +118,32 @@ pub fn search(
     ask: &ExactAsk,
     job: Job<'_>,
 ) -> Result<Vec<Vec<Neighbor>>, ExactError> {
+    search_by(base, queries, (ask, ExactQuery::new), job)
+}
+
+/// The same by sums that do not depend on the CPU, for builds.
+pub(crate) fn search_in_fixed_order(
+    base: &VectorFile,
+    queries: &Rows,
+    ask: &ExactAsk,
+    job: Job<'_>,
+) -> Result<Vec<Vec<Neighbor>>, ExactError> {
+    search_by(base, queries, (ask, ExactQuery::in_fixed_order), job)
+}
+
+fn search_by(
+    base: &VectorFile,
+    queries: &Rows,
+    (ask, exact_query): (&ExactAsk, fn(Metric, Element) -> ExactQuery),
+    job: Job<'_>,
+) -> Result<Vec<Vec<Neighbor>>, ExactError> {
     if ask.k == 0 || ask.k > MAX_K as usize {
         return Err(out_of_range("k", ask.k, format!("1 to {MAX_K}")).into());
     }
     if queries.dim() != base.dim() {
         return Err(ExactError::Dim { found: queries.dim(), wanted: base.dim() });
     }
+    check_scale(base, queries, ask.metric)?;
     let mut scans = Vec::with_capacity(queries.len());
     for (row, query) in queries.iter().enumerate() {
         if !query.is_finite() {
@@ -106,7 +152,10 @@ pub fn search(
         if ask.metric == Metric::Cosine && query.is_zero() {
             return Err(ExactError::ZeroQuery { row });
         }
-        let mut exact = ExactQuery::new(ask.metric, base.element());
+        if ask.metric != Metric::Cosine && is_too_long(query) {
+            return Err(ExactError::LongQuery { row });
+        }
+        let mut exact = exact_query(ask.metric, base.element());
         exact.set(query);
         scans.push(Scan { query: exact, nearest: BinaryHeap::new(), k: ask.k });
     }
@@ -119,12 +168,33 @@ pub fn search(
         if let Some(row) = zero.map(|row| first + row) {
             return Err(ExactError::ZeroRow { path: base.path().into(), row });
         }
+        if ask.metric != Metric::Cosine {
+            let long = (0..rows.len()).into_par_iter().find_first(|i| is_too_long(rows.row(*i)));
+            if let Some(row) = long.map(|row| first + row) {
+                return Err(ExactError::LongRow { path: base.path().into(), row });
+            }
+        }
         pool.install(|| scan_chunk(&mut scans, (&rows, first), ask.metric, &work));
         if job.interrupted() {
             return Err(ExactError::Interrupted);
         }
     }
     Ok(scans.into_iter().map(Scan::into_sorted).collect())
+}
+
+/// Refuses rows, under ip rows and queries, so small that their distances are 0 in f32.
+fn check_scale(base: &VectorFile, queries: &Rows, metric: Metric) -> Result<(), ExactError> {
+    let (_, rows) = base.sample(VANISHING_ROWS, 0)?;
+    let square = match metric {
+        Metric::L2 | Metric::Cosine => vanishing(&rows, metric),
+        // Long queries make up for short rows.
+        Metric::InnerProduct => {
+            let typical = |rows: &Rows| typical_square(rows, metric);
+            let product = typical(&rows).zip(typical(queries)).map(|(x, q)| (x * q).sqrt());
+            product.filter(|product| *product < MIN_SQUARE)
+        }
+    };
+    square.map_or(Ok(()), |square| Err(ExactError::TooSmall { path: base.path().into(), square }))
 }
 
 /// What to look for exactly.
@@ -148,10 +218,11 @@ struct Work<'a> {
 /// Shows every row of a chunk, which starts with row `first`, to every scan. An interrupt leaves
 /// them incomplete.
 fn scan_chunk(scans: &mut [Scan], (rows, first): (&Rows, usize), metric: Metric, work: &Work<'_>) {
-    let inverse_norms: Vec<f32> = if metric == Metric::Cosine {
-        (0..rows.len()).into_par_iter().map(|i| inverse_norm(rows.row(i))).collect()
-    } else {
-        Vec::new()
+    let inverse_norms: Vec<f32> = match scans.first() {
+        Some(Scan { query, .. }) if metric == Metric::Cosine => {
+            (0..rows.len()).into_par_iter().map(|i| query.inverse_norm(rows.row(i))).collect()
+        }
+        _ => Vec::new(),
     };
     let tile = (TILE_BYTES / (rows.dim() * rows.element().size())).max(1);
     let all: Vec<u32> = (0..rows.len() as u32).collect();
@@ -164,7 +235,8 @@ fn scan_chunk(scans: &mut [Scan], (rows, first): (&Rows, usize), metric: Metric,
                 } else {
                     for (id, distance) in ids.iter().zip(&mut distances) {
                         let id = *id as usize;
-                        *distance = scan.query.cosine(rows.row(id), inverse_norms[id]);
+                        let limit = scan.limit();
+                        *distance = scan.query.cosine(rows.row(id), inverse_norms[id], limit);
                     }
                 }
                 for (id, distance) in ids.iter().zip(&distances) {
@@ -187,6 +259,14 @@ struct Scan {
 }
 
 impl Scan {
+    /// What a row must be nearer than, to be among the nearest of all met before this tile.
+    fn limit(&self) -> f32 {
+        match self.nearest.peek() {
+            Some(farthest) if self.nearest.len() == self.k => farthest.0.distance,
+            _ => f32::INFINITY,
+        }
+    }
+
     #[inline(always)]
     fn meet(&mut self, distance: f32, key: u64) {
         if self.nearest.len() == self.k {

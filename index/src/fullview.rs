@@ -12,6 +12,8 @@
 use std::mem::take;
 use std::ops::Range;
 
+use foveal_datasets::Row;
+
 use crate::disk::RamArray;
 use crate::distance::ExactQuery;
 use crate::full_store::{ReadError, RowReader};
@@ -322,8 +324,21 @@ impl RowSource {
         &mut self,
         origin: &RowOrigin<'_>,
         query: &mut ExactQuery,
-        (ids, stop, stats): (&[u32], &Stop<'_>, &mut QueryStats),
+        ids: (&[u32], &Stop<'_>, &mut QueryStats),
         visit: &mut dyn FnMut(usize, f32),
+    ) -> Result<(), ReadError> {
+        self.rows(origin, ids, &mut |i, row| visit(i, query.distance(row)))
+    }
+
+    /// The full vector of each of `ids`, by `visit(i, row)`, i in any order.
+    ///
+    /// # Errors
+    /// A row cannot be read.
+    pub(crate) fn rows(
+        &mut self,
+        origin: &RowOrigin<'_>,
+        (ids, stop, stats): (&[u32], &Stop<'_>, &mut QueryStats),
+        visit: &mut dyn FnMut(usize, Row<'_>),
     ) -> Result<(), ReadError> {
         stats.reranked += ids.len() as u32;
         match self {
@@ -332,13 +347,11 @@ impl RowSource {
                 row.resize(quantizer.dim(), 0);
                 for (i, id) in ids.iter().enumerate() {
                     let record = &origin.codes[*id as usize * stride..][..stride];
-                    visit(i, query.distance(quantizer.exact_row(record, row)));
+                    visit(i, quantizer.exact_row(record, row));
                 }
                 Ok(())
             }
-            RowSource::Store(reader) => {
-                reader.read_until(ids, stop, stats, |i, row| visit(i, query.distance(row)))
-            }
+            RowSource::Store(reader) => reader.read_until(ids, stop, stats, |i, row| visit(i, row)),
         }
     }
 }

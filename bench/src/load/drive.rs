@@ -90,6 +90,8 @@ pub struct Driven {
     pub tally: Tally,
     /// Cores that this program kept busy while it measured, in the mean.
     pub busy_cores: f64,
+    /// Calls that were due and had not left when the measured time ended.
+    pub backlog: u64,
 }
 
 /// What all workers of a run share.
@@ -121,7 +123,7 @@ pub fn drive(drivers: &[Driver], requests: &Arc<Requests>, plan: &Plan) -> anyho
     });
     let bars = Bars::start();
     let connections: usize = drivers.iter().map(|driver| driver.clients.len()).sum();
-    let busy_cores = std::thread::scope(|scope| {
+    let (busy_cores, backlog) = std::thread::scope(|scope| {
         for driver in drivers {
             let run = run.clone();
             scope.spawn(move || driver.runtime.block_on(work(driver, &run, plan)));
@@ -133,12 +135,12 @@ pub fn drive(drivers: &[Driver], requests: &Arc<Requests>, plan: &Plan) -> anyho
                 run.queue.close(connections * plan.in_flight as usize);
             });
         }
-        busy_cores(begun, window, &bars)
+        (busy_cores(begun, window, &bars), run.queue.waiting())
     });
     bars.finish();
     let run = Arc::into_inner(run).context("a worker outlived its run")?;
     let tally = run.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(Driven { tally, busy_cores })
+    Ok(Driven { tally, busy_cores, backlog })
 }
 
 /// Hands out calls at the moments at which they are meant to start.
@@ -226,6 +228,11 @@ impl Queue {
     fn push(&self, intended: Instant) {
         lock(&self.due).push_back(intended);
         self.ready.add_permits(1);
+    }
+
+    /// How many calls are due and have not left.
+    fn waiting(&self) -> u64 {
+        lock(&self.due).len() as u64
     }
 
     /// Nothing follows; `workers` wait for more at most.

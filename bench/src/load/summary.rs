@@ -59,6 +59,10 @@ fn write(text: &mut String, load: &Load, driven: &Driven, plan: &Plan) -> std::f
             load.failed.iter().map(|(code, n)| format!("{} {code}", count(*n as f64))).collect();
         writeln!(text, "  failed     {}", failed.join(", "))?;
     }
+    if driven.backlog > 0 {
+        let backlog = count(driven.backlog as f64);
+        writeln!(text, "  backlog    {backlog} calls due and not sent when the time was over")?;
+    }
     write!(text, "  client     {:.2} of {} cores", driven.busy_cores, machine::cores())?;
     if let Some(overload) = overload(load, driven.tally.answered_per_second()) {
         write!(text, "\n{overload}")?;
@@ -123,6 +127,7 @@ mod tests {
             seconds: 10.0,
             calls: 1,
             failed: failed.iter().map(|(code, n)| ((*code).into(), *n)).collect::<BTreeMap<_, _>>(),
+            backlog: None,
             qps: 1.0,
             recall: None,
             latency_us: Latency { mean: 1.0, p50: 1.0, p95: 1.0, p99: 1.0 },

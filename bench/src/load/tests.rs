@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request as Asked, Response, Status};
 
+use super::tally::UNANSWERED;
 use super::*;
 use crate::line;
 
@@ -59,9 +60,9 @@ impl Fake {
     }
 }
 
-/// Query `[q]` has the neighbors `q` and `q + 1`; of the latter a wrong one is told.
+/// Query `[q]` has the neighbors `q` and `q + 1`; a row farther away takes the place of the latter.
 fn hits(query: u8) -> [(u64, f32); 2] {
-    [(query.into(), 0.0), (99, 9.0)]
+    [(query.into(), 0.0), (u64::from(query) + 3, 9.0)]
 }
 
 fn bytes(data: Option<pb::vectors::Data>) -> Vec<u8> {
@@ -244,6 +245,7 @@ fn a_closed_loop_sees_the_time_of_a_call_and_not_more() {
     assert!((9_000.0..100_000.0).contains(&p50), "{p50}");
     assert!((10..=101).contains(&load.calls), "{}", load.calls);
     assert!(load.failed.is_empty() && load.intended_calls_per_second.is_none());
+    assert_eq!(load.backlog, None);
     // One after the other: four in flight wait for each other.
     let four = Place::new(Way::Slow).load("--in-flight 2 --connections 2");
     assert_eq!(four.in_flight, 4);
@@ -267,6 +269,17 @@ fn an_open_loop_at_twice_the_capacity_tells_of_the_queue() {
         assert!((150..=250).contains(&load.calls), "{}", load.calls);
         assert!(load.qps < 102.0, "{}", load.qps);
     }
+}
+
+#[test]
+fn far_above_the_capacity_what_was_answered_and_the_backlog_are_told() {
+    // 100 calls a second can be answered: the 2,000 of the warm-up take all the time there is.
+    let flags = "--rate 2000 --in-flight 2 --warm-up 1 --drain 0.2 --arrivals fixed";
+    let load = Place::new(Way::Slow).load(flags);
+    assert_eq!((load.calls, load.failed[UNANSWERED]), (0, 2000));
+    assert!((20.0..102.0).contains(&load.qps), "{}", load.qps);
+    assert!((3700..=4000).contains(&load.backlog.unwrap()), "{:?}", load.backlog);
+    assert_eq!(load.recall, Some(0.5));
 }
 
 #[test]

@@ -94,6 +94,7 @@ pub fn load(system: &str, data: &str, rate: f64, p99: f64) -> Line {
         seconds: 10.0,
         calls: (rate * 10.0) as u64,
         failed: [("RESOURCE_EXHAUSTED".to_owned(), 3)].into(),
+        backlog: None,
         qps: rate,
         recall: None,
         latency_us: latency(p99),

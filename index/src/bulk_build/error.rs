@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use foveal_datasets::{ErrorKind, FileError};
 
 use crate::disk::{MemoryError, OpenError, PublishError, WriteError};
+use crate::distance::TOO_SMALL;
 use crate::exact::ExactError;
 use crate::graph::grow::GrowError;
 use crate::params::ParamsError;
@@ -28,6 +29,14 @@ pub enum BuildError {
         row: usize,
         /// What is wrong with it.
         what: &'static str,
+    },
+    /// Values so small that distances pass under the range of f32.
+    #[error("{}: typical squared distances are about {square:.1e}, {TOO_SMALL}", path.display())]
+    TooSmall {
+        /// The base file.
+        path: PathBuf,
+        /// The typical squared distance.
+        square: f64,
     },
     /// Hidden states and tokens, each within range, that cannot be learned from together.
     #[error(
@@ -91,6 +100,7 @@ impl BuildError {
             BuildError::Params(_) | BuildError::MemoryLimit { .. } => ErrorKind::Usage,
             BuildError::File(error) => error.kind(),
             BuildError::Row { .. }
+            | BuildError::TooSmall { .. }
             | BuildError::Learn { .. }
             | BuildError::Keys { .. }
             | BuildError::Changed { .. } => ErrorKind::BadData,

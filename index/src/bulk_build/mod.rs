@@ -1,6 +1,7 @@
 //! The order of a build: file, sample, codes, graph, order, files, index.
 
 mod error;
+mod grown;
 mod memory;
 mod row_pass;
 mod tokens;
@@ -14,28 +15,24 @@ use std::time::Instant;
 use foveal_datasets::synthetic::Seeded;
 use foveal_datasets::{Metric, Rows, Values, VectorFile};
 
-use crate::calibrate::{self, Frontier, Subject};
 use crate::disk::{
     ArrayKind, ArrayShape, ArrayWriter, Disk, FORMAT_VERSION, FileEntry, Manifest, Measured,
-    Publication, RamArray, Storage, write_meta,
+    Publication, Storage, write_meta,
 };
-use crate::distance::is_too_long;
-use crate::extremes::Extremes;
-use crate::full_store::layout::Layout;
+use crate::distance::{is_too_long, vanishing};
 use crate::graph::adjacency::Adjacency;
-use crate::graph::grow::{self, GrowParams, append, grow};
-use crate::graph::order::{Ordered, renumber};
+use crate::graph::entry_points_of;
+use crate::graph::grow::GrowParams;
 use crate::graph::prune::PruneRule;
-use crate::graph::{entry_points_of, reach};
 use crate::key_table::KeyTable;
 use crate::open::Meta;
 use crate::params::{BuildParams, MAX_ROWS, out_of_range};
 use crate::payload::PayloadSource;
-use crate::preview::Preview;
-use crate::quantizer::{CodeSpace, Quantizer, TRIED_QUERIES};
+use crate::quantizer::TRIED_QUERIES;
 use crate::stats::Job;
+use grown::{Grown, Order};
 use memory::BuildMemory;
-use row_pass::{BuildCodes, CHUNK_BYTES, NO_COSINE, RowPass, TOO_LONG};
+use row_pass::{CHUNK_BYTES, NO_COSINE, RowPass, TOO_LONG};
 use tokens::TokenCodes;
 use width::Width;
 
@@ -43,8 +40,6 @@ use width::Width;
 const SAMPLE_ROWS: usize = 20_000;
 /// Most bytes of the sample.
 const SAMPLE_BYTES: usize = 32 << 20;
-/// Most neighbors that ids are grouped by: what a member adds is looked at by all that follow.
-const MAX_GROUP: usize = 64;
 
 /// What an index is built from.
 #[derive(Clone, Copy, Debug)]
@@ -117,11 +112,14 @@ pub fn build(
         None => None,
     };
     let sample = sample(input.base, params)?;
+    if let Some(square) = vanishing(&sample, params.metric) {
+        return Err(BuildError::TooSmall { path: input.base.path().into(), square });
+    }
     let mut pass = RowPass::new(input.base, params.metric, job);
     let width = pool.install(|| Width::choose(input, sample, params))?;
     memory = width.memory.unwrap_or(memory);
     let bits = width.bits;
-    let grown = pool.install(|| grow_over(&mut pass, input, width, (params, job)))?;
+    let grown = pool.install(|| Grown::over(&mut pass, Order { input, params, job }, width))?;
     let mut files = Files { storage: &Disk, dir: publication.dir(), entries: Vec::new() };
     files.write_graph(&grown.graph)?;
     let entry_points = entry_points_of(grown.graph.len() as u32);
@@ -191,131 +189,6 @@ fn picked(rows: &Rows, order: &[usize]) -> Rows {
         place.copy_from_slice(&rows.values().bytes()[row * row_bytes..][..row_bytes]);
     }
     Rows::new(rows.dim(), values).expect("whole rows of their dimension")
-}
-
-/// A graph in its final order.
-struct Grown {
-    graph: Adjacency,
-    /// `[n]`: the row of the base file that each id stands for.
-    rows: Vec<u32>,
-    /// As the index serves them, in the order of insertion.
-    quantizer: Quantizer,
-    codes: RamArray<u8>,
-    finer: RamArray<u8>,
-    extremes: Extremes,
-    warnings: Vec<String>,
-    /// `[n]`: the place in the order of insertion that each id has.
-    old: Vec<u32>,
-    frontier: Frontier,
-    repaired: u64,
-}
-
-fn grow_over(
-    pass: &mut RowPass<'_>,
-    input: &BuildInput<'_>,
-    width: Width,
-    (params, job): (&BuildParams, Job<'_>),
-) -> Result<Grown, BuildError> {
-    let Width { quantizer, sample, asked, limits, mut warnings, bits, .. } = width;
-    // Rows are inserted in a random order: what comes first is spread over the data and is where
-    // every walk starts.
-    let mut rows: Vec<u32> = (0..pass.len() as u32).collect();
-    Seeded::new(params.seed).shuffle(&mut rows);
-    pass.set_limits(limits);
-    let scattered = pass.encode(&quantizer, (&rows, rows.len()))?;
-    let extremes = extremes_of(pass, input.base, params.metric)?;
-    warnings.extend(width::extremes_warning(&limits, pass));
-    let coded = extremes.first();
-    let held_out = calibrate::held_out(coded as usize, input.base.dim()) as u32;
-    let scattered = extremes_last(scattered, &mut rows, (pass.extremes(), quantizer.stride()))?;
-    let space = CodeSpace::new(&quantizer, &scattered.codes, &scattered.lifts);
-    let order = grow::order(&space, coded - held_out);
-    let BuildCodes { codes, lifts, .. } = scattered.in_order(&order, quantizer.stride())?;
-    let inserted = order.iter().map(|place| rows[*place as usize]);
-    rows = inserted.chain(pass.extremes().iter().copied()).collect();
-    let samples = (&sample, asked.as_ref());
-    let mut serving = quantizer.serving(bits, &pass.facts(), samples);
-    if params.bits.is_some() {
-        warnings.extend(width::trial_warning(&serving, samples));
-    }
-    drop((sample, asked));
-    // Whole rows serve as they are: their codes are the same.
-    let (own, served) = match bits {
-        32 => (None, BuildCodes { codes, finer: RamArray::zeroed(0)?, lifts: Vec::new() }),
-        _ => (Some(codes), pass.encode(&serving, (&rows, coded as usize))?),
-    };
-    serving.note(&pass.facts());
-    let BuildCodes { codes: serving_codes, finer, .. } = served;
-    let grow_params = grow_params(params);
-    let count = coded - held_out;
-    let graph = {
-        let codes = own.as_ref().unwrap_or(&serving_codes);
-        let space = CodeSpace::new(&quantizer, codes, &lifts);
-        grow(&space.walked_over(&serving, &serving_codes), &grow_params, count, job)?
-    };
-    let entry_points = entry_points_of(coded);
-    let graph = graph.into();
-    let preview =
-        Preview { quantizer: serving, codes: serving_codes, finer, graph, entry_points, extremes };
-    let subject = Subject {
-        preview: &preview,
-        rows: &rows,
-        held_out: held_out as usize,
-        base: input.base,
-        learn: input.learn,
-        metric: params.metric,
-        seed: params.seed,
-        threads: params.threads,
-    };
-    let frontier = calibrate::calibrate(&subject, job)?;
-    warnings.extend(width::recall_warning(&frontier));
-    let Preview { quantizer: serving, codes: serving_codes, finer, graph, extremes, .. } = preview;
-    let mut graph = graph.into_lists();
-    job.tell("connecting", 0, 1);
-    let space = CodeSpace::new(&quantizer, own.as_ref().unwrap_or(&serving_codes), &lifts);
-    let space = space.walked_over(&serving, &serving_codes);
-    append(&space, &grow_params, &mut graph, count);
-    let repaired = reach::repair(&space, &mut graph, entry_points) as u64;
-    drop(own);
-    let store = Layout::new(input.base.dim() * input.base.element().size());
-    let group = (store.rows_per_unit() as usize).min(MAX_GROUP);
-    let Ordered { graph, mut old } = renumber(&graph, entry_points, group)?;
-    old.extend(coded..pass.len() as u32);
-    job.tell("connecting", 1, 1);
-    let rows = old.iter().map(|old| rows[*old as usize]).collect();
-    let (quantizer, codes) = (serving, serving_codes);
-    Ok(Grown { graph, rows, quantizer, codes, finer, extremes, warnings, old, frontier, repaired })
-}
-
-/// Moves the extreme rows to the end of `rows`, ascending, and drops their codes.
-fn extremes_last(
-    scattered: BuildCodes,
-    rows: &mut [u32],
-    (extremes, stride): (&[u32], usize),
-) -> Result<BuildCodes, BuildError> {
-    if extremes.is_empty() {
-        return Ok(scattered);
-    }
-    let is_coded = |place: &u32| extremes.binary_search(&rows[*place as usize]).is_err();
-    let coded: Vec<u32> = (0..rows.len() as u32).filter(is_coded).collect();
-    let kept: Vec<u32> = coded.iter().map(|place| rows[*place as usize]).collect();
-    let (first, last) = rows.split_at_mut(kept.len());
-    first.copy_from_slice(&kept);
-    last.copy_from_slice(extremes);
-    Ok(scattered.in_order(&coded, stride)?)
-}
-
-/// The extreme rows that a pass found, in the order in which their ids follow each other.
-fn extremes_of(
-    pass: &RowPass<'_>,
-    base: &VectorFile,
-    metric: Metric,
-) -> Result<Extremes, BuildError> {
-    let rows = calibrate::gather(base, pass.extremes())?;
-    let mut numbers = vec![0.0; rows.len() * base.dim()];
-    let places = numbers.chunks_exact_mut(base.dim());
-    places.zip(rows.iter()).for_each(|(place, row)| row.widen_into(place));
-    Ok(Extremes::new(metric, (base.len() as u32, base.dim()), numbers))
 }
 
 /// What the parameters of a build say about growing.

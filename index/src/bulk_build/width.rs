@@ -9,7 +9,6 @@ use std::fmt::Write as _;
 use foveal_datasets::Rows;
 
 use super::memory::BuildMemory;
-use super::row_pass::RowPass;
 use super::{BuildError, BuildInput, TRIED_QUERIES, picked};
 use crate::calibrate::Frontier;
 use crate::params::{BuildParams, SearchParams};
@@ -18,7 +17,7 @@ use crate::quantizer::{ENOUGH, FAR_TIMES, Limits, Quantizer, Trial};
 /// The bits that are tried first.
 pub(super) const FEWEST: u8 = 4;
 /// The bits of whole rows.
-const WHOLE: u8 = 32;
+pub(super) const WHOLE: u8 = 32;
 /// The bits that are tried, in turn, where the caller leaves the choice.
 const TRIED: [u8; 3] = [FEWEST, 8, WHOLE];
 /// The trial: what fullview ranks of some thousand rows by default must hold the nearest.
@@ -160,18 +159,17 @@ pub(super) fn trial_warning(
 }
 
 /// Names the extreme rows.
-pub(super) fn extremes_warning(limits: &Limits, pass: &RowPass<'_>) -> Option<String> {
-    let rows = pass.extremes();
-    if rows.is_empty() || *limits == Limits::NONE {
+pub(super) fn extremes_warning(rows: &[u32]) -> Option<String> {
+    if rows.is_empty() {
         return None;
     }
     let some: Vec<String> = rows.iter().take(NAMED).map(u32::to_string).collect();
     let more = if rows.len() > NAMED { ", ..." } else { "" };
+    let (count, some) = (rows.len(), some.join(", "));
     Some(format!(
-        "{} rows lie more than {FAR_TIMES} times as far out as nine tenths of the rows do (row {}{more}): \
-         they are kept whole in memory and every query meets them; check that their numbers are meant",
-        rows.len(),
-        some.join(", "),
+        "{count} rows lie more than {FAR_TIMES} times as far out as nine tenths of the rows do \
+         (row {some}{more}): they are kept whole in memory and every query meets them; check that \
+         their numbers are meant"
     ))
 }
 

@@ -58,6 +58,15 @@ for_every_level! {
     dot, dot_text, (x: &[f32], y: &[f32]) -> f32
 }
 for_every_level! {
+    /// The squared norm of a vector in f64.
+    square, square_text, (x: &[f32]) -> f64
+}
+for_every_level! {
+    /// Half the squared L2 distance of `x` times the first of `scales` and `y` times the second, in
+    /// f64. Panics if the lengths differ.
+    half_l2_scaled, half_l2_scaled_text, (x: &[f32], y: &[f32], scales: [f64; 2]) -> f64
+}
+for_every_level! {
     /// The squared L2 distance of two vectors. Panics if the lengths differ.
     l2, l2_text, (x: &[f32], y: &[f32]) -> f32
 }
@@ -187,18 +196,54 @@ fn largest_size_text(values: &[f32]) -> f32 {
 
 #[inline(always)]
 fn dot_text(x: &[f32], y: &[f32]) -> f32 {
+    sum(x, y, |x, y| x * y)
+}
+
+/// Sums `term(x, y)` over two vectors.
+#[inline(always)]
+fn sum(x: &[f32], y: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     assert_eq!(x.len(), y.len(), "dimension mismatch");
     let ((x_blocks, x_tail), (y_blocks, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
     let mut lanes = [0.0f32; LANES];
     for (x, y) in x_blocks.iter().zip(y_blocks) {
         for i in 0..LANES {
-            lanes[i] += x[i] * y[i];
+            lanes[i] += term(x[i], y[i]);
         }
     }
     for (i, (x, y)) in x_tail.iter().zip(y_tail).enumerate() {
-        lanes[i] += x * y;
+        lanes[i] += term(*x, *y);
     }
     sum_by_halves(lanes)
+}
+
+/// Sums `term(x, y)` over two vectors in f64.
+#[inline(always)]
+fn sum_in_double(x: &[f32], y: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
+    assert_eq!(x.len(), y.len(), "dimension mismatch");
+    let ((x_blocks, x_tail), (y_blocks, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    let mut lanes = [0.0f64; LANES];
+    for (x, y) in x_blocks.iter().zip(y_blocks) {
+        for i in 0..LANES {
+            lanes[i] += term(f64::from(x[i]), f64::from(y[i]));
+        }
+    }
+    for (i, (x, y)) in x_tail.iter().zip(y_tail).enumerate() {
+        lanes[i] += term(f64::from(*x), f64::from(*y));
+    }
+    lanes.iter().sum()
+}
+
+#[inline(always)]
+fn square_text(x: &[f32]) -> f64 {
+    sum_in_double(x, x, |x, _| x * x)
+}
+
+#[inline(always)]
+fn half_l2_scaled_text(x: &[f32], y: &[f32], [one, other]: [f64; 2]) -> f64 {
+    0.5 * sum_in_double(x, y, |x, y| {
+        let apart = x * one - y * other;
+        apart * apart
+    })
 }
 
 /// Sums `term(x, y)` over a row of 16-bit numbers, as `widened` says, and an f32 vector.
@@ -314,7 +359,13 @@ mod tests {
             assert!((f64::from(l2_f16(&x, &y)) - squares).abs() < 2e-3, "dim {dim}");
             assert_eq!(l2(&wide, &y).to_bits(), l2_f16(&x, &y).to_bits());
             assert_eq!(l2(&wide, &y).to_bits(), l2_text(&wide, &y).to_bits());
+            let half = half_l2_scaled(&wide, &y, [1.0, 1.0]);
+            assert!((2.0 * half - squares).abs() < 1e-9 && square(&y) >= 0.0, "dim {dim}");
             // The level in use gives the bits of the plain text.
+            let scales = [0.3, 0.7];
+            let plain = half_l2_scaled_text(&wide, &y, scales);
+            assert_eq!(half_l2_scaled(&wide, &y, scales).to_bits(), plain.to_bits());
+            assert_eq!(square(&y).to_bits(), square_text(&y).to_bits());
             assert_eq!(dot(&wide, &y).to_bits(), dot_text(&wide, &y).to_bits());
             assert_eq!(dot_f16(&x, &y).to_bits(), dot_f16_text(&x, &y).to_bits());
             let brief: Vec<u16> = wide.iter().map(|x| (x.to_bits() >> 16) as u16).collect();

@@ -32,6 +32,12 @@ pub enum SearchError {
     /// The query's distances would pass the range of f32.
     #[error("the query is too long: its squared norm passes the range of f32")]
     TooLong,
+    /// The query's products with all rows would pass under the range of f32.
+    #[error(
+        "the query is too short: its products with the rows pass under the range of f32; multiply \
+         it by a number, which changes no order"
+    )]
+    TooShort,
     /// A query of zeros has no direction.
     #[error("the query is all zeros, which has no cosine")]
     ZeroQuery,
@@ -78,6 +84,7 @@ impl SearchError {
             SearchError::Dim { .. }
             | SearchError::NotFinite { .. }
             | SearchError::TooLong
+            | SearchError::TooShort
             | SearchError::NoToken
             | SearchError::UnknownKey { .. }
             | SearchError::ZeroQuery => ErrorKind::BadData,

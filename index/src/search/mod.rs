@@ -1,5 +1,6 @@
 //! The order of a query: preview, fullview, answer.
 
+mod by_key;
 mod error;
 mod searcher;
 
@@ -13,7 +14,7 @@ use foveal_datasets::{Metric, Row};
 
 use crate::calibrate::Frontier;
 use crate::disk::{Manifest, OpenError};
-use crate::distance::is_too_long;
+use crate::distance::{MIN_SQUARE, is_too_long};
 use crate::full_store::{FullStore, Io, OpenOptions};
 use crate::fullview::{Fullview, RowOrigin, RowSource};
 use crate::key_table::KeyTable;
@@ -56,8 +57,9 @@ pub struct Answer {
     pub exhausted: bool,
     /// Whether `max_reads` left candidates unread.
     pub partial: bool,
-    /// How many of the leading neighbors are proved to precede every other candidate of preview,
-    /// by a bound that never fails: those that were not read included.
+    /// How many of the leading neighbors are proved to precede every other candidate of the walk,
+    /// by a bound that never fails: those that were not read included. It says nothing of rows that
+    /// the walk did not meet, and so is no recall. 0 where an estimate is NaN or infinite.
     pub certified: u32,
     /// From the start of the query to its end, in nanoseconds.
     pub nanos: u64,
@@ -201,18 +203,31 @@ impl Index {
         match self.shared.manifest.metric {
             Metric::Cosine if query.is_zero() => Err(SearchError::ZeroQuery),
             Metric::L2 | Metric::InnerProduct if is_too_long(query) => Err(SearchError::TooLong),
+            Metric::InnerProduct if self.is_too_short(query) => Err(SearchError::TooShort),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the products of a query, not of zeros, with all rows pass under the range of f32.
+    fn is_too_short(&self, query: Row<'_>) -> bool {
+        let square = -Metric::InnerProduct.plain_distance(query, query);
+        let longest = f64::from(self.shared.preview.quantizer.spec().largest_square);
+        square > 0.0 && square * longest < MIN_SQUARE * MIN_SQUARE
     }
 }
 
 impl Shared {
     /// A second stage of its own for a thread.
     pub(crate) fn fullview(&self) -> Fullview {
-        Fullview::new(match &self.store {
+        Fullview::new(self.row_source())
+    }
+
+    /// Where a thread gets full vectors from.
+    fn row_source(&self) -> RowSource {
+        match &self.store {
             Some(store) => RowSource::Store(Box::new(store.reader())),
             None => RowSource::Codes { row: Vec::new() },
-        })
+        }
     }
 
     /// What that stage needs of the index.

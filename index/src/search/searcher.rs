@@ -9,6 +9,7 @@ use super::{Answer, Index, SearchError, Shared};
 use crate::distance::ExactQuery;
 use crate::full_store::Io;
 use crate::fullview::{Fullview, Rerank, Reranked};
+use crate::neighbor::Candidate;
 use crate::params::{SearchParams, out_of_range};
 use crate::preview::{PreviewSlot, STEPS_A_LOOK};
 use crate::stats::{QueryStats, Stop};
@@ -246,7 +247,10 @@ impl Slot {
         let ask = ask(&self.preview, query, wait);
         let ranked = self.fullview.rank(&origin, &mut self.exact, &ask, &mut self.stats)?;
         let Some(Reranked { neighbors, partial, unread }) = ranked else { return Ok(None) };
-        let certified = match unread.map(|estimate| preview.lower_bound(&self.preview, estimate)) {
+        let bound = unread.map(|estimate| preview.lower_bound(&self.preview, estimate));
+        let certified = match bound {
+            _ if !is_finite(self.preview.candidates()) => 0,
+            Some(bound) if !bound.is_finite() => 0,
             Some(bound) => neighbors.partition_point(|neighbor| neighbor.distance < bound),
             None => neighbors.len(),
         };
@@ -262,6 +266,11 @@ impl Slot {
             stats: self.stats,
         }))
     }
+}
+
+/// Whether every estimate is a finite number; others prove nothing.
+fn is_finite(candidates: &[Candidate]) -> bool {
+    candidates.iter().all(|candidate| candidate.estimate.is_finite())
 }
 
 /// The number of a slot with no query in it, made if there is none.
@@ -289,4 +298,18 @@ fn ask<'a>(
     wait: bool,
 ) -> Rerank<'a> {
     Rerank { candidates: preview.candidates(), params, stop, wait }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_that_are_no_finite_numbers_prove_nothing() {
+        let of = |estimate| [Candidate { id: 0, estimate, error: 0.0 }];
+        assert!(is_finite(&of(-1e30)) && is_finite(&[]));
+        for estimate in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(!is_finite(&of(estimate)), "{estimate}");
+        }
+    }
 }

@@ -78,11 +78,11 @@ def search_one(stub, collection, row, k):
 
 
 def search_all(stub, collection, rows, k, batch=1000):
-    """Keys `[n x k]` of the nearest vectors to each row, `batch` rows a call: the quick way.
+    """Keys of the nearest vectors to each row, `batch` rows a call: the quick way.
 
-    A row of the result ends in -1 where fewer than `k` vectors exist.
+    `[n x k]`, or of as many columns as there are vectors. Keys are unsigned: all 64 bits count.
     """
-    keys = np.full((len(rows), k), -1, np.int64)
+    keys = []
     for first in range(0, len(rows), batch):
         part = rows[first : first + batch]
         request = search_pb.SearchBatchRequest(
@@ -90,9 +90,8 @@ def search_all(stub, collection, rows, k, batch=1000):
             queries=common.Vectors(dim=part.shape[1], raw=raw(part)),
             params=search_pb.SearchParams(k=k),
         )
-        for i, hits in enumerate(stub.SearchBatch(request, timeout=60).results, first):
-            keys[i, : len(hits.keys)] = hits.keys
-    return keys
+        keys += [hits.keys for hits in stub.SearchBatch(request, timeout=60).results]
+    return np.array(keys, np.uint64)
 
 
 def main():

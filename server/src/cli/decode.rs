@@ -1,28 +1,30 @@
 //! `foveal decode`: hidden states in, their most likely tokens and measurements out.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 use foveal_datasets::recall::recall;
-use foveal_datasets::{Metric, Rows, Truth};
+use foveal_datasets::{KeyedRows, Metric, Rows, Truth};
 use foveal_index::measure::{self, DecodePlan, MeasureError};
 use foveal_index::{
     DecodeAsk, DecodeMode, DecodeParams, Decoded, Index, Io, Job, LogZMode, Neighbor, OpenError,
-    OpenOptions, Token, Tokens,
+    OpenOptions, Token,
 };
 
+use super::allowed_tokens::AllowedTokens;
 use super::choices::{self, count, share};
 use super::decode_report::{DecodeReport, Precision};
 use super::exit_code::{Failure, Outcome};
 use super::interrupt::Interrupt;
-use super::measured::{check_output, every_core, open_index, truth_for, verdict};
-use super::neighbor_lists::{pairs_of, truth_of};
+use super::measured::{check_output, check_truth, every_core, open_index, truth_for, verdict};
+use super::neighbor_lists::{self, pairs_of, truth_of};
 use super::output::{Format, Output};
 use super::payload_line::PayloadLine;
 use super::progress::Bars;
 use super::terminal::Terminal;
-use super::{key_file, query_file, size};
+use super::{query_file, size};
 
 /// Hidden states whose log Z is also computed exactly where there is a ground truth.
 const CHECKED_STATES: usize = 1000;
@@ -117,15 +119,13 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
     check_output(args.show, args.format, args.ids_out.as_deref())?;
     // Loaded before the first reading of memory, so that they are not counted as the index.
     let files = Files::read(args)?;
-    let anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
+    let mut anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
     let options = OpenOptions { io: args.io, memory: args.memory, ..OpenOptions::default() };
     let index = open_loaded(&args.index, &options)?;
     query_file::check(&args.hidden, &files.hidden, index.hidden_dim(), Metric::InnerProduct)?;
-    let tokens = match (&args.allow, &args.deny) {
-        (Some(path), _) => Tokens::Allow(index.token_set(&key_file::read_all(path)?)),
-        (None, Some(path)) => Tokens::Deny(index.token_set(&key_file::read_all(path)?)),
-        (None, None) => Tokens::All,
-    };
+    let allowed = AllowedTokens::read(&index, args.allow.as_deref(), args.deny.as_deref())?;
+    let tokens = allowed.tokens();
+    anonymous_before += files.check(args, &index, &allowed)?;
 
     let interrupt = Interrupt::catch()?;
     let bars = Bars::start();
@@ -142,7 +142,10 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
     let measured = measure::run_decodes(&plan)?;
     let mut report = DecodeReport::of(&plan, &measured, anonymous_before)?;
     if let Some(truth) = &files.truth {
-        report.precision = Some(precision(truth, &measured.found, params.k)?);
+        report.precision = match truth_is_allowed(truth, params.k, &allowed, args.min_recall)? {
+            true => Some(precision(truth, &measured.found, params.k)?),
+            false => None,
+        };
         report.log_z.covered = covered(&plan, &measured.found)?;
     }
     bars.finish();
@@ -196,6 +199,61 @@ impl Files {
         };
         Ok(Files { hidden, truth, next })
     }
+
+    /// Whether the files speak of the tokens of this index; the bytes of memory that finding out
+    /// keeps.
+    ///
+    /// # Errors
+    /// A truth of other rows, hidden states or another metric; next tokens that the index does not
+    /// hold; keys that `--ids-out` cannot hold.
+    fn check(
+        &self,
+        args: &DecodeArgs,
+        index: &Index,
+        allowed: &AllowedTokens<'_>,
+    ) -> anyhow::Result<u64> {
+        if args.ids_out.is_some() {
+            neighbor_lists::check_keys(index)?;
+        }
+        if let Some(path) = &args.next {
+            let known = index.count_known(&self.next);
+            if known < self.next.len() {
+                let (shown, wanted) = (path.display(), self.next.len());
+                let message = format!(
+                    "{shown}: {known} of {wanted} next tokens are in this index; wanted all of them"
+                );
+                return Err(Failure::bad_data(message).into());
+            }
+        }
+        match (&args.truth, &self.truth) {
+            (Some(path), Some(truth)) => {
+                check_truth(path, (truth, args.k), index, allowed, &self.hidden)
+            }
+            _ => Ok(0),
+        }
+    }
+}
+
+/// Whether the true best tokens are all allowed, so that their share can be told.
+///
+/// # Errors
+/// They are not, and a least share was asked for.
+fn truth_is_allowed(
+    truth: &Truth,
+    k: u32,
+    allowed: &AllowedTokens<'_>,
+    min_recall: Option<f64>,
+) -> Result<bool, Failure> {
+    let keys = (0..truth.queries()).flat_map(|state| &truth.keys(state)[..k as usize]);
+    let mut keys = keys.filter_map(|key| u64::try_from(*key).ok());
+    let Some(key) = keys.find(|key| !allowed.allows(*key)) else { return Ok(true) };
+    let message =
+        format!("the truth holds token {key}, which is not allowed: no share of right tokens");
+    if min_recall.is_some() {
+        return Err(Failure::bad_data(format!("{message}, which --min-recall asks for")));
+    }
+    let _ = writeln!(io::stderr(), "foveal: {message}");
+    Ok(false)
 }
 
 /// The first key of each row.

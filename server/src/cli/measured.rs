@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use foveal_datasets::Truth;
-use foveal_index::{Index, OpenError, OpenOptions};
+use foveal_datasets::{KeyedRows, Rows, Truth, TruthCheck};
+use foveal_index::measure::anonymous_bytes;
+use foveal_index::{Index, OpenError, OpenOptions, SearchError};
 
-use super::exit_code::{Failure, Outcome, must_not_exist};
+use super::exit_code::{Failure, Outcome};
 use super::output::Format;
 
 /// Whether results can be shown and written the way that was asked for.
@@ -23,7 +24,7 @@ pub(crate) fn check_output(
         return Err(Failure::usage(message).into());
     }
     if let Some(path) = ids_out {
-        must_not_exist(path)?;
+        Truth::check_path(path)?;
     }
     Ok(())
 }
@@ -59,6 +60,34 @@ pub(crate) fn truth_for(path: &Path, queries: usize, k: u32) -> anyhow::Result<T
         return Err(Failure::bad_data(message).into());
     }
     Ok(truth)
+}
+
+/// Refuses a truth that is not of the rows of an index under its metric: a few thousand distances
+/// tell, before any search. Returns the bytes of memory that this process took
+/// for it and keeps: they are no part of a search.
+///
+/// # Errors
+/// What contradicts the truth; a row that cannot be read; memory that cannot be counted.
+pub(crate) fn check_truth(
+    path: &Path,
+    (truth, k): (&Truth, u32),
+    index: &Index,
+    rows: &impl KeyedRows<Error = SearchError>,
+    queries: &Rows,
+) -> anyhow::Result<u64> {
+    let before = anonymous_bytes()?;
+    // Where rows end with a bias, so do hidden states: with 1.
+    let query_of = |q: usize| {
+        let mut wide = vec![1.0; index.dim()];
+        queries.row(q).widen_into(&mut wide[..queries.dim()]);
+        wide
+    };
+    let (metric, place) = (index.manifest().metric, "this index");
+    let check = TruthCheck { truth, k: k as usize, metric, rows, place };
+    if let Some(mismatch) = check.run(queries.len(), &query_of)? {
+        return Err(Failure::bad_data(format!("{}: {mismatch}", path.display())).into());
+    }
+    Ok(anonymous_bytes()?.saturating_sub(before))
 }
 
 /// As many threads as there are cores.

@@ -1,7 +1,7 @@
 //! Lists of neighbors in the shapes that recall and truth files want.
 
 use foveal_datasets::Truth;
-use foveal_index::Neighbor;
+use foveal_index::{Index, Neighbor};
 
 use super::exit_code::Failure;
 
@@ -27,9 +27,28 @@ pub(crate) fn truth_of(lists: &[Vec<Neighbor>], k: usize) -> anyhow::Result<Trut
     Ok(Truth::new(lists.len(), k, keys, Some(distances))?)
 }
 
+/// Refuses an index whose keys no truth file can hold, before any search.
+///
+/// # Errors
+/// A key of 2^31 or more.
+pub(crate) fn check_keys(index: &Index) -> Result<(), Failure> {
+    check_key(index.largest_key())
+}
+
+/// Refuses a key that no truth file can hold.
+///
+/// # Errors
+/// A key of 2^31 or more.
+pub(crate) fn check_key(key: u64) -> Result<(), Failure> {
+    if i32::try_from(key).is_err() { Err(too_large(key)) } else { Ok(()) }
+}
+
+fn too_large(key: u64) -> Failure {
+    Failure::usage(format!("key {key} fits no .ibin or .ivecs file; wanted keys below 2^31"))
+}
+
 fn key_of(key: u64) -> Result<i64, Failure> {
-    let too_large = || Failure::usage(format!("key {key} fits no truth file; wanted below 2^31"));
-    i64::try_from(key).map_err(|_| too_large())
+    i64::try_from(key).map_err(|_| too_large(key))
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use foveal_index::{Index, Io, Job, Neighbor, OpenOptions, SearchParams};
 use super::choices::{self, count, share};
 use super::exit_code::{Failure, Outcome};
 use super::interrupt::Interrupt;
-use super::measured::{check_output, every_core, open_index, truth_for, verdict};
-use super::neighbor_lists::{pairs_of, truth_of};
+use super::measured::{check_output, check_truth, every_core, open_index, truth_for, verdict};
+use super::neighbor_lists::{self, pairs_of, truth_of};
 use super::output::{Format, Output};
 use super::payload_line::PayloadLine;
 use super::progress::Bars;
@@ -90,8 +90,9 @@ Examples:
 
 One untimed pass comes first, then passes over all queries until they took a second
 and are at least three; queries a second are those of the median pass. `certified` is the
-share of the neighbors proven to precede every other candidate, `partial` that of the answers
-cut by --max-reads.";
+share of the neighbors proven to precede every other candidate of their walk; rows that the
+walk did not meet are not in it, so it is no recall. `partial` is the share of the answers cut
+by --max-reads.";
 
 /// Searches, measures, reports.
 ///
@@ -107,11 +108,17 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
         Some(path) => Some(truth_for(path, queries.len(), args.k)?),
         None => None,
     };
-    let anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
+    let mut anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
     let options = OpenOptions { io: args.io, memory: args.memory, cold: args.cold, cache: None };
     let index = open_index(&args.index, &options)?;
     query_file::check(&args.queries, &queries, index.dim(), index.manifest().metric)?;
     let (params, expected) = chosen(args, &index)?;
+    if args.ids_out.is_some() {
+        neighbor_lists::check_keys(&index)?;
+    }
+    if let (Some(path), Some(truth)) = (&args.truth, &truth) {
+        anonymous_before += check_truth(path, (truth, args.k), &index, &index, &queries)?;
+    }
 
     let interrupt = Interrupt::catch()?;
     let bars = Bars::start();

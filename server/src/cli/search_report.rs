@@ -37,7 +37,7 @@ pub(crate) struct SearchReport {
     reads_per_query: f64,
     device_reads_per_query: f64,
     read_bytes_per_query: f64,
-    /// Share of the returned neighbors proven to precede every other candidate.
+    /// Share of the returned neighbors proven to precede every other candidate of their walk.
     certified: f64,
     /// Share of the answers cut short by `--max-reads`.
     partial: f64,
@@ -134,7 +134,7 @@ impl SearchReport {
         table.line("fullview", format!("{reads} reads a query, {device} of them device ({read})"));
         if self.certified > 0.0 {
             let certified = 100.0 * self.certified;
-            table.line("certified", format!("{certified:.1} % of the neighbors"));
+            table.line("certified", format!("{certified:.1} % of the neighbors, among candidates"));
         }
         if self.partial > 0.0 {
             let partial = 100.0 * self.partial;

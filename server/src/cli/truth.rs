@@ -4,16 +4,16 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use foveal_datasets::{Metric, VectorFile};
-use foveal_index::{ExactAsk, Job, MAX_K, exact};
+use foveal_datasets::{Metric, Truth, VectorFile};
+use foveal_index::{ExactAsk, Job, MAX_K, Neighbor, exact};
 
-use super::exit_code::{Outcome, must_not_exist};
+use super::exit_code::{Failure, Outcome};
 use super::interrupt::Interrupt;
-use super::neighbor_lists::truth_of;
+use super::neighbor_lists::{check_key, truth_of};
 use super::output::Output;
 use super::progress::Bars;
 use super::table::{counted, grouped, seconds};
-use super::{choices, query_file, shell_words};
+use super::{choices, key_file, query_file, shell_words};
 
 /// Compute ground truth: the exact nearest neighbors of every query.
 #[derive(Args)]
@@ -31,18 +31,27 @@ pub(crate) struct TruthArgs {
     /// Neighbors to find for each query.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_K)))]
     k: u32,
-    /// The file to write: .ibin (row numbers and distances) or .ivecs (row numbers).
+    /// Keys to write instead of row numbers, as `foveal build --keys` takes them: a
+    /// one-dimensional .npy of u64 or i64, a key below 2^31 a row.
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "first_key")]
+    keys: Option<PathBuf>,
+    /// Key of the first row; each next row gets the next key.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    first_key: u64,
+    /// The file to write: .ibin (keys and distances) or .ivecs (keys).
     #[arg(long, value_name = "FILE.ibin")]
     out: PathBuf,
     /// Worker threads [default: every core]
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    threads: usize,
+    #[arg(long, value_name = "N", value_parser = choices::count)]
+    threads: Option<usize>,
 }
 
 const EXAMPLES: &str = "\
 Example:
   foveal truth --base sift.fvecs --queries sift_query.fvecs --metric l2 --k 100 \\
-      --out truth.ibin";
+      --out truth.ibin
+
+An index built with --keys or --first-key needs a truth written with the same flag.";
 
 /// Scans the base file for every query and writes what is nearest.
 ///
@@ -50,8 +59,9 @@ Example:
 /// Files that cannot be read, make no sense or do not go together; an output that exists or
 /// cannot be written; ctrl-c. Nothing stays behind then.
 pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
-    must_not_exist(&args.out)?;
+    Truth::check_path(&args.out)?;
     let base = VectorFile::open(&args.base)?;
+    let keys = RowKeys::of(args, base.len())?;
     let queries = query_file::read(&args.queries)?;
     query_file::check(&args.queries, &queries, base.dim(), args.metric)?;
 
@@ -61,9 +71,10 @@ pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
     let show = |progress| bars.show(progress);
     let job = Job { progress: Some(&show), interrupt: Some(interrupt.flag()) };
     let k = args.k as usize;
-    let ask = ExactAsk { metric: args.metric, k, threads: args.threads };
-    let found = exact::search(&base, &queries, &ask, job)?;
+    let ask = ExactAsk { metric: args.metric, k, threads: args.threads.unwrap_or(0) };
+    let mut found = exact::search(&base, &queries, &ask, job)?;
     bars.finish();
+    found.iter_mut().for_each(|list| keys.put(list));
     truth_of(&found, k)?.write(&args.out)?;
 
     let asked = counted(queries.len() as u64, "query", "queries");
@@ -72,4 +83,68 @@ pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
     Output::stdout()
         .print(&format!("{out}: the {k} nearest of {rows} rows for {asked}, {taken}\n"))?;
     Ok(Outcome::Done)
+}
+
+/// What the rows of the base file are called.
+enum RowKeys {
+    From(u64),
+    List(Vec<u64>),
+}
+
+impl RowKeys {
+    /// The keys that the flags give to `rows` rows.
+    ///
+    /// # Errors
+    /// A file that holds no keys, or not one a row; a key that two rows have, or that no truth file
+    /// holds.
+    fn of(args: &TruthArgs, rows: usize) -> anyhow::Result<RowKeys> {
+        let Some(path) = &args.keys else {
+            let last = args.first_key.saturating_add(rows as u64 - 1);
+            check_key(last)?;
+            return Ok(RowKeys::From(args.first_key));
+        };
+        let keys = key_file::read(path, rows)?;
+        let mut sorted = keys.clone();
+        sorted.sort_unstable();
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            let message =
+                format!("{}: {} stands for two rows; wanted one", path.display(), pair[0]);
+            return Err(Failure::bad_data(message).into());
+        }
+        sorted.last().map_or(Ok(()), |last| check_key(*last))?;
+        Ok(RowKeys::List(keys))
+    }
+
+    /// Puts keys in the place of row numbers; equal distances smaller key first.
+    fn put(&self, list: &mut [Neighbor]) {
+        for neighbor in list.iter_mut() {
+            neighbor.key = match self {
+                RowKeys::From(first) => first + neighbor.key,
+                RowKeys::List(keys) => keys[neighbor.key as usize],
+            };
+        }
+        list.sort_by(Neighbor::order);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_take_the_place_of_row_numbers_in_order() {
+        let list = |keys: [u64; 3]| {
+            let distances = [0.5, 0.5, 2.0];
+            keys.into_iter()
+                .zip(distances)
+                .map(|(key, distance)| Neighbor { key, distance })
+                .collect::<Vec<_>>()
+        };
+        let mut named = list([0, 1, 2]);
+        RowKeys::List(vec![30, 20, 10]).put(&mut named);
+        assert_eq!(named, list([20, 30, 10]));
+        let mut counted = list([0, 1, 2]);
+        RowKeys::From(100).put(&mut counted);
+        assert_eq!(counted, list([100, 101, 102]));
+    }
 }

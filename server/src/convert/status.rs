@@ -83,6 +83,7 @@ fn engine_status(error: &SearchError, collection: &str) -> Status {
         SearchError::Dim { .. }
         | SearchError::NotFinite { .. }
         | SearchError::TooLong
+        | SearchError::TooShort
         | SearchError::NoHead { .. }
         | SearchError::NoToken
         | SearchError::UnknownKey { .. }

@@ -1,0 +1,74 @@
+//! Full vectors by key: what a ground truth, or anything else from outside, is compared with.
+
+use std::collections::{BTreeMap, HashMap};
+
+use foveal_datasets::{Element, KeyedRows, Rows, Values};
+
+use super::{Index, SearchError};
+use crate::fullview::RowSource;
+use crate::stats::{QueryStats, Stop};
+
+impl KeyedRows for Index {
+    type Error = SearchError;
+
+    fn count_known(&self, keys: &[u64]) -> usize {
+        let ids = self.ids_of(keys);
+        keys.iter().filter(|key| ids.contains_key(*key)).count()
+    }
+
+    fn rows(&self, keys: &[u64]) -> Result<Rows, SearchError> {
+        let known = self.ids_of(keys);
+        // A row that several keys of the list name is read once.
+        let mut places: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (place, key) in keys.iter().enumerate() {
+            let id = known.get(key).ok_or(SearchError::UnknownKey { key: *key })?;
+            places.entry(*id).or_default().push(place);
+        }
+        let ids: Vec<u32> = places.keys().copied().collect();
+        let (shared, dim) = (&*self.shared, self.dim());
+        let mut wide = vec![0.0; keys.len() * dim];
+        let mut source = shared.row_source();
+        if let RowSource::Store(reader) = &mut source {
+            reader.begin_query();
+        }
+        let (stop, mut stats) = (Stop::default(), QueryStats::default());
+        let asked = (&ids[..], &stop, &mut stats);
+        source.rows(&shared.row_origin(), asked, &mut |i, row| {
+            for place in &places[&ids[i]] {
+                row.widen_into(&mut wide[place * dim..][..dim]);
+            }
+        })?;
+        Ok(Rows::new(dim, Values::F32(wide)).expect("whole rows of the index's dimension"))
+    }
+
+    fn some_keys(&self, count: usize) -> Vec<u64> {
+        let n = self.len();
+        let count = n.min(count as u64);
+        (0..count).map(|i| self.shared.keys.key((i * n / count) as u32)).collect()
+    }
+
+    fn element(&self) -> Element {
+        self.shared.manifest.element
+    }
+}
+
+impl Index {
+    /// The largest key of a row. Goes over all keys.
+    pub fn largest_key(&self) -> u64 {
+        let keys = (0..self.len() as u32).map(|id| self.shared.keys.key(id));
+        keys.max().expect("an index holds at least one row")
+    }
+
+    /// The ids of the keys that name a row. Goes over all keys once, keeping nothing.
+    fn ids_of(&self, keys: &[u64]) -> HashMap<u64, u32> {
+        const NONE: u32 = u32::MAX;
+        let mut ids: HashMap<u64, u32> = keys.iter().map(|key| (*key, NONE)).collect();
+        for id in 0..self.len() as u32 {
+            if let Some(place) = ids.get_mut(&self.shared.keys.key(id)) {
+                *place = id;
+            }
+        }
+        ids.retain(|_, id| *id != NONE);
+        ids
+    }
+}

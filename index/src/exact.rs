@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::distance::{ExactQuery, inverse_norm};
 use crate::neighbor::Neighbor;
-use crate::params::{MAX_K, ParamsError, out_of_range};
+use crate::params::{MAX_K, ParamsError, check_threads, out_of_range};
 use crate::stats::Job;
 
 /// Bytes of rows read at once.
@@ -95,6 +95,7 @@ pub fn search(
     if ask.k == 0 || ask.k > MAX_K as usize {
         return Err(out_of_range("k", ask.k, format!("1 to {MAX_K}")).into());
     }
+    check_threads(ask.threads)?;
     if queries.dim() != base.dim() {
         return Err(ExactError::Dim { found: queries.dim(), wanted: base.dim() });
     }

@@ -87,6 +87,11 @@ impl OpenError {
         }
     }
 
+    /// Whether the index is at fault. Otherwise the machine is, or the request.
+    pub(crate) fn is_damage(&self) -> bool {
+        self.kind() == ErrorKind::BadData
+    }
+
     pub(crate) fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> OpenError {
         OpenError::Damaged { path: path.into(), offset, what: what.into() }
     }

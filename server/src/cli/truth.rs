@@ -4,10 +4,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
+use foveal_datasets::format::TruthFormat;
+use foveal_datasets::output_file::check_new;
 use foveal_datasets::{Metric, VectorFile};
+use foveal_index::params::check_threads;
 use foveal_index::{ExactAsk, Job, MAX_K, exact};
 
-use super::exit_code::{Outcome, must_not_exist};
+use super::exit_code::Outcome;
+use super::inputs::{BaseArgs, CastArgs, QueriesArgs};
 use super::interrupt::Interrupt;
 use super::neighbor_lists::truth_of;
 use super::output::Output;
@@ -19,7 +23,8 @@ use super::{choices, query_file, shell_words};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TruthArgs {
-    /// Vectors to search among: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin or .npy.
+    /// Vectors to search among: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin .npy
+    /// .safetensors; .hdf5 if compiled in.
     #[arg(long, value_name = "FILE")]
     base: PathBuf,
     /// Queries, in one of the same formats.
@@ -37,6 +42,12 @@ pub(crate) struct TruthArgs {
     /// Worker threads [default: every core]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
+    #[command(flatten)]
+    base_args: BaseArgs,
+    #[command(flatten)]
+    queries_args: QueriesArgs,
+    #[command(flatten)]
+    cast: CastArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -50,9 +61,11 @@ Example:
 /// Files that cannot be read, make no sense or do not go together; an output that exists or
 /// cannot be written; ctrl-c. Nothing stays behind then.
 pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
-    must_not_exist(&args.out)?;
-    let base = VectorFile::open(&args.base)?;
-    let queries = query_file::read(&args.queries)?;
+    check_threads(args.threads)?;
+    TruthFormat::of_output(&args.out)?;
+    check_new(&args.out)?;
+    let base = VectorFile::open_as(&args.base, &args.base_args.read_as(args.cast))?;
+    let queries = query_file::read(&args.queries, &args.queries_args.read_as(args.cast))?;
     query_file::check(&args.queries, &queries, base.dim(), args.metric)?;
 
     let started = Instant::now();

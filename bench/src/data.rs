@@ -5,13 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use foveal_datasets::format::Format;
 use foveal_datasets::{Metric, Rows, Truth, VectorFile};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::line::Dataset;
-
-/// Extensions of vector files, as a set of files is looked for.
-const EXTENSIONS: &[&str] = &["u8bin", "i8bin", "f16bin", "fbin", "bvecs", "fvecs", "npy"];
 
 /// Queries whose true distances are computed again.
 const CHECKED_QUERIES: usize = 16;
@@ -160,9 +158,10 @@ fn agreed(args: &DataArgs, of_file: Option<Metric>) -> anyhow::Result<Metric> {
 /// # Errors
 /// There is no such file.
 pub fn find(data: &Path, part: &str) -> anyhow::Result<PathBuf> {
-    let mut paths = EXTENSIONS.iter().map(|ext| with_suffix(data, &format!(".{part}.{ext}")));
+    let extensions = Format::names().into_iter().filter(|name| *name != "safetensors");
+    let mut paths = extensions.clone().map(|ext| with_suffix(data, &format!(".{part}.{ext}")));
     paths.find(|path| path.exists()).with_context(|| {
-        let known = EXTENSIONS.join(", ");
+        let known = extensions.collect::<Vec<_>>().join(", ");
         format!("{}.{part}.EXT: no such file; looked for EXT = {known}", data.display())
     })
 }

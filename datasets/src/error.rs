@@ -24,6 +24,14 @@ pub enum ErrorKind {
     Interrupted,
 }
 
+/// Whether the operating system refused for want of descriptors, memory or space, or could not
+/// reach the device: which says nothing about the file.
+pub fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let scarce = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOSPC, Errno::DQUOT, Errno::IO];
+    Errno::from_io_error(error).is_some_and(|errno| scarce.contains(&errno))
+}
+
 /// What is wrong with a file of vectors or of ground truth; displayed as one clear line.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -246,6 +254,7 @@ impl FileError {
             | FileError::NotFinite { .. }
             | FileError::NotExact { .. }
             | FileError::Truth { .. } => ErrorKind::BadData,
+            FileError::Create { source, .. } if is_shortage(source) => ErrorKind::Io,
             FileError::Exists { .. } | FileError::NoFolder { .. } | FileError::Create { .. } => {
                 ErrorKind::CannotCreate
             }

@@ -25,8 +25,8 @@ pub struct CheckReport {
 }
 
 /// Checks the index in `path`: everything a search reads when it opens it; `deep` adds every block
-/// of full vectors and payloads, the digest of every file, that every payload is a JSON object, that
-/// no key stands for two rows, and that every node can be reached.
+/// of full vectors and payloads, the digest of every file, that every payload is a JSON object,
+/// that no key stands for two rows, and that every node can be reached.
 ///
 /// # Errors
 /// No index there, one of another format version; an interrupt; memory or descriptors that the

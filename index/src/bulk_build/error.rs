@@ -40,7 +40,10 @@ pub enum BuildError {
         path: PathBuf,
     },
     /// Sample queries of another dimension than the rows.
-    #[error("{}: holds rows of dimension {found}; wanted {wanted}, that of the base", path.display())]
+    #[error(
+        "{}: holds rows of dimension {found}; wanted {wanted}, that of the base",
+        path.display()
+    )]
     LearnDim {
         /// The file of samples.
         path: PathBuf,

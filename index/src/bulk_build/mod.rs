@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::calibrate::{self, Frontier, Subject};
 use crate::disk::{
     ArrayKind, ArrayShape, ArrayWriter, Disk, FORMAT_VERSION, FileEntry, Manifest, Measured,
-    OpenError, Publication, RamArray, Storage, write_meta,
+    Publication, RamArray, Storage, write_meta,
 };
 use crate::distance::is_too_long;
 use crate::full_store::layout::Layout;
@@ -144,12 +144,9 @@ pub fn build(
     let quantizer = grown.quantizer.spec().clone();
     let frontier = grown.frontier;
     files.write_meta(&Meta { entry_points, quantizer, frontier, vocabulary })?;
-    if job.interrupted() {
-        return Err(BuildError::Interrupted);
-    }
     drop((grown.rows, grown.old, payload));
     let manifest = files.write_manifest(input, params)?;
-    open_once(publication.dir())?;
+    open_once(publication.dir(), job)?;
     let measured = Measured {
         build_seconds: started.elapsed().as_secs_f64(),
         predicted_peak_bytes: memory.peak(),
@@ -179,7 +176,11 @@ pub fn predicted_peak_bytes(
 
 /// Opens the index in `dir` as whoever searches it will, with all that waits for a first use: what
 /// cannot be opened is never published.
-fn open_once(dir: &Path) -> Result<(), OpenError> {
+fn open_once(dir: &Path, job: Job<'_>) -> Result<(), BuildError> {
+    job.tell("opening", 0, 1);
+    if job.interrupted() {
+        return Err(BuildError::Interrupted);
+    }
     let options = OpenOptions { io: Io::Pread, ..OpenOptions::default() };
     Index::open_with(dir, &options)?.shared.preview.graph.load()?;
     Ok(())

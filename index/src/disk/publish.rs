@@ -50,21 +50,12 @@ impl<'a> Publication<'a> {
         hidden.push(name);
         hidden.push(".building");
         let building = parent.join(hidden);
+        let spare = File::open(&parent).map_err(PublishError::io(&parent, "open"))?;
         let lock = lock_dir(storage, &building, out)?;
-        let spare = lock.try_clone();
-        let mut publication = Publication {
-            storage,
-            out: out.into(),
-            parent,
-            building,
-            lock,
-            spare: None,
-            done: false,
-        };
-        let spare = spare.map_err(PublishError::io(&publication.building, "open"))?;
-        publication.spare = Some(spare);
+        let (out, spare) = (out.to_path_buf(), Some(spare));
+        let publication = Publication { storage, out, parent, building, lock, spare, done: false };
         // Again, now that no other build can publish: one may have done so in between.
-        refuse_existing(out)?;
+        refuse_existing(&publication.out)?;
         publication.empty()?;
         Ok(publication)
     }

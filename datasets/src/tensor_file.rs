@@ -116,7 +116,7 @@ fn chosen<'a>(
     name.ok_or_else(|| FileError::Request {
         path: input.path().into(),
         found: "holds tensors, and none is named".into(),
-        wanted: format!("the name (--tensor) of {}", one_of(names())),
+        wanted: format!("--tensor NAME, {}", one_of(names())),
     })
 }
 
@@ -188,7 +188,7 @@ mod tests {
         assert!(said("bias").contains("found 1 axes; wanted 2 axes"), "{}", said("bias"));
         let unnamed = VectorFile::open(&path).unwrap_err();
         assert_eq!(unnamed.kind(), ErrorKind::Usage);
-        let wanted = "none is named; wanted the name (--tensor) of one of bias, head";
+        let wanted = "none is named; wanted --tensor NAME, one of bias, head";
         assert!(unnamed.to_string().ends_with(wanted), "{unnamed}");
     }
 

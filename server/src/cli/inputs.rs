@@ -26,7 +26,7 @@ macro_rules! rows_args {
             #[arg(help = concat!("Format of the ", $what, " where no extension names it"))]
             format: Option<Format>,
             #[arg(id = $tensor, long = $tensor, value_name = "NAME", help_heading = HEADING)]
-            #[arg(help = concat!("The tensor of the ", $what, ", in a .safetensors file or its index"))]
+            #[arg(help = concat!("The tensor of the ", $what, " in a .safetensors file or index"))]
             tensor: Option<String>,
         }
 

@@ -1,6 +1,7 @@
 //! The engine: build, open, search. No network, no async, no wire types; usable on its own.
 //!
 //! ```
+//! use foveal_datasets::synthetic::Seeded;
 //! use foveal_datasets::{Element, Metric, Rows, Values, VectorFile, VectorWriter};
 //! use foveal_index::{BuildInput, BuildParams, Index, Job, Keys, SearchParams, build};
 //!
@@ -8,7 +9,8 @@
 //! # let dir = tempfile::tempdir()?;
 //! # let (rows, out) = (dir.path().join("photos.fbin"), dir.path().join("photos.index"));
 //! // A file of 1,000 rows of 8 numbers, as other programs write it.
-//! let numbers = (0..8_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as f32).collect();
+//! let mut random = Seeded::new(1);
+//! let numbers = (0..8_000).map(|_| random.below(1_000) as f32).collect();
 //! let mut writer = VectorWriter::create(&rows, Element::F32, 8)?;
 //! writer.append(&Rows::new(8, Values::F32(numbers))?)?;
 //! writer.finish()?;

@@ -77,9 +77,9 @@ pub enum BuildError {
     },
     /// The build would need more memory than is free, and no limit was set.
     #[error(
-        "the build needs about {needed} bytes of memory; {} leaves {} \
-         (a limit given, as by --memory, goes before this)",
-        free.limit, free.bytes
+        "the build needs about {needed} bytes of memory; {} has {} free; \
+         a limit that is given (--memory) takes precedence",
+        free.of, free.bytes
     )]
     FreeMemory {
         /// Predicted peak.

@@ -171,13 +171,13 @@ mod tests {
             rows: 40,
         };
         assert_eq!(memory.peak(), 2000);
-        let free = |bytes| Some(FreeMemory { bytes, limit: "free memory of the machine" });
+        let free = |bytes| Some(FreeMemory { bytes, of: "the machine" });
         assert!(memory.fits(None, None).is_ok());
         assert!(memory.fits(None, free(2000)).is_ok());
         let error = memory.fits(None, free(1999)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
-        let wanted = "the build needs about 2000 bytes of memory; free memory of the machine \
-                      leaves 1999 (a limit given, as by --memory, goes before this)";
+        let wanted = "the build needs about 2000 bytes of memory; the machine has 1999 free; \
+                      a limit that is given (--memory) takes precedence";
         assert_eq!(error.to_string(), wanted);
         assert!(memory.fits(Some(2000), free(5)).is_ok());
         assert_eq!(memory.fits(Some(1999), free(5000)).unwrap_err().kind(), ErrorKind::Usage);

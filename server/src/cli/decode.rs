@@ -9,8 +9,8 @@ use foveal_datasets::recall::recall;
 use foveal_datasets::{Metric, Rows, Truth};
 use foveal_index::measure::{self, DecodePlan, MeasureError};
 use foveal_index::{
-    DecodeAsk, DecodeMode, DecodeParams, Decoded, Index, Io, Job, LogZMode, Neighbor, OpenError,
-    OpenOptions, Token, Tokens,
+    DecodeAsk, DecodeMode, DecodeParams, Decoded, Index, Io, Job, LogZMode, Manifest, Neighbor,
+    OpenError, OpenOptions, Token, Tokens,
 };
 
 use super::choices::{self, count, share};
@@ -129,7 +129,7 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
     params.check()?;
     check_output(args.show, args.format, args.ids_out.as_deref())?;
     // Loaded before the first reading of memory, so that they are not counted as the index.
-    let (manifest, _) = foveal_index::inspect(&args.index)?;
+    let manifest = Manifest::read(&args.index)?;
     let files = Files::read(args)?;
     let hidden_dim = manifest.dim as usize - usize::from(manifest.bias);
     query_file::check(&args.hidden, &files.hidden, hidden_dim, Metric::InnerProduct)?;

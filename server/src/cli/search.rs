@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use foveal_datasets::recall::recall;
 use foveal_index::measure::{self, MeasureError, Plan};
-use foveal_index::{Index, Io, Job, Neighbor, OpenOptions, SearchParams};
+use foveal_index::{Index, Io, Job, Manifest, Neighbor, OpenOptions, SearchParams};
 
 use super::choices::{self, count, share};
 use super::exit_code::{Failure, Outcome};
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
     params_of(args).check()?;
     check_combination(args)?;
     // Loaded before the first reading of memory, so that they are not counted as the index.
-    let (manifest, _) = foveal_index::inspect(&args.index)?;
+    let manifest = Manifest::read(&args.index)?;
     let queries = query_file::read(&args.queries, &args.queries_args.read_as(args.cast))?;
     query_file::check(&args.queries, &queries, manifest.dim as usize, manifest.metric)?;
     let truth = match &args.truth {

@@ -131,3 +131,29 @@ fn a_client_without_a_server_says_so() {
         refused.err
     );
 }
+
+#[test]
+fn payloads_do_not_drive_the_terminal_of_a_client() {
+    let place = Place::new();
+    place.write("base.fbin", crate::vectors::fbin(8, &crate::vectors::noise(50 * 8, 1)));
+    let payload = "{\"name\": \"a\u{9b}31m\u{202e}b\\u001b[2J\"}\n";
+    place.write("rows.jsonl", payload.repeat(50));
+    place.ok("build --base base.fbin --metric l2 --payload rows.jsonl --out index");
+    let server = Server::start(&place, "serve --listen 127.0.0.1:0 --index evil=index", &[]);
+    let mut rust = Command::new(rust_client());
+    rust.arg("--addr").arg(format!("http://{}", server.address));
+    let mut commands = vec![rust];
+    if let Some(python) = python() {
+        let mut command = Command::new(python);
+        command.arg(root().join("server/examples/python/search.py"));
+        command.args(["--addr", &server.address]).env("PYTHONDONTWRITEBYTECODE", "1");
+        commands.push(command);
+    }
+    for mut command in commands {
+        command.args(["--queries", "base.fbin", "--k", "2"]).current_dir(place.path(""));
+        let shown = ran("a client", command.output().unwrap());
+        assert_eq!(shown.code, 0, "{}", shown.err);
+        let drives = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(shown.out.contains(r"\u{202e}") && !shown.out.contains(drives), "{:?}", shown.out);
+    }
+}

@@ -130,7 +130,7 @@ fn keys_are_the_callers() {
         (
             "minus.npy",
             npy("<i8", "(50,)", &[&[255; 8], &keys[8..]].concat()),
-            "row 0: found key -1",
+            "found key -1 in row 0",
         ),
         ("float.npy", npy("<f8", "(50,)", &keys), "<f8; wanted <u8 or <i8"),
         ("short.npy", npy("<u8", "(50,)", &keys[1..]), "50 keys take 8 each"),

@@ -9,6 +9,7 @@
 //! | `decode` | the most likely tokens of an output layer |
 //! | `help` | what the program says of itself |
 //! | `house_rules` | what every source file obeys |
+//! | `inputs` | files of every kind and name, pipes, limits of the system, changed files |
 //! | `interruptions` | ctrl-c, SIGKILL, a second build, a full disk |
 //! | `joins` | truths and lists of keys against the index they are used with |
 //! | `made_data` | the verbs over data of every type, shape and format |
@@ -24,6 +25,7 @@ mod damage;
 mod decode;
 mod help;
 mod house_rules;
+mod inputs;
 mod interruptions;
 mod joins;
 mod made_data;

@@ -136,13 +136,17 @@ impl Ran {
         serde_json::from_str(&self.out).unwrap()
     }
 
-    /// The run failed with `code` and said why on one line that contains all of `wanted`.
+    /// The run failed with `code` and said why on one line that contains all of `wanted`. Lines
+    /// before it are notes.
     #[track_caller]
     pub fn is_refusal(&self, code: i32, wanted: &[&str]) {
         let Ran { line, out, err, .. } = self;
         assert_eq!(self.code, code, "foveal {line}: {err}{out}");
-        assert_eq!(err.matches('\n').count(), 1, "one line: foveal {line}: {err}");
-        assert!(err.starts_with("foveal: error: "), "foveal {line}: {err}");
+        let errors = err.lines().filter(|line| line.starts_with("foveal: error: ")).count();
+        assert_eq!(errors, 1, "one error: foveal {line}: {err}");
+        assert!(err.lines().all(|line| line.starts_with("foveal: ")), "foveal {line}: {err}");
+        let last = err.lines().last().unwrap_or_default();
+        assert!(last.starts_with("foveal: error: "), "foveal {line}: {err}");
         assert!(!err.contains("panicked"), "foveal {line}: {err}");
         assert!(out.is_empty(), "foveal {line} printed a result: {out}");
         for part in wanted {

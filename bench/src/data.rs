@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use foveal_datasets::format::Format;
 use foveal_datasets::truth_check::is_distance;
-use foveal_datasets::{
-    Element, KeyedRows, Metric, Rows, Truth, TruthCheck, VectorFile, vector_extensions,
-};
+use foveal_datasets::{Element, KeyedRows, Metric, Rows, Truth, TruthCheck, VectorFile};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::line::Dataset;
@@ -172,14 +171,19 @@ fn agreed(args: &DataArgs, of_file: Option<Metric>) -> anyhow::Result<Metric> {
     }
 }
 
+/// The extensions of files that hold rows and nothing else.
+fn extensions() -> impl Iterator<Item = &'static str> {
+    Format::names().into_iter().filter(|name| *name != "safetensors")
+}
+
 /// `DIR/NAME.PART.EXT`, whichever extension there is.
 ///
 /// # Errors
 /// There is no such file.
 pub fn find(data: &Path, part: &str) -> anyhow::Result<PathBuf> {
-    let mut paths = vector_extensions().map(|ext| with_suffix(data, &format!(".{part}.{ext}")));
+    let mut paths = extensions().map(|ext| with_suffix(data, &format!(".{part}.{ext}")));
     paths.find(|path| path.exists()).with_context(|| {
-        let known = vector_extensions().collect::<Vec<_>>().join(", ");
+        let known = extensions().collect::<Vec<_>>().join(", ");
         format!("{}.{part}.EXT: no such file; looked for EXT = {known}", data.display())
     })
 }
@@ -246,13 +250,13 @@ mod tests {
     #[test]
     fn every_format_of_vectors_is_found() {
         let folder = tempfile::tempdir().unwrap();
-        for (i, extension) in vector_extensions().enumerate() {
+        for (i, extension) in extensions().enumerate() {
             let data = folder.path().join(i.to_string());
             let path = with_suffix(&data, &format!(".base.{extension}"));
             std::fs::write(&path, "").unwrap();
             assert_eq!(find(&data, "base").unwrap(), path);
         }
-        assert!(vector_extensions().any(|extension| extension == "bf16bin"));
+        assert!(extensions().any(|extension| extension == "bf16bin"));
     }
 
     fn of_sample(metric: Option<Metric>) -> DataArgs {

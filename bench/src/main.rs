@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use foveal_bench::load;
+use foveal_datasets::harmless::harmless;
 
 #[cfg(feature = "faiss")]
 mod baseline;
@@ -48,7 +49,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to be told when stderr is closed as well.
-            let _ = writeln!(std::io::stderr(), "foveal-bench: error: {error:#}");
+            let line = format!("{error:#}");
+            let _ = writeln!(std::io::stderr(), "foveal-bench: error: {}", harmless(&line));
             ExitCode::FAILURE
         }
     }

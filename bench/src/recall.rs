@@ -10,7 +10,7 @@ use foveal_bench::machine;
 use foveal_bench::progress::Bars;
 use foveal_datasets::recall::{recall, recall_ann_benchmarks};
 use foveal_index::measure::{self, Measurement, Plan, Totals};
-use foveal_index::{Index, Io, OpenOptions, SearchParams};
+use foveal_index::{Index, Io, MAX_THREADS, OpenOptions, SearchParams};
 
 /// Sweep an index: one line for each combination of the values given.
 #[derive(Args)]
@@ -106,8 +106,11 @@ fn points(args: &RecallArgs, index: &Index) -> anyhow::Result<Vec<Point>> {
     let mut points = Vec::new();
     for &threads in &args.threads {
         for &in_flight in &args.in_flight {
-            if !(1..=1024).contains(&threads) || !(1..=1024).contains(&in_flight) {
-                bail!("threads {threads}, in flight {in_flight}; wanted 1 to 1024 of each");
+            let range = 1..=MAX_THREADS;
+            if !range.contains(&threads) || !range.contains(&in_flight) {
+                bail!(
+                    "threads {threads}, in flight {in_flight}; wanted 1 to {MAX_THREADS} of each"
+                );
             }
             let point = |&(params, aim)| Point { params, aim, threads, in_flight };
             points.extend(efforts.iter().map(point));

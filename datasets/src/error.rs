@@ -24,6 +24,14 @@ pub enum ErrorKind {
     Interrupted,
 }
 
+/// Whether the operating system refused for want of descriptors, memory or space, or could not
+/// reach the device: which says nothing about the file.
+pub fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let scarce = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOSPC, Errno::DQUOT, Errno::IO];
+    Errno::from_io_error(error).is_some_and(|errno| scarce.contains(&errno))
+}
+
 /// What is wrong with a file of vectors or of ground truth; displayed as one clear line.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -71,6 +79,16 @@ pub enum FileError {
         /// What it holds.
         found: String,
         /// What it should hold.
+        wanted: String,
+    },
+    /// The request does not go with the file.
+    #[error("{path}: {found}; wanted {wanted}")]
+    Request {
+        /// The file to be read.
+        path: PathBuf,
+        /// What the file holds.
+        found: String,
+        /// The request that would do.
         wanted: String,
     },
     /// The format is known, but this program was built without it.
@@ -135,6 +153,22 @@ pub enum FileError {
         /// The number.
         value: f32,
     },
+    /// A number of a type that rows do not have does not become f32.
+    #[error("{path}: row {row}, column {column}: found {found}, of type {stored}; wanted {wanted}")]
+    NotExact {
+        /// The file read.
+        path: PathBuf,
+        /// The row, counted from 0.
+        row: usize,
+        /// The position in the row, counted from 0.
+        column: usize,
+        /// The number.
+        found: String,
+        /// Its type in the file.
+        stored: &'static str,
+        /// What would do.
+        wanted: &'static str,
+    },
     /// The numbers of a file are no ground truth.
     #[error("{path}: {source}")]
     Truth {
@@ -169,6 +203,12 @@ pub enum FileError {
         /// The file to be written.
         path: PathBuf,
     },
+    /// The directory that would hold the file to be written is missing.
+    #[error("{folder}: no such directory; it would hold the output")]
+    NoFolder {
+        /// The missing directory.
+        folder: PathBuf,
+    },
     /// The file to be written cannot be made.
     #[error("{path}: cannot be created: {source}")]
     Create {
@@ -201,6 +241,7 @@ impl FileError {
         match self {
             FileError::NotFound { .. } | FileError::NotAFile { .. } => ErrorKind::NoInput,
             FileError::Extension { .. }
+            | FileError::Request { .. }
             | FileError::NotCompiled { .. }
             | FileError::NoSuchRows { .. }
             | FileError::Unfit { .. } => ErrorKind::Usage,
@@ -211,8 +252,12 @@ impl FileError {
             | FileError::Overflow { .. }
             | FileError::Shrunk { .. }
             | FileError::NotFinite { .. }
+            | FileError::NotExact { .. }
             | FileError::Truth { .. } => ErrorKind::BadData,
-            FileError::Exists { .. } | FileError::Create { .. } => ErrorKind::CannotCreate,
+            FileError::Create { source, .. } if is_shortage(source) => ErrorKind::Io,
+            FileError::Exists { .. } | FileError::NoFolder { .. } | FileError::Create { .. } => {
+                ErrorKind::CannotCreate
+            }
             FileError::Read { .. } | FileError::Write { .. } => ErrorKind::Io,
         }
     }

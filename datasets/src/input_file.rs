@@ -1,11 +1,14 @@
 //! A regular file that is read at chosen places, and whose length is known.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use crate::error::FileError;
+use crate::regular_file::{self, NotOpened};
 
 /// An open file and its length; every read names the file when it fails.
 #[derive(Debug)]
@@ -16,14 +19,13 @@ pub(crate) struct InputFile {
 }
 
 impl InputFile {
-    /// Opens a regular file. Anything else is refused before it is opened: a pipe would block.
+    /// Opens a regular file; anything else is refused.
     pub(crate) fn open(path: &Path) -> Result<InputFile, FileError> {
-        let meta = fs::metadata(path).map_err(|source| cannot_open(path, source))?;
-        if !meta.is_file() {
-            let found = if meta.is_dir() { "a directory" } else { "no regular file" };
-            return Err(FileError::NotAFile { path: path.into(), found });
-        }
-        let file = File::open(path).map_err(|source| cannot_open(path, source))?;
+        let opened = regular_file::open(path, OFlags::empty());
+        let file = opened.map_err(|refused| match refused {
+            NotOpened::NotRegular(found) => FileError::NotAFile { path: path.into(), found },
+            NotOpened::Refused(source) => cannot_open(path, source),
+        })?;
         let len = file.metadata().map_err(|source| cannot_open(path, source))?.len();
         Ok(InputFile { path: path.into(), file, len })
     }

@@ -10,6 +10,7 @@
 use crate::error::FileError;
 use crate::input_file::InputFile;
 use crate::rows::Element;
+use crate::stored::{Stored, Wide};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
@@ -19,14 +20,14 @@ pub(crate) const HEADER_BYTES: usize = 128;
 /// No header for two dimensions is longer; a larger length is damage, not a reason to allocate.
 const MAX_DICT_BYTES: u64 = 65_535;
 
-const WANTED_TYPE: &str = "'<f4', '<f2', '|u1' or '|i1' (little-endian f32, f16, u8 or i8)";
+const WANTED_TYPE: &str =
+    "f2, f4, f8, or integers of 1 to 8 bytes, little-endian: save a.astype('<f4')";
 
-/// What a header says about a 2-D array in C order.
+/// What a header says about an array in C order.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Header {
-    pub(crate) element: Element,
-    pub(crate) rows: u64,
-    pub(crate) dim: u64,
+    pub(crate) stored: Stored,
+    pub(crate) shape: Vec<u64>,
     /// Where the numbers start.
     pub(crate) data_offset: u64,
 }
@@ -65,9 +66,8 @@ pub(crate) fn read_header(input: &InputFile) -> Result<Header, FileError> {
         let wanted = "a dict of 'descr', 'fortran_order' and 'shape'";
         return Err(wrong(dict_offset, "a header that cannot be read".into(), wanted));
     };
-    let (element, rows, dim) =
-        dict.meaning().map_err(|(found, wanted)| wrong(dict_offset, found, wanted))?;
-    Ok(Header { element, rows, dim, data_offset: dict_offset + dict_bytes })
+    let stored = dict.meaning().map_err(|(found, wanted)| wrong(dict_offset, found, wanted))?;
+    Ok(Header { stored, shape: dict.shape, data_offset: dict_offset + dict_bytes })
 }
 
 /// The header of version 1.0 for `[rows x dim]` in C order; always [`HEADER_BYTES`] long.
@@ -126,22 +126,32 @@ impl<'a> Dict<'a> {
         Some(Dict { descr: descr?, fortran_order: fortran_order?, shape: shape? })
     }
 
-    /// Element type, rows and dimension; or what was found and what is wanted.
-    fn meaning(&self) -> Result<(Element, u64, u64), (String, &'static str)> {
-        let element = match self.descr {
-            "<f4" => Element::F32,
-            "<f2" => Element::F16,
-            "|u1" | "<u1" | ">u1" | "=u1" | "u1" => Element::U8,
-            "|i1" | "<i1" | ">i1" | "=i1" | "i1" => Element::I8,
-            other => return Err((format!("element type '{other}'"), WANTED_TYPE)),
-        };
+    /// The type of the numbers; or what was found and what is wanted.
+    fn meaning(&self) -> Result<Stored, (String, &'static str)> {
         if self.fortran_order {
             return Err(("Fortran order".into(), "C order (numpy.ascontiguousarray)"));
         }
-        let [rows, dim] = self.shape[..] else {
-            return Err((format!("{} axes", self.shape.len()), "2 axes: rows and dimension"));
+        // Bytes have no order: whichever is named will do.
+        let (order, kind) = match self.descr.split_at_checked(1) {
+            Some((order @ ("<" | ">" | "=" | "|"), kind)) => (order, kind),
+            _ => ("|", self.descr),
         };
-        Ok((element, rows, dim))
+        let stored = match kind {
+            "u1" | "b1" => Some(Stored::As(Element::U8)),
+            "i1" => Some(Stored::As(Element::I8)),
+            _ if order != "<" => None,
+            "f4" => Some(Stored::As(Element::F32)),
+            "f2" => Some(Stored::As(Element::F16)),
+            "f8" => Some(Stored::Wide(Wide::F64)),
+            "i2" => Some(Stored::Wide(Wide::I16)),
+            "u2" => Some(Stored::Wide(Wide::U16)),
+            "i4" => Some(Stored::Wide(Wide::I32)),
+            "u4" => Some(Stored::Wide(Wide::U32)),
+            "i8" => Some(Stored::Wide(Wide::I64)),
+            "u8" => Some(Stored::Wide(Wide::U64)),
+            _ => None,
+        };
+        stored.ok_or_else(|| (format!("element type '{}'", self.descr), WANTED_TYPE))
     }
 }
 
@@ -224,7 +234,8 @@ mod tests {
         let dict = format!("{{{ENTRIES}, }}   \n");
         for (version, offset) in [([1, 0], 10), ([2, 0], 12), ([3, 0], 12)] {
             let data_offset = offset + dict.len() as u64;
-            let wanted = Header { element: Element::F16, rows: 3, dim: 4, data_offset };
+            let stored = Stored::As(Element::F16);
+            let wanted = Header { stored, shape: vec![3, 4], data_offset };
             assert_eq!(read(&file(version, &dict)), Ok(wanted), "{version:?}");
         }
         let error = read(&file([4, 0], &dict)).unwrap_err();
@@ -240,7 +251,8 @@ mod tests {
             " { 'fortran_order' : False , 'descr' : '<f2' , 'shape' : ( 3 , 4 ) } ",
         ] {
             let header = read(&file([1, 0], dict)).unwrap();
-            assert_eq!((header.element, header.rows, header.dim), (Element::F16, 3, 4), "{dict}");
+            let found = (header.stored, &header.shape[..]);
+            assert_eq!(found, (Stored::As(Element::F16), &[3, 4][..]), "{dict}");
         }
     }
 
@@ -283,8 +295,8 @@ mod tests {
         {
             let header = header_of(element, rows, dim);
             assert_eq!(header.last(), Some(&b'\n'));
-            let wanted = Header { element, rows, dim: dim as u64, data_offset: 128 };
-            assert_eq!(read(&header), Ok(wanted));
+            let (stored, shape) = (Stored::As(element), vec![rows, dim as u64]);
+            assert_eq!(read(&header), Ok(Header { stored, shape, data_offset: 128 }));
         }
     }
 }

@@ -6,26 +6,30 @@
 //!     the numbers of each tensor, row-major, where the header says
 //! ```
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use safetensors::tensor::{Dtype, Metadata};
+use serde::Deserialize;
 
 use crate::error::FileError;
 use crate::input_file::InputFile;
 use crate::rows::Element;
+use crate::stored::{Stored, Wide};
 
-/// The largest header.
+/// The largest header, and the largest index of a model in several files.
 const MAX_HEADER: u64 = 100 << 20;
 
-/// Rows in a file.
+/// Numbers in a file.
 pub(crate) struct Tensor {
-    pub(crate) element: Element,
-    pub(crate) rows: usize,
-    pub(crate) dim: usize,
-    /// Bytes before the first row.
+    pub(crate) stored: Stored,
+    pub(crate) shape: Vec<u64>,
+    /// Bytes before the first number.
     pub(crate) data_offset: u64,
 }
 
-/// The tensor of a name: two dimensions, of floats.
-pub(crate) fn find(input: &InputFile, name: &str) -> Result<Tensor, FileError> {
+/// The tensor of a name; without one, what there is to choose from is the error.
+pub(crate) fn find(input: &InputFile, name: Option<&str>) -> Result<Tensor, FileError> {
     let field = |offset: u64, found: String, wanted: String| FileError::Field {
         path: input.path().into(),
         offset,
@@ -42,47 +46,105 @@ pub(crate) fn find(input: &InputFile, name: &str) -> Result<Tensor, FileError> {
     // The crate reads whole files; of those that hold a model, the header alone is wanted here.
     let metadata: Metadata = serde_json::from_slice(&head[8..])
         .map_err(|error| field(8, error.to_string(), "a header of safetensors".into()))?;
+    let name = chosen(input, name, || metadata.tensors().into_keys().collect())?;
     let Some(info) = metadata.info(name) else {
-        return Err(field(8, format!("no tensor {name:?}"), names(&metadata)));
+        let names = one_of(metadata.tensors().into_keys().collect());
+        return Err(field(8, format!("no tensor {name:?}"), names));
     };
-    let element = match info.dtype {
-        Dtype::F32 => Element::F32,
-        Dtype::F16 => Element::F16,
-        Dtype::BF16 => Element::Bf16,
-        other => {
-            let found = format!("tensor {name:?} of {other:?}");
-            return Err(field(8, found, "F32, F16 or BF16".into()));
-        }
-    };
-    let &[rows, dim] = info.shape.as_slice() else {
-        let found = format!("tensor {name:?} of shape {:?}", info.shape);
-        return Err(field(8, found, "two dimensions, rows and numbers in a row".into()));
+    let Some(stored) = stored(info.dtype) else {
+        let found = format!("tensor {name:?} of {:?}", info.dtype);
+        return Err(field(8, found, "floats of 2 to 8 bytes, or integers".into()));
     };
     let (start, end) = info.data_offsets;
     let data_offset = 8 + length + start as u64;
-    let bytes = rows.checked_mul(dim).and_then(|numbers| numbers.checked_mul(element.size()));
-    if bytes != end.checked_sub(start) {
-        let found = format!("tensor {name:?} of {rows} x {dim} {element} in {start}..{end}");
+    let product = |bytes: usize, axis: &usize| bytes.checked_mul(*axis);
+    if info.shape.iter().try_fold(stored.size(), product) != end.checked_sub(start) {
+        let (shape, kind) = (&info.shape, stored.name());
+        let found = format!("tensor {name:?} of shape {shape:?} of {kind} in {start}..{end}");
         return Err(field(8, found, "as many bytes as its shape takes".into()));
     }
     if (end as u64).checked_add(8 + length).is_none_or(|end| end > input.len()) {
         let found = format!("tensor {name:?} to byte {end} behind the header");
         return Err(field(8, found, format!("a file longer than {} bytes", input.len())));
     }
-    Ok(Tensor { element, rows, dim, data_offset })
+    let shape = info.shape.iter().map(|axis| *axis as u64).collect();
+    Ok(Tensor { stored, shape, data_offset })
+}
+
+/// What the index of a model in several files says.
+#[derive(Deserialize)]
+struct Index {
+    /// The file that holds each tensor.
+    weight_map: BTreeMap<String, String>,
+}
+
+/// The file that holds the tensor of a name, by the index of a model in several files, which lies
+/// beside it.
+pub(crate) fn shard(input: &InputFile, name: Option<&str>) -> Result<PathBuf, FileError> {
+    let content = |found: String, wanted: String| FileError::Content {
+        path: input.path().into(),
+        found,
+        wanted,
+    };
+    if input.len() > MAX_HEADER {
+        return Err(content(format!("{} bytes", input.len()), "at most 100 MiB".into()));
+    }
+    let mut text = vec![0; input.len() as usize];
+    input.read_at(0, &mut text)?;
+    let index: Index = serde_json::from_slice(&text).map_err(|error| {
+        content(error.to_string(), "the index of a model: JSON with a weight_map".into())
+    })?;
+    let name = chosen(input, name, || index.weight_map.keys().cloned().collect())?;
+    let Some(file) = index.weight_map.get(name) else {
+        let names = one_of(index.weight_map.into_keys().collect());
+        return Err(content(format!("no tensor {name:?}"), names));
+    };
+    // A name alone: an index that was downloaded does not lead out of its directory.
+    if file.is_empty() || file == ".." || file.contains(['/', '\0']) {
+        let found = format!("tensor {name:?} in the file {file:?}");
+        return Err(content(found, "the name of a file beside the index".into()));
+    }
+    Ok(input.path().with_file_name(file))
+}
+
+/// The name given.
+fn chosen<'a>(
+    input: &InputFile,
+    name: Option<&'a str>,
+    names: impl Fn() -> Vec<String>,
+) -> Result<&'a str, FileError> {
+    name.ok_or_else(|| FileError::Request {
+        path: input.path().into(),
+        found: "holds tensors, and none is named".into(),
+        wanted: format!("--tensor NAME, {}", one_of(names())),
+    })
+}
+
+fn stored(dtype: Dtype) -> Option<Stored> {
+    Some(match dtype {
+        Dtype::F32 => Stored::As(Element::F32),
+        Dtype::F16 => Stored::As(Element::F16),
+        Dtype::BF16 => Stored::As(Element::Bf16),
+        Dtype::U8 => Stored::As(Element::U8),
+        Dtype::I8 => Stored::As(Element::I8),
+        Dtype::F64 => Stored::Wide(Wide::F64),
+        Dtype::I16 => Stored::Wide(Wide::I16),
+        Dtype::U16 => Stored::Wide(Wide::U16),
+        Dtype::I32 => Stored::Wide(Wide::I32),
+        Dtype::U32 => Stored::Wide(Wide::U32),
+        Dtype::I64 => Stored::Wide(Wide::I64),
+        Dtype::U64 => Stored::Wide(Wide::U64),
+        _ => return None,
+    })
 }
 
 /// The tensors there are: some of them, if they are many.
-fn names(metadata: &Metadata) -> String {
+fn one_of(mut names: Vec<String>) -> String {
     const SHOWN: usize = 8;
-    let mut names: Vec<String> = metadata.tensors().into_keys().collect();
     names.sort_unstable();
-    let more = if names.len() > SHOWN {
-        format!(" and {} more", names.len() - SHOWN)
-    } else {
-        String::new()
-    };
+    let more = names.len().saturating_sub(SHOWN);
     names.truncate(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("one of {}{more}", names.join(", "))
 }
 
@@ -91,6 +153,8 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
+    use crate::error::ErrorKind;
+    use crate::format::{Format, ReadAs};
     use crate::rows::{Element, Values};
     use crate::vector_file::VectorFile;
 
@@ -121,7 +185,45 @@ mod tests {
             "{}",
             said("tail")
         );
-        assert!(said("bias").contains("of shape [2]; wanted two dimensions"), "{}", said("bias"));
+        assert!(said("bias").contains("found 1 axes; wanted 2 axes"), "{}", said("bias"));
+        let unnamed = VectorFile::open(&path).unwrap_err();
+        assert_eq!(unnamed.kind(), ErrorKind::Usage);
+        let wanted = "none is named; wanted --tensor NAME, one of bias, head";
+        assert!(unnamed.to_string().ends_with(wanted), "{unnamed}");
+    }
+
+    #[test]
+    fn a_list_of_numbers_is_a_tensor_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model");
+        write(&path, HEADER, bytemuck::cast_slice(&[0.0f32, 0.0, 0.0, 0.5, -2.0]));
+        let how = |tensor: &str| ReadAs {
+            format: Some(Format::Safetensors),
+            tensor: Some(tensor.into()),
+            cast: false,
+        };
+        let numbers = VectorFile::open_numbers(&path, &how("bias")).unwrap();
+        assert_eq!((numbers.len(), numbers.dim()), (2, 1));
+        assert_eq!(numbers.read(0..2).unwrap().values(), &Values::F32(vec![0.5, -2.0]));
+        let refused = VectorFile::open_numbers(&path, &how("head")).unwrap_err().to_string();
+        assert!(refused.contains("found shape [2, 3]; wanted one axis"), "{refused}");
+    }
+
+    #[test]
+    fn the_index_of_a_model_in_several_files_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = dir.path().join("model.safetensors.index.json");
+        write(&dir.path().join("model-2-of-2.safetensors"), HEADER, &[0; 20]);
+        let map = r#"{"metadata":{"total_size":20},"weight_map":
+            {"head":"model-2-of-2.safetensors","tail":"../up.safetensors"}}"#;
+        fs::write(&index, map).unwrap();
+        let file = VectorFile::open_tensor(&index, "head").unwrap();
+        assert_eq!((file.len(), file.dim(), file.element()), (2, 3, Element::Bf16));
+        let said = |name: &str| VectorFile::open_tensor(&index, name).unwrap_err().to_string();
+        assert!(said("body").contains("no tensor \"body\"; wanted one of head, tail"));
+        assert!(said("tail").contains("wanted the name of a file beside the index"));
+        fs::write(&index, "[]").unwrap();
+        assert!(said("head").contains("JSON with a weight_map"), "{}", said("head"));
     }
 
     #[test]

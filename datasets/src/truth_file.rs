@@ -10,12 +10,10 @@
 use std::path::Path;
 
 use crate::error::FileError;
-use crate::format;
+use crate::format::TruthFormat;
 use crate::hdf5::{self, Place};
 use crate::input_file::InputFile;
 use crate::output_file::OutputFile;
-
-const EXTENSIONS: [&str; 2] = ["ibin", "ivecs"];
 
 /// Stands for a neighbour that does not exist.
 const MISSING: i64 = -1;
@@ -108,28 +106,26 @@ impl Truth {
     /// refuses; neighbours and distances that do not fit the rows and queries beside them; a failed
     /// read.
     pub fn read(path: impl AsRef<Path>) -> Result<Truth, FileError> {
+        Truth::read_as(path, None)
+    }
+
+    /// As [`read`](Truth::read), in a format that the extension does not name.
+    ///
+    /// # Errors
+    /// As [`read`](Truth::read).
+    pub fn read_as(
+        path: impl AsRef<Path>,
+        format: Option<TruthFormat>,
+    ) -> Result<Truth, FileError> {
         let path = path.as_ref();
-        if let Some(place) = Place::of(path) {
+        if let Some(place) = Place::of(path).filter(|_| format.is_none()) {
             return hdf5::read_truth(&place);
         }
         let input = InputFile::open(path)?;
-        match format::extension(path) {
-            "ibin" => read_ibin(&input),
-            "ivecs" => read_ivecs(&input),
-            _ => Err(format::unknown_extension(path, &EXTENSIONS)),
+        match format.map_or_else(|| TruthFormat::of(path), Ok)? {
+            TruthFormat::Ibin => read_ibin(&input),
+            TruthFormat::Ivecs => read_ivecs(&input),
         }
-    }
-
-    /// Whether a truth file can be written at `path`, as far as its name and place tell.
-    ///
-    /// # Errors
-    /// Unknown extension; a path that exists; no directory to hold it.
-    pub fn check_path(path: &Path) -> Result<(), FileError> {
-        if !EXTENSIONS.contains(&format::extension(path)) {
-            return Err(format::unknown_extension(path, &EXTENSIONS));
-        }
-        // Dropped at once: nothing stays.
-        OutputFile::create(path).map(drop)
     }
 
     /// Writes a new ibin or ivecs file; ivecs loses the distances. All there or not there.
@@ -151,20 +147,21 @@ impl Truth {
             return Err(unfit(format!("{} x {} keys", self.queries(), self.k), "smaller counts"));
         };
         let mut bytes = Vec::with_capacity(8 + self.keys.len() * 8);
-        match (format::extension(path), &self.distances) {
-            ("ibin", Some(distances)) => {
+        match (TruthFormat::of_output(path)?, &self.distances) {
+            (TruthFormat::Ibin, Some(distances)) => {
                 bytes.extend([queries.to_le_bytes(), k.to_le_bytes()].concat());
                 put_keys(&mut bytes, &self.keys);
                 distances.iter().for_each(|distance| bytes.extend(distance.to_le_bytes()));
             }
-            ("ibin", None) => return Err(unfit("keys without distances".into(), "ivecs for them")),
-            ("ivecs", _) => {
+            (TruthFormat::Ibin, None) => {
+                return Err(unfit("keys without distances".into(), "ivecs for them"));
+            }
+            (TruthFormat::Ivecs, _) => {
                 for keys in self.keys.chunks(self.k) {
                     bytes.extend(k.to_le_bytes());
                     put_keys(&mut bytes, keys);
                 }
             }
-            _ => return Err(format::unknown_extension(path, &EXTENSIONS)),
         }
         let mut output = OutputFile::create(path)?;
         output.write(&bytes)?;
@@ -351,18 +348,6 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_checked_before_there_is_a_truth() {
-        let folder = tempfile::tempdir().unwrap();
-        let kind = |name: &str| Truth::check_path(&folder.path().join(name)).unwrap_err().kind();
-        assert_eq!(kind("a.bin"), ErrorKind::Usage);
-        assert_eq!(kind("nowhere/a.ibin"), ErrorKind::CannotCreate);
-        assert!(Truth::check_path(&folder.path().join("a.ivecs")).is_ok());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        some().write(folder.path().join("a.ivecs")).unwrap();
-        assert_eq!(kind("a.ivecs"), ErrorKind::CannotCreate);
-    }
-
-    #[test]
     fn an_existing_file_is_never_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.ibin");
@@ -460,7 +445,7 @@ mod tests {
             rest in prop::collection::vec(any::<u8>(), 0..40),
         ) {
             let folder = tempfile::tempdir().unwrap();
-            for extension in EXTENSIONS {
+            for extension in TruthFormat::names() {
                 let path = folder.path().join("a").with_extension(extension);
                 fs::write(&path, [ints(&head), rest.clone()].concat()).unwrap();
                 if let Ok(truth) = Truth::read(&path) {

@@ -1,27 +1,30 @@
 //! Rows of a file, read by range: fvecs, bvecs, fbin, u8bin, i8bin, f16bin, bf16bin, npy, hdf5,
 //! safetensors.
 //!
-//! The extension names the format and the file is never changed. Everything that a header promises
-//! is compared with the length of the file when it is opened, so a read allocates no more than the
-//! file holds (than it can hold, where numbers are compressed).
+//! The extension names the format, or the caller does, and the file is never changed. Everything
+//! that a header promises is compared with the length of the file when it is opened, so a read
+//! allocates no more than the file holds (than it can hold, where numbers are compressed).
+//!
+//! Numbers of a type that rows do not have, such as f64, become f32 if all of them do so exactly;
+//! others are rounded where the caller says so.
 //!
 //! hdf5 is read if the crate has the feature `hdf5`: `a.hdf5` is the dataset `train` of a file in
-//! the layout of ann-benchmarks, `a.hdf5/test` the dataset `test`. Numbers that are neither f32,
-//! f16 nor bytes become f32 if all of them do so exactly.
+//! the layout of ann-benchmarks, `a.hdf5/test` the dataset `test`.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::error::FileError;
-use crate::format::Format;
+use crate::format::{Format, ReadAs, extension};
 use crate::hdf5::{Place, Shape, Table};
 use crate::input_file::InputFile;
+use crate::layout::{self, Array, Axes, Layout};
 use crate::metric::Metric;
-use crate::npy;
 use crate::rows::{Element, MAX_DIM, Rows, RowsError, Values};
+use crate::stored::{Inexact, Stored, Wide};
 use crate::synthetic::Seeded;
-use crate::tensor_file;
+use crate::tensor_file::{self, Tensor};
 
 /// Rows with a dimension before each are read in blocks of about this size and then closed up.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -56,59 +59,73 @@ enum Input {
     Hdf5(Table),
 }
 
-/// Where the numbers of a file lie; in hdf5 the library knows.
-#[derive(Debug)]
-struct Layout {
-    element: Element,
-    len: usize,
-    dim: usize,
-    /// Bytes before the first row.
-    data_offset: u64,
-    /// Bytes before the numbers of each row: its dimension as i32, or nothing.
-    row_prefix: usize,
-}
-
 impl VectorFile {
+    /// Opens a file in the format that its extension names.
+    ///
+    /// # Errors
+    /// As [`open_as`](VectorFile::open_as).
+    pub fn open(path: impl AsRef<Path>) -> Result<VectorFile, FileError> {
+        VectorFile::open_as(path, &ReadAs::default())
+    }
+
+    /// Opens the tensor `name` (`[rows x dim]`) of a safetensors file.
+    ///
+    /// # Errors
+    /// As [`open_as`](VectorFile::open_as).
+    pub fn open_tensor(path: impl AsRef<Path>, name: &str) -> Result<VectorFile, FileError> {
+        let tensor = Some(name.to_string());
+        VectorFile::open_as(path, &ReadAs { tensor, ..ReadAs::default() })
+    }
+
     /// Opens a file and compares its header with its length; reads no row.
     ///
     /// # Errors
     /// No regular file; unknown extension; header that makes no sense or contradicts the length; no
     /// rows; dimension of 0 or above [`MAX_DIM`]; hdf5 without the feature, without the dataset, or
-    /// with other numbers in it than Foveal can hold.
-    pub fn open(path: impl AsRef<Path>) -> Result<VectorFile, FileError> {
-        let path = path.as_ref();
-        if let Some(place) = Place::of(path) {
-            let table = Table::open(&place)?;
-            let Shape { element, len, dim } = table.shape();
-            let layout = Layout { element, len, dim, data_offset: 0, row_prefix: 0 };
-            return Ok(VectorFile::new(path, Input::Hdf5(table), layout));
-        }
-        let input = InputFile::open(path)?;
-        let layout = match Format::of(path)? {
-            Format::Vecs(element) => vecs_layout(&input, element)?,
-            Format::Bin(element) => bin_layout(&input, element)?,
-            Format::Npy => npy_layout(&input)?,
-        };
-        Ok(VectorFile::new(path, Input::Bytes(input), layout))
+    /// with other numbers in it than Foveal can hold; no tensor of that name, one of another shape,
+    /// or several to choose from.
+    pub fn open_as(path: impl AsRef<Path>, how: &ReadAs) -> Result<VectorFile, FileError> {
+        VectorFile::open_shaped(path.as_ref(), how, Axes::Rows)
     }
 
-    /// Opens the tensor `name` (`[rows x dim]` of F32, F16 or BF16) of a safetensors file.
+    /// Opens a list of numbers, as rows of one: in npy and safetensors an array of one axis, or of
+    /// one that is longer than 1; in other formats rows of any dimension, one after the other.
     ///
     /// # Errors
-    /// As [`open`](VectorFile::open); no such tensor; one of another shape or type.
-    pub fn open_tensor(path: impl AsRef<Path>, name: &str) -> Result<VectorFile, FileError> {
-        let path = path.as_ref();
-        let input = InputFile::open(path)?;
-        let tensor = tensor_file::find(&input, name)?;
-        let tensor_file::Tensor { element, rows, dim, data_offset } = tensor;
-        if dim == 0 || dim > MAX_DIM {
-            return Err(FileError::dim(path, 8, dim));
+    /// As [`open_as`](VectorFile::open_as).
+    pub fn open_numbers(path: impl AsRef<Path>, how: &ReadAs) -> Result<VectorFile, FileError> {
+        VectorFile::open_shaped(path.as_ref(), how, Axes::Numbers)
+    }
+
+    fn open_shaped(path: &Path, how: &ReadAs, axes: Axes) -> Result<VectorFile, FileError> {
+        if let Some(place) = Place::of(path).filter(|_| how.format.is_none()) {
+            refuse_tensor(path, how)?;
+            let table = Table::open(&place)?;
+            let Shape { element, len, dim } = table.shape();
+            let layout = Layout { element, wide: None, len, dim, data_offset: 0, row_prefix: 0 };
+            return Ok(VectorFile::new(path, Input::Hdf5(table), layout));
         }
-        if rows == 0 {
-            return Err(FileError::Empty { path: path.into() });
+        let mut input = InputFile::open(path)?;
+        let format = how.format.map_or_else(|| Format::of(path), Ok)?;
+        if format != Format::Safetensors {
+            refuse_tensor(path, how)?;
         }
-        let layout = Layout { element, len: rows, dim, data_offset, row_prefix: 0 };
-        Ok(VectorFile::new(path, Input::Bytes(input), layout))
+        let layout = match format {
+            Format::Vecs(element) => layout::vecs(&input, element)?,
+            Format::Bin(element) => layout::bin(&input, element, axes)?,
+            Format::Npy => layout::npy(&input, how.cast, axes)?,
+            Format::Safetensors => {
+                let name = how.tensor.as_deref();
+                if extension(path) == "json" {
+                    input = InputFile::open(&tensor_file::shard(&input, name)?)?;
+                }
+                let Tensor { stored, shape, data_offset } = tensor_file::find(&input, name)?;
+                let array = Array { stored, shape, data_offset, dim_offset: 8 };
+                array.layout(&input, how.cast, axes)?
+            }
+        };
+        let path = input.path().to_path_buf();
+        Ok(VectorFile::new(&path, Input::Bytes(input), layout))
     }
 
     fn new(path: &Path, input: Input, layout: Layout) -> VectorFile {
@@ -248,7 +265,10 @@ impl VectorFile {
             Input::Bytes(input) => input,
             Input::Hdf5(table) => return table.fill(first, out),
         };
-        let Layout { data_offset, row_prefix, dim, element, .. } = self.layout;
+        let Layout { data_offset, row_prefix, dim, element, wide, .. } = self.layout;
+        if let Some((wide, cast)) = wide {
+            return self.fill_narrow((input, wide, cast), first, out);
+        }
         let row_bytes = dim * element.size();
         let stride = row_prefix + row_bytes;
         let offset_of = |row: usize| data_offset + row as u64 * stride as u64;
@@ -269,6 +289,38 @@ impl VectorFile {
                 to.copy_from_slice(numbers);
                 row += 1;
             }
+        }
+        Ok(())
+    }
+
+    /// As [`fill`](VectorFile::fill), for numbers that become f32.
+    fn fill_narrow(
+        &self,
+        (input, wide, cast): (&InputFile, Wide, bool),
+        first: usize,
+        out: &mut [u8],
+    ) -> Result<(), FileError> {
+        let (dim, size) = (self.layout.dim, Stored::Wide(wide).size());
+        let mut at = first as u64 * dim as u64;
+        let mut block = vec![0; out.len().div_ceil(4).min(BLOCK_BYTES / size) * size];
+        for out in out.chunks_mut((block.len() / size).max(1) * 4) {
+            let block = &mut block[..out.len() / 4 * size];
+            input.read_at(self.layout.data_offset + at * size as u64, block)?;
+            wide.narrow(block, out, cast).map_err(|Inexact { at: within, found, rounds }| {
+                let place = at as usize + within;
+                FileError::NotExact {
+                    path: self.path().into(),
+                    row: place / dim,
+                    column: place % dim,
+                    found,
+                    stored: Stored::Wide(wide).name(),
+                    wanted: match rounds {
+                        true => "a number that f32 holds exactly, or rounding (--cast)",
+                        false => "a number within the range of f32",
+                    },
+                }
+            })?;
+            at += (out.len() / 4) as u64;
         }
         Ok(())
     }
@@ -337,55 +389,11 @@ fn distinct(len: usize, count: usize, seed: u64) -> Vec<usize> {
     picked.into_iter().collect()
 }
 
-/// fvecs and bvecs: the first row's dimension must divide the file into whole rows.
-fn vecs_layout(input: &InputFile, element: Element) -> Result<Layout, FileError> {
-    if input.len() == 0 {
-        return Err(FileError::Empty { path: input.path().into() });
-    }
-    let written = i32::from_le_bytes(input.head()?);
-    let dim = usize::try_from(written)
-        .ok()
-        .filter(|dim| (1..=MAX_DIM).contains(dim))
-        .ok_or_else(|| FileError::dim(input.path(), 0, written))?;
-    let stride = (4 + dim * element.size()) as u64;
-    let len = input.len().div_ceil(stride);
-    let shape = format!("{len} rows of dimension {dim} of {element}, as row 0 says");
-    input.check_len(len.checked_mul(stride), shape)?;
-    Ok(Layout { element, len: len as usize, dim, data_offset: 0, row_prefix: 4 })
-}
-
-/// fbin, u8bin, i8bin, f16bin and bf16bin: two u32, rows and dimension.
-fn bin_layout(input: &InputFile, element: Element) -> Result<Layout, FileError> {
-    let [n0, n1, n2, n3, d0, d1, d2, d3] = input.head()?;
-    let len = u64::from(u32::from_le_bytes([n0, n1, n2, n3]));
-    let dim = u64::from(u32::from_le_bytes([d0, d1, d2, d3]));
-    counted_layout(input, element, (len, dim), (8, 4))
-}
-
-fn npy_layout(input: &InputFile) -> Result<Layout, FileError> {
-    let npy::Header { element, rows, dim, data_offset } = npy::read_header(input)?;
-    // The shape stands in the dict, at an offset that helps nobody: name the dict's.
-    counted_layout(input, element, (rows, dim), (data_offset, 10))
-}
-
-/// The layout of a header that states `(rows, dim)`; with `(data_offset, dim_offset)`.
-fn counted_layout(
-    input: &InputFile,
-    element: Element,
-    (len, dim): (u64, u64),
-    (data_offset, dim_offset): (u64, u64),
-) -> Result<Layout, FileError> {
-    if dim == 0 || dim > MAX_DIM as u64 {
-        return Err(FileError::dim(input.path(), dim_offset, dim));
-    }
-    if len == 0 {
-        return Err(FileError::Empty { path: input.path().into() });
-    }
-    let wanted = (dim * element.size() as u64)
-        .checked_mul(len)
-        .and_then(|bytes| bytes.checked_add(data_offset));
-    input.check_len(wanted, format!("{len} rows of dimension {dim} of {element}"))?;
-    Ok(Layout { element, len: len as usize, dim: dim as usize, data_offset, row_prefix: 0 })
+/// Refuses a tensor's name where there are no tensors.
+fn refuse_tensor(path: &Path, how: &ReadAs) -> Result<(), FileError> {
+    let Some(name) = &how.tensor else { return Ok(()) };
+    let found = format!("holds no tensors, and {name:?} is asked for");
+    Err(FileError::Request { path: path.into(), found, wanted: "a .safetensors file".into() })
 }
 
 #[cfg(test)]
@@ -646,7 +654,8 @@ mod tests {
         let (kind, message) = said(VectorFile::open(folder.path()).unwrap_err(), folder.path());
         let wanted = "is a directory; wanted a regular file";
         assert_eq!((kind, message.as_str()), (ErrorKind::NoInput, wanted));
-        let wanted = "wanted fvecs, bvecs, fbin, u8bin, i8bin, f16bin, bf16bin, npy";
+        let wanted = "wanted fvecs, bvecs, fbin, u8bin, i8bin, f16bin, bf16bin, npy, safetensors, \
+                      or the name of the format (such as --base-format fbin)";
         let (kind, message) = refused(b"x", "a.csv");
         assert_eq!(kind, ErrorKind::Usage);
         assert_eq!(message, format!("extension \"csv\" is unknown; {wanted}"));
@@ -676,9 +685,9 @@ mod tests {
 
     #[test]
     fn npy_of_another_kind_says_what_is_wanted() {
-        let types = "'<f4', '<f2', '|u1' or '|i1' (little-endian f32, f16, u8 or i8)";
+        let types = "f2, f4, f8, or integers of 1 to 8 bytes, little-endian: save a.astype('<f4')";
         for (descr, order, shape, message) in [
-            ("'<f8'", "False", "(1, 2)", format!("element type '<f8'; wanted {types}")),
+            ("'<c8'", "False", "(1, 2)", format!("element type '<c8'; wanted {types}")),
             ("'>f4'", "False", "(1, 2)", format!("element type '>f4'; wanted {types}")),
             ("[('a', '<f4')]", "False", "(1, 2)", format!("[('a', '<f4')]'; wanted {types}")),
             ("'<f4'", "True", "(1, 2)", "Fortran order; wanted C order".into()),
@@ -695,6 +704,75 @@ mod tests {
             assert_eq!(kind, ErrorKind::BadData);
             assert!(found.contains(&message), "{entries}: {found}");
         }
+    }
+
+    #[test]
+    fn numbers_of_other_types_become_f32_where_that_is_exact() {
+        let npy = |descr: &str, shape: &str, numbers: &[u8]| {
+            let entries = format!("'descr': '{descr}', 'fortran_order': False, 'shape': {shape}");
+            write(&[npy_with(&entries), numbers.to_vec()].concat(), "a.npy")
+        };
+        // More than one block of f64.
+        let numbers: Vec<f64> = (0..300_000).map(f64::from).collect();
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let (_folder, path) = npy("<f8", "(100000, 3)", &bytes);
+        let file = VectorFile::open(&path).unwrap();
+        assert_eq!((file.len(), file.dim(), file.element()), (100_000, 3, Element::F32));
+        let wanted: Vec<f32> = (0..300_000).map(|x| x as f32).collect();
+        assert_eq!(*file.read(0..100_000).unwrap().values(), Values::F32(wanted));
+        let last = Values::F32(vec![299_997.0, 299_998.0, 299_999.0]);
+        assert_eq!(*file.read(99_999..100_000).unwrap().values(), last);
+
+        let bytes: Vec<u8> =
+            [1.0, 2.0, 0.1, 4.0].iter().flat_map(|x: &f64| x.to_le_bytes()).collect();
+        let (_folder, path) = npy("<f8", "(2, 2)", &bytes);
+        let error = VectorFile::open(&path).unwrap().read(0..2).unwrap_err();
+        let wanted = "row 1, column 0: found 0.1, of type f64; wanted a number that f32 holds \
+                      exactly, or rounding (--cast)";
+        assert_eq!(said(error, &path), bad(wanted));
+        let how = ReadAs { cast: true, ..ReadAs::default() };
+        let cast = VectorFile::open_as(&path, &how).unwrap().read(1..2).unwrap();
+        assert_eq!(*cast.values(), Values::F32(vec![0.1, 4.0]));
+
+        let (_folder, path) = npy("<i8", "(1, 2)", &[(-7_i64).to_le_bytes(), [1; 8]].concat());
+        let error = VectorFile::open(&path).unwrap().read(0..1).unwrap_err().to_string();
+        assert!(error.contains("row 0, column 1: found 72340172838076673, of type i64"), "{error}");
+        let (_folder, path) = npy("|b1", "(1, 2)", &[0, 1]);
+        let flags = VectorFile::open(&path).unwrap().read(0..1).unwrap();
+        assert_eq!(*flags.values(), Values::U8(vec![0, 1]));
+    }
+
+    #[test]
+    fn a_format_may_be_named() {
+        let bytes = bin(2, 1, &f32_bytes(&[5.0, 6.0]));
+        let (_folder, path) = write(&bytes, "base.fbin.crop_nb_2");
+        assert_eq!(VectorFile::open(&path).unwrap_err().kind(), ErrorKind::Usage);
+        let mut how = ReadAs { format: Some(Format::Bin(Element::F32)), ..ReadAs::default() };
+        assert_eq!(VectorFile::open_as(&path, &how).unwrap().len(), 2);
+        how.tensor = Some("a".into());
+        let error = VectorFile::open_as(&path, &how).unwrap_err();
+        let wanted = "holds no tensors, and \"a\" is asked for; wanted a .safetensors file";
+        assert_eq!(said(error, &path), (ErrorKind::Usage, wanted.into()));
+    }
+
+    #[test]
+    fn a_list_of_numbers_may_be_a_column_or_a_row() {
+        let numbers = f32_bytes(&[1.0, 2.0, 3.0]);
+        let npy = |shape: &str| {
+            let entries = format!("'descr': '<f4', 'fortran_order': False, 'shape': {shape}");
+            write(&[npy_with(&entries), numbers.clone()].concat(), "a.npy")
+        };
+        let open = |path: &Path| VectorFile::open_numbers(path, &ReadAs::default());
+        for shape in ["(3,)", "(3, 1)", "(1, 3)"] {
+            let (_folder, path) = npy(shape);
+            let file = open(&path).unwrap();
+            assert_eq!((file.len(), file.dim()), (3, 1), "{shape}");
+            let values = Values::F32(vec![1.0, 2.0, 3.0]);
+            assert_eq!(*file.read(0..3).unwrap().values(), values, "{shape}");
+        }
+        // Longer than a row may be.
+        let (_folder, path) = write(&bin(1, 70_000, &[7; 70_000]), "a.u8bin");
+        assert_eq!(open(&path).unwrap().len(), 70_000);
     }
 
     /// What an npy header consists of, in any order.

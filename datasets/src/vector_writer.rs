@@ -32,7 +32,7 @@ impl VectorWriter {
         dim: usize,
     ) -> Result<VectorWriter, FileError> {
         let path = path.as_ref();
-        let format = Format::of(path)?;
+        let format = Format::of_output(path)?;
         if let Some(wanted) = format.element()
             && element != wanted
         {
@@ -75,7 +75,9 @@ impl VectorWriter {
                     self.output.write(row)?;
                 }
             }
-            Format::Bin(_) | Format::Npy => self.output.write(rows.values().bytes())?,
+            Format::Bin(_) | Format::Npy | Format::Safetensors => {
+                self.output.write(rows.values().bytes())?;
+            }
         }
         self.rows = total;
         Ok(())
@@ -100,6 +102,7 @@ fn header(format: Format, element: Element, rows: u64, dim: usize) -> Vec<u8> {
         Format::Vecs(_) => Vec::new(),
         Format::Bin(_) => [(rows as u32).to_le_bytes(), (dim as u32).to_le_bytes()].concat(),
         Format::Npy => npy::header_of(element, rows, dim).to_vec(),
+        Format::Safetensors => unreachable!("read only: a writer is refused"),
     }
 }
 

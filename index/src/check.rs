@@ -6,7 +6,8 @@ use std::path::Path;
 use crate::disk::verify::{CheckedFile, verify_files};
 use crate::disk::{ArrayKind, Manifest, Measured, OpenError};
 use crate::graph::reach::count_reached;
-use crate::open;
+use crate::open::{self, Opened};
+use crate::payload::Payload;
 use crate::preview::Preview;
 use crate::stats::Job;
 
@@ -25,11 +26,12 @@ pub struct CheckReport {
 }
 
 /// Checks the index in `path`: everything a search reads when it opens it; `deep` adds every block
-/// of full vectors and payloads, the digest of every file, that no key stands for two rows, and
-/// that every node can be reached.
+/// of full vectors and payloads, the digest of every file, that every payload is a JSON object,
+/// that no key stands for two rows, and that every node can be reached.
 ///
 /// # Errors
-/// No index there, one of another format version, or no way to read it; an interrupt.
+/// No index there, one of another format version; an interrupt; memory or descriptors that the
+/// operating system refuses, and reads that fail: they say nothing about the index.
 pub fn check(path: &Path, deep: bool, job: Job<'_>) -> Result<CheckReport, OpenError> {
     let manifest = match Manifest::read(path) {
         Ok(manifest) => manifest,
@@ -42,45 +44,56 @@ pub fn check(path: &Path, deep: bool, job: Job<'_>) -> Result<CheckReport, OpenE
     let verified = verify_files(path, &manifest, deep, &mut |done, total| {
         job.tell("checking", done, total);
         if job.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    let verified = verified.ok_or(OpenError::Interrupted)?;
+    })?;
     let mut report = CheckReport {
         n: manifest.n,
         files: verified.files,
         reachable: None,
         damage: verified.damage,
     };
-    if report.damage.is_empty() {
-        // A search may still walk a graph that opening leaves where it is.
-        let opened = open::open(path).and_then(|opened| {
-            opened.preview.graph.load()?;
-            Ok(opened)
-        });
-        match opened {
-            Ok(opened) if deep => {
-                let Preview { graph, entry_points, .. } = &opened.preview;
-                let reached = count_reached(graph.lists(), *entry_points);
-                // Every query meets the extreme rows, which are in no graph.
-                let extreme = opened.preview.extremes.ids().len();
-                report.reachable = Some((reached + extreme) as u64);
-                if let Some(key) = opened.keys.first_twice() {
-                    let file = path.join(ArrayKind::Keys.name());
-                    let line = format!("{}: key {key} stands for two rows", file.display());
-                    report.damage.push(line);
-                }
-                let nodes = graph.lists().len();
-                if reached < nodes {
-                    report.damage.push(format!(
-                        "{}: {reached} nodes can be reached from the entry points; wanted {nodes}",
-                        path.display(),
-                    ));
-                }
-            }
-            Ok(_) => {}
-            Err(error) => report.damage.push(error.to_string()),
-        }
+    if !report.damage.is_empty() {
+        return Ok(report);
+    }
+    // A search may still walk a graph that opening leaves where it is.
+    let opened = open::open(path).and_then(|opened| {
+        opened.preview.graph.load()?;
+        Ok(opened)
+    });
+    match opened {
+        Ok(opened) if deep => check_meaning(&mut report, &opened, path, job)?,
+        Ok(_) => {}
+        Err(error) if error.is_damage() => report.damage.push(error.to_string()),
+        Err(error) => return Err(error),
     }
     Ok(report)
+}
+
+/// What the bytes of a sound index mean: keys, payloads and reachability.
+fn check_meaning(
+    report: &mut CheckReport,
+    opened: &Opened,
+    path: &Path,
+    job: Job<'_>,
+) -> Result<(), OpenError> {
+    let Preview { graph, entry_points, .. } = &opened.preview;
+    let reached = count_reached(graph.lists(), *entry_points);
+    // Every query meets the extreme rows, which are in no graph.
+    report.reachable = Some((reached + opened.preview.extremes.ids().len()) as u64);
+    if let Some(key) = opened.keys.first_twice() {
+        let file = path.join(ArrayKind::Keys.name());
+        report.damage.push(format!("{}: key {key} stands for two rows", file.display()));
+    }
+    let nodes = graph.lists().len();
+    if reached < nodes {
+        report.damage.push(format!(
+            "{}: {reached} nodes can be reached from the entry points; wanted {nodes}",
+            path.display()
+        ));
+    }
+    if opened.manifest.payload {
+        report.damage.extend(Payload::open(path, &opened.manifest)?.unsound(report.n, job)?);
+    }
+    Ok(())
 }
 
 /// What an index says of itself: its manifest, and what its build measured where that is told.

@@ -11,7 +11,7 @@ use crate::distance::{
     ExactQuery, MIN_SQUARE, TOO_SMALL, VANISHING_ROWS, is_too_long, typical_square, vanishing,
 };
 use crate::neighbor::Neighbor;
-use crate::params::{MAX_K, ParamsError, out_of_range};
+use crate::params::{MAX_K, ParamsError, check_threads, out_of_range};
 use crate::stats::Job;
 
 /// Bytes of rows read at once.
@@ -140,6 +140,7 @@ fn search_by(
     if ask.k == 0 || ask.k > MAX_K as usize {
         return Err(out_of_range("k", ask.k, format!("1 to {MAX_K}")).into());
     }
+    check_threads(ask.threads)?;
     if queries.dim() != base.dim() {
         return Err(ExactError::Dim { found: queries.dim(), wanted: base.dim() });
     }

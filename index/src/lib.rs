@@ -1,15 +1,32 @@
 //! The engine: build, open, search. No network, no async, no wire types; usable on its own.
 //!
-//! ```no_run
-//! use foveal_index::{Index, SearchParams};
+//! ```
+//! use foveal_datasets::synthetic::Seeded;
+//! use foveal_datasets::{Element, Metric, Rows, Values, VectorFile, VectorWriter};
+//! use foveal_index::{BuildInput, BuildParams, Index, Job, Keys, SearchParams, build};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let index = Index::open("photos.index")?;
-//! let query = vec![0.0; index.dim()];
-//! let answer = index.searcher().search(&query, &SearchParams::new(10))?;
+//! # let dir = tempfile::tempdir()?;
+//! # let (rows, out) = (dir.path().join("photos.fbin"), dir.path().join("photos.index"));
+//! // A file of 1,000 rows of 8 numbers, as other programs write it.
+//! let mut random = Seeded::new(1);
+//! let numbers = (0..8_000).map(|_| random.below(1_000) as f32).collect();
+//! let mut writer = VectorWriter::create(&rows, Element::F32, 8)?;
+//! writer.append(&Rows::new(8, Values::F32(numbers))?)?;
+//! writer.finish()?;
+//!
+//! let base = VectorFile::open(&rows)?;
+//! let keys = Keys::From(100);
+//! let input = BuildInput { base: &base, keys, payload: None, learn: None, bias: false };
+//! build(&input, &out, &BuildParams::new(Metric::Cosine), Job::default())?;
+//!
+//! let index = Index::open(&out)?;
+//! let query = base.read(7..8)?;
+//! let answer = index.searcher().search(query.row(0), &SearchParams::new(10))?;
 //! for neighbor in &answer.neighbors {
 //!     println!("{} at {}", neighbor.key, neighbor.distance);
 //! }
+//! assert_eq!(answer.neighbors[0].key, 107);
 //! # Ok(())
 //! # }
 //! ```
@@ -22,6 +39,7 @@ pub mod disk;
 mod distance;
 pub mod exact;
 mod extremes;
+pub mod free_memory;
 pub mod full_store;
 mod fullview;
 mod graph;
@@ -40,17 +58,18 @@ mod softmax;
 pub mod stats;
 mod vocabulary;
 
-pub use bulk_build::{BuildError, BuildInput, BuildReport, Keys, build};
+pub use bulk_build::{BuildError, BuildInput, BuildReport, Keys, build, predicted_peak_bytes};
 pub use calibrate::{Frontier, FrontierPoint, Reach};
 pub use check::{CheckReport, check, inspect};
 pub use decode::{DecodeAsk, Decoded, Decoder, Token, TokenSet, Tokens};
 pub use disk::{FileEntry, Manifest, Measured, OpenError};
 pub use exact::{ExactAsk, ExactError};
+pub use free_memory::{FreeMemory, free_memory};
 pub use full_store::{Io, OpenOptions};
 pub use neighbor::Neighbor;
 pub use params::{
     BuildParams, DecodeMode, DecodeParams, LogZMode, MAX_BUILD_LIST_SIZE, MAX_K, MAX_LIST_SIZE,
-    MAX_MAX_DEGREE, MAX_ROWS, ParamsError, SearchParams,
+    MAX_MAX_DEGREE, MAX_ROWS, MAX_THREADS, ParamsError, SearchParams,
 };
 pub use search::{Answer, Index, Query, SearchError, Searcher};
 pub use softmax::LogZ;

@@ -14,6 +14,8 @@ pub const MAX_MAX_DEGREE: u32 = 256;
 pub(crate) const BITS: [u8; 6] = [2, 4, 5, 6, 8, 32];
 /// Those bits, in words.
 pub(crate) const BITS_WANTED: &str = "2, 4, 5, 6, 8 or 32";
+/// The most threads that one job or one server may start.
+pub const MAX_THREADS: usize = 1024;
 /// The most rows an index may hold.
 pub const MAX_ROWS: u64 = (1 << 31) - 1;
 
@@ -42,6 +44,17 @@ fn in_range(name: &'static str, found: u32, low: u32, high: u32) -> Result<(), P
         return Ok(());
     }
     Err(out_of_range(name, found, format!("{low} to {high}")))
+}
+
+/// Whether a job may start so many threads; 0 stands for every core.
+///
+/// # Errors
+/// More than [`MAX_THREADS`].
+pub fn check_threads(threads: usize) -> Result<(), ParamsError> {
+    if threads <= MAX_THREADS {
+        return Ok(());
+    }
+    Err(out_of_range("threads", threads, format!("0 to {MAX_THREADS}")))
 }
 
 /// How an index is built.
@@ -103,10 +116,7 @@ impl BuildParams {
         if !(self.shift >= 0.0 && self.shift.is_finite()) {
             return Err(out_of_range("shift", self.shift, "a finite number of at least 0"));
         }
-        if self.threads > 1024 {
-            return Err(out_of_range("threads", self.threads, "0 to 1024"));
-        }
-        Ok(())
+        check_threads(self.threads)
     }
 }
 

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use foveal_datasets::harmless::harmless;
 use foveal_datasets::{Element, VectorFile};
 use foveal_proto::v1 as pb;
 use foveal_proto::v1::collection_service_client::CollectionServiceClient;
@@ -44,8 +45,8 @@ async fn main() -> ExitCode {
     };
     match error.downcast_ref::<Status>() {
         // The field at fault and the reason are in its details: see `tonic_types::StatusExt`.
-        Some(status) => eprintln!("{:?}: {}", status.code(), status.message()),
-        None => eprintln!("{error:#}"),
+        Some(status) => eprintln!("{:?}: {}", status.code(), harmless(status.message())),
+        None => eprintln!("{}", harmless(&format!("{error:#}"))),
     }
     ExitCode::FAILURE
 }
@@ -98,7 +99,8 @@ fn read_query(args: &Args) -> anyhow::Result<pb::Vector> {
 fn show(response: &pb::SearchResponse) {
     println!("\nrank         key     distance  payload");
     for (rank, hit) in (1..).zip(&response.hits) {
-        let payload = hit.payload.as_deref().unwrap_or("-");
+        // Whoever wrote the payload must not drive this terminal.
+        let payload = harmless(hit.payload.as_deref().unwrap_or("-"));
         println!("{rank:>4}  {:>10}  {:>11.5}  {payload}", hit.key, hit.distance);
     }
     let params = response.params.unwrap_or_default();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use foveal_datasets::ErrorKind;
-use foveal_index::{Io, MAX_K, MAX_LIST_SIZE};
+use foveal_index::{Io, MAX_K, MAX_LIST_SIZE, MAX_THREADS};
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
@@ -224,8 +224,9 @@ impl Config {
                           and nobody is asked who they are";
             return Err(value_error("listen", self.listen, wanted));
         }
-        if self.threads > 1_024 {
-            return Err(value_error("threads", self.threads, "0 (every core) to 1024"));
+        if self.threads > MAX_THREADS {
+            let wanted = format!("0 (every core) to {MAX_THREADS}");
+            return Err(value_error("threads", self.threads, &wanted));
         }
         if matches!(self.io, Io::Mapped | Io::None) {
             let wanted = "auto, memory, pread or uring: a server never maps full vectors, \

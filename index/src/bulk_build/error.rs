@@ -7,6 +7,7 @@ use foveal_datasets::{ErrorKind, FileError};
 use crate::disk::{MemoryError, OpenError, PublishError, WriteError};
 use crate::distance::TOO_SMALL;
 use crate::exact::ExactError;
+use crate::free_memory::FreeMemory;
 use crate::graph::grow::GrowError;
 use crate::params::ParamsError;
 use crate::payload::PayloadError;
@@ -47,10 +48,23 @@ pub enum BuildError {
         /// The file of hidden states.
         path: PathBuf,
     },
-    /// The base file was written to while it was read.
+    /// Sample queries of another dimension than the rows.
+    #[error(
+        "{}: holds rows of dimension {found}; wanted {wanted}, that of the base",
+        path.display()
+    )]
+    LearnDim {
+        /// The file of samples.
+        path: PathBuf,
+        /// Its dimension.
+        found: usize,
+        /// That of the rows.
+        wanted: usize,
+    },
+    /// A file was written to while it was read.
     #[error("{}: changed while the index was built from it", path.display())]
     Changed {
-        /// The base file.
+        /// The base file, or the one of samples.
         path: PathBuf,
     },
     /// Keys that do not name the rows.
@@ -61,7 +75,7 @@ pub enum BuildError {
     },
     /// The payload file cannot be used.
     #[error(transparent)]
-    Payload(#[from] PayloadError),
+    Payload(PayloadError),
     /// The build would need more memory than it may use.
     #[error("the build needs about {needed} bytes of memory; memory is limited to {allowed}")]
     MemoryLimit {
@@ -69,6 +83,18 @@ pub enum BuildError {
         needed: u64,
         /// The limit given.
         allowed: u64,
+    },
+    /// The build would need more memory than is free, and no limit was set.
+    #[error(
+        "the build needs about {needed} bytes of memory; {} has {} free; \
+         a limit that is given (--memory) takes precedence",
+        free.of, free.bytes
+    )]
+    FreeMemory {
+        /// Predicted peak.
+        needed: u64,
+        /// What is free, and why not more.
+        free: FreeMemory,
     },
     /// The operating system refused memory.
     #[error(transparent)]
@@ -102,15 +128,27 @@ impl BuildError {
             BuildError::Row { .. }
             | BuildError::TooSmall { .. }
             | BuildError::Learn { .. }
+            | BuildError::LearnDim { .. }
             | BuildError::Keys { .. }
             | BuildError::Changed { .. } => ErrorKind::BadData,
             BuildError::Payload(error) => error.kind(),
-            BuildError::Memory(_) | BuildError::Threads(_) => ErrorKind::Io,
+            BuildError::FreeMemory { .. } | BuildError::Memory(_) | BuildError::Threads(_) => {
+                ErrorKind::Io
+            }
             BuildError::Write(error) => error.kind(),
             BuildError::Publish(error) => error.kind(),
             BuildError::Sealed(error) => error.kind(),
             BuildError::Calibrate(error) => error.kind(),
             BuildError::Interrupted => ErrorKind::Interrupted,
+        }
+    }
+}
+
+impl From<PayloadError> for BuildError {
+    fn from(error: PayloadError) -> BuildError {
+        match error {
+            PayloadError::Interrupted => BuildError::Interrupted,
+            error => BuildError::Payload(error),
         }
     }
 }

@@ -4,9 +4,11 @@ use foveal_datasets::{Element, Metric, VectorFile};
 
 use super::error::BuildError;
 use super::row_pass::CHUNK_BYTES;
-use super::{BuildInput, grow_params, tokens};
+use super::{BuildInput, Keys, grow_params, tokens};
+use crate::free_memory::{FreeMemory, free_memory};
 use crate::kernel::LINE;
 use crate::params::BuildParams;
+use crate::payload;
 use crate::quantizer::{finer_bytes, learning_bytes, lines_of};
 
 /// The program, its threads' stacks, the sample and buffers.
@@ -33,6 +35,8 @@ pub(super) struct BuildMemory {
     learning: u64,
     /// What stays while rows are written, a window aside.
     writing: u64,
+    /// The index, opened before it is published.
+    opening: u64,
     /// All rows.
     rows: u64,
 }
@@ -41,7 +45,7 @@ impl BuildMemory {
     /// The memory of a build whose codes have `bits` a dimension.
     ///
     /// # Errors
-    /// More is needed than `params.memory` allows.
+    /// More is needed than `params.memory` allows, or without it than is free.
     pub(super) fn plan(
         input: &BuildInput<'_>,
         params: &BuildParams,
@@ -67,7 +71,10 @@ impl BuildMemory {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        let fixed = PROCESS_BYTES + threads as u64 * THREAD_BYTES + 3 * CHUNK_BYTES as u64;
+        let fixed = PROCESS_BYTES
+            + threads as u64 * THREAD_BYTES
+            + 3 * CHUNK_BYTES as u64
+            + n * held_bytes(input);
         let memory = BuildMemory {
             arranging: fixed + 2 * codes + n * (2 * lift + 16),
             leading: match bits {
@@ -79,19 +86,31 @@ impl BuildMemory {
             ordering: fixed + serving + n * (2 * list + 16),
             learning: fixed + n * 8 + tokens::bytes(input, params),
             writing: fixed + n * 8,
+            opening: fixed + serving + n * (list + 16) + tokens::bytes(input, params),
             rows: n * (dim * base.element().size()) as u64,
         };
-        match params.memory {
-            Some(allowed) if memory.peak() > allowed => {
-                Err(BuildError::MemoryLimit { needed: memory.peak(), allowed })
+        memory.fits(params.memory, free_memory())?;
+        Ok(memory)
+    }
+
+    /// Whether the build may use the memory it needs.
+    fn fits(&self, allowed: Option<u64>, free: Option<FreeMemory>) -> Result<(), BuildError> {
+        let needed = self.peak();
+        match (allowed, free) {
+            (Some(allowed), _) if needed > allowed => {
+                Err(BuildError::MemoryLimit { needed, allowed })
             }
-            _ => Ok(memory),
+            // Who sets a limit knows the machine better.
+            (None, Some(free)) if needed > free.bytes => {
+                Err(BuildError::FreeMemory { needed, free })
+            }
+            _ => Ok(()),
         }
     }
 
     /// The most bytes at any time.
     pub(super) fn peak(&self) -> u64 {
-        self.before_writing().max(self.writing + self.window_bytes())
+        self.before_writing().max(self.writing + self.window_bytes()).max(self.opening)
     }
 
     fn before_writing(&self) -> u64 {
@@ -115,6 +134,13 @@ impl BuildMemory {
     }
 }
 
+/// Bytes a row that stay from the start of a build to its end: keys, biases, places of payloads.
+fn held_bytes(input: &BuildInput<'_>) -> u64 {
+    let keys = if matches!(input.keys, Keys::List(_)) { 8 } else { 0 };
+    let bias = if input.bias { 4 } else { 0 };
+    keys + bias + if input.payload.is_some() { payload::SOURCE_BYTES } else { 0 }
+}
+
 /// Most bytes of a code of `bits` a dimension; `record` is what one takes that a graph is grown
 /// over.
 fn serving_bytes(dim: usize, bits: u8, record: usize) -> usize {
@@ -131,4 +157,37 @@ pub(super) fn peak_rss_bytes() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use foveal_datasets::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn without_a_limit_what_is_free_is_one() {
+        let memory = BuildMemory {
+            arranging: 1000,
+            leading: 0,
+            growing: 2000,
+            calibrating: 0,
+            ordering: 0,
+            learning: 0,
+            writing: 10,
+            opening: 500,
+            rows: 40,
+        };
+        assert_eq!(memory.peak(), 2000);
+        let free = |bytes| Some(FreeMemory { bytes, of: "the machine" });
+        assert!(memory.fits(None, None).is_ok());
+        assert!(memory.fits(None, free(2000)).is_ok());
+        let error = memory.fits(None, free(1999)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let wanted = "the build needs about 2000 bytes of memory; the machine has 1999 free; \
+                      a limit that is given (--memory) takes precedence";
+        assert_eq!(error.to_string(), wanted);
+        assert!(memory.fits(Some(2000), free(5)).is_ok());
+        assert_eq!(memory.fits(Some(1999), free(5000)).unwrap_err().kind(), ErrorKind::Usage);
+    }
 }

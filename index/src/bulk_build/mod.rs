@@ -14,12 +14,14 @@ use std::time::Instant;
 
 use foveal_datasets::synthetic::Seeded;
 use foveal_datasets::{Metric, Rows, Values, VectorFile};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::disk::{
     ArrayKind, ArrayShape, ArrayWriter, Disk, FORMAT_VERSION, FileEntry, Manifest, Measured,
     Publication, Storage, write_meta,
 };
 use crate::distance::{is_too_long, vanishing};
+use crate::full_store::{Io, OpenOptions};
 use crate::graph::adjacency::Adjacency;
 use crate::graph::entry_points_of;
 use crate::graph::grow::GrowParams;
@@ -29,6 +31,7 @@ use crate::open::Meta;
 use crate::params::{BuildParams, MAX_ROWS, out_of_range};
 use crate::payload::PayloadSource;
 use crate::quantizer::TRIED_QUERIES;
+use crate::search::Index;
 use crate::stats::Job;
 use grown::{Grown, Order};
 use memory::BuildMemory;
@@ -103,14 +106,11 @@ pub fn build(
     let started = Instant::now();
     params.check()?;
     let mut memory = BuildMemory::plan(input, params, params.bits.unwrap_or(width::FEWEST))?;
-    check_keys(input)?;
-    check_learn(input, params.metric, job)?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(params.threads).build()?;
+    // First what costs nothing, then what reads files, then the work.
+    check_learn_dim(input)?;
     let publication = Publication::begin(&Disk, out)?;
-    let payload = match input.payload {
-        Some(path) => Some(PayloadSource::open(path, input.base.len() as u64)?),
-        None => None,
-    };
+    let (payload, learn_digest) = check_input(input, params, job)?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(params.threads).build()?;
     let sample = sample(input.base, params)?;
     if let Some(square) = vanishing(&sample, params.metric) {
         return Err(BuildError::TooSmall { path: input.base.path().into(), square });
@@ -142,16 +142,19 @@ pub fn build(
     files.entries.extend(pass.write_rows(files.storage, files.dir, (&grown.rows, window))?);
     files.write_keys(input.keys, &grown.rows)?;
     if let Some(payload) = &payload {
-        files.entries.extend(payload.write(files.storage, files.dir, &grown.rows)?);
+        files.entries.extend(payload.write(files.storage, files.dir, &grown.rows, job)?);
+    }
+    if check_learn(input, params.metric, job)? != learn_digest {
+        let learn = input.learn.expect("without samples there is no digest");
+        return Err(BuildError::Changed { path: learn.path().into() });
     }
     let quantizer = grown.quantizer.spec().clone();
     let extreme_rows = grown.extremes.ids().len() as u32;
     let (frontier, extremes) = (grown.frontier, grown.extremes.into_numbers());
     files.write_meta(&Meta { entry_points, quantizer, extremes, frontier, vocabulary })?;
-    if job.interrupted() {
-        return Err(BuildError::Interrupted);
-    }
+    drop((grown.rows, grown.old, payload));
     let manifest = files.write_manifest(input, (params, bits, extreme_rows))?;
+    open_once(publication.dir(), job)?;
     let measured = Measured {
         build_seconds: started.elapsed().as_secs_f64(),
         predicted_peak_bytes: memory.peak(),
@@ -167,6 +170,30 @@ pub fn build(
         manifest,
         measured,
     })
+}
+
+/// The most memory that a build of `input` takes, in bytes, as far as it is known before.
+///
+/// # Errors
+/// More is needed than `params.memory` allows, or without it than is free.
+pub fn predicted_peak_bytes(
+    input: &BuildInput<'_>,
+    params: &BuildParams,
+) -> Result<u64, BuildError> {
+    let bits = params.bits.unwrap_or(width::FEWEST);
+    Ok(BuildMemory::plan(input, params, bits)?.peak())
+}
+
+/// Opens the index in `dir` as whoever searches it will, with all that waits for a first use: what
+/// cannot be opened is never published.
+fn open_once(dir: &Path, job: Job<'_>) -> Result<(), BuildError> {
+    job.tell("opening", 0, 1);
+    if job.interrupted() {
+        return Err(BuildError::Interrupted);
+    }
+    let options = OpenOptions { io: Io::Pread, ..OpenOptions::default() };
+    Index::open_with(dir, &options)?.shared.preview.graph.load()?;
+    Ok(())
 }
 
 /// The rows that train the quantizer, in a random order: what is learned from the first of them
@@ -201,6 +228,21 @@ fn grow_params(params: &BuildParams) -> GrowParams {
     GrowParams { rule, list_size: params.list_size as usize }
 }
 
+/// Reads what goes along with the rows: the payloads, and the digest of the samples.
+fn check_input(
+    input: &BuildInput<'_>,
+    params: &BuildParams,
+    job: Job<'_>,
+) -> Result<(Option<PayloadSource>, Option<u64>), BuildError> {
+    let mut payload = input.payload.map(PayloadSource::open).transpose()?;
+    check_keys(input)?;
+    let learn_digest = check_learn(input, params.metric, job)?;
+    if let Some(payload) = &mut payload {
+        payload.scan(input.base.len() as u64, job)?;
+    }
+    Ok((payload, learn_digest))
+}
+
 fn check_keys(input: &BuildInput<'_>) -> Result<(), BuildError> {
     let n = input.base.len();
     if n as u64 > MAX_ROWS {
@@ -226,9 +268,26 @@ fn check_keys(input: &BuildInput<'_>) -> Result<(), BuildError> {
     }
 }
 
-/// Whether every sample query, or hidden state, can be asked of an index. Goes over them once.
-fn check_learn(input: &BuildInput<'_>, metric: Metric, job: Job<'_>) -> Result<(), BuildError> {
-    let Some(learn) = input.learn else { return Ok(()) };
+/// Whether samples have the dimension of the rows.
+fn check_learn_dim(input: &BuildInput<'_>) -> Result<(), BuildError> {
+    match input.learn {
+        Some(learn) if learn.dim() != input.base.dim() => {
+            let (found, wanted) = (learn.dim(), input.base.dim());
+            Err(BuildError::LearnDim { path: learn.path().into(), found, wanted })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether every sample query, or hidden state, can be asked of an index. Goes over them once, and
+/// tells their digest.
+fn check_learn(
+    input: &BuildInput<'_>,
+    metric: Metric,
+    job: Job<'_>,
+) -> Result<Option<u64>, BuildError> {
+    let Some(learn) = input.learn else { return Ok(None) };
+    let mut digest = Xxh3::new();
     let row_bytes = learn.dim() * learn.element().size();
     for chunk in learn.chunks((CHUNK_BYTES / row_bytes).max(1)) {
         let (first, rows) = chunk?;
@@ -246,8 +305,9 @@ fn check_learn(input: &BuildInput<'_>, metric: Metric, job: Job<'_>) -> Result<(
         if let Some(row) = rows.iter().position(is_too_long).filter(|_| !cosine) {
             return refuse(row, TOO_LONG);
         }
+        digest.update(rows.values().bytes());
     }
-    Ok(())
+    Ok(Some(digest.digest()))
 }
 
 /// Bytes of what `Index::open` keeps in memory beside full vectors: codes, their finer bits, graph

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use foveal_datasets::ErrorKind;
+use foveal_datasets::error::is_shortage;
 
 use super::ram_array::MemoryError;
 
@@ -85,6 +86,11 @@ impl OpenError {
             OpenError::Usage { .. } => ErrorKind::Usage,
             OpenError::Interrupted => ErrorKind::Interrupted,
         }
+    }
+
+    /// Whether the index is at fault. Otherwise the machine is, or the request.
+    pub(crate) fn is_damage(&self) -> bool {
+        self.kind() == ErrorKind::BadData
     }
 
     pub(crate) fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> OpenError {
@@ -176,7 +182,9 @@ impl PublishError {
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            PublishError::Io { op: "create", .. } => ErrorKind::CannotCreate,
+            PublishError::Io { op: "create", source, .. } if !is_shortage(source) => {
+                ErrorKind::CannotCreate
+            }
             PublishError::Io { .. } => ErrorKind::Io,
             PublishError::NoName { .. } => ErrorKind::Usage,
             _ => ErrorKind::CannotCreate,

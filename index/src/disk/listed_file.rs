@@ -1,10 +1,12 @@
 //! A file that the manifest lists: written with its digest, opened against its length.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use foveal_datasets::regular_file::{self, NotOpened};
+use rustix::fs::OFlags;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::array_header::{ArrayHeader, HEADER, Wanted};
@@ -53,6 +55,18 @@ impl<'a> FileWriter<'a> {
     }
 }
 
+/// Opens a file of an index with `flags`; `None` if it is not there.
+pub(crate) fn open_regular(path: &Path, flags: OFlags) -> Result<Option<File>, OpenError> {
+    match regular_file::open(path, flags) {
+        Ok(file) => Ok(Some(file)),
+        Err(NotOpened::NotRegular(what)) => {
+            Err(OpenError::damaged(path, 0, format!("is {what}; wanted a regular file")))
+        }
+        Err(NotOpened::Refused(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(NotOpened::Refused(error)) => Err(OpenError::io(path, "open")(error)),
+    }
+}
+
 /// A file of the index, its length already found to be what the manifest says.
 #[derive(Debug)]
 pub(super) struct ListedFile {
@@ -68,17 +82,9 @@ impl ListedFile {
         let Some(entry) = manifest.files.iter().find(|entry| entry.name == name) else {
             return Err(OpenError::damaged(&path, 0, "not listed in manifest.json"));
         };
-        match fs::metadata(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(OpenError::Missing { path });
-            }
-            // Opening a pipe would wait for its other end.
-            Ok(metadata) if !metadata.is_file() => {
-                return Err(OpenError::damaged(&path, 0, "not a file"));
-            }
-            known => known.map_err(OpenError::io(&path, "stat"))?,
+        let Some(file) = open_regular(&path, OFlags::empty())? else {
+            return Err(OpenError::Missing { path });
         };
-        let file = File::open(&path).map_err(OpenError::io(&path, "open"))?;
         let metadata = file.metadata().map_err(OpenError::io(&path, "stat"))?;
         let (length, wanted) = (metadata.len(), entry.bytes);
         if length != wanted {
@@ -89,7 +95,13 @@ impl ListedFile {
     }
 
     pub(super) fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<(), OpenError> {
-        self.file.read_exact_at(bytes, offset).map_err(OpenError::io(&self.path, "read"))
+        self.file.read_exact_at(bytes, offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                let what = format!("file ends before byte {}", offset + bytes.len() as u64);
+                OpenError::damaged(&self.path, offset, what)
+            }
+            _ => OpenError::io(&self.path, "read")(error),
+        })
     }
 
     /// Reads the whole file, which must match its digest. `into` is as long as the file.

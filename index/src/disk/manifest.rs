@@ -2,12 +2,13 @@
 //! it changed. Beside it, outside its digest, what the build measured.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
 use foveal_datasets::rows::MAX_DIM;
 use foveal_datasets::{Element, Metric};
+use rustix::fs::OFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
@@ -16,7 +17,7 @@ use super::FORMAT_VERSION;
 use super::array_header::ArrayKind;
 use super::blob_file::META;
 use super::error::{OpenError, WriteError};
-use super::listed_file::FileWriter;
+use super::listed_file::{FileWriter, open_regular};
 use super::storage::Storage;
 
 /// The file that makes a directory an index.
@@ -113,9 +114,15 @@ impl Manifest {
     /// No such directory; no manifest in it; another format version; any byte that differs from
     /// what was written; values that no build gives.
     pub fn read(dir: &Path) -> Result<Manifest, OpenError> {
+        use io::ErrorKind::{NotADirectory, NotFound};
+
         let path = dir.join(MANIFEST);
-        if !dir.is_dir() {
-            return Err(OpenError::NotFound { path: dir.into() });
+        match fs::metadata(dir) {
+            Ok(found) if found.is_dir() => {}
+            Err(error) if !matches!(error.kind(), NotFound | NotADirectory) => {
+                return Err(OpenError::io(dir, "stat")(error));
+            }
+            _ => return Err(OpenError::NotFound { path: dir.into() }),
         }
         let Some(text) = read_text(&path)? else {
             return Err(OpenError::NotAnIndex { path: dir.into() });
@@ -317,10 +324,7 @@ fn write_text(
 
 /// At most 64 KiB of text; `None` if there is no such file.
 fn read_text(path: &Path) -> Result<Option<Vec<u8>>, OpenError> {
-    let file = match File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(OpenError::io(path, "open"))?,
-    };
+    let Some(file) = open_regular(path, OFlags::empty())? else { return Ok(None) };
     let mut text = Vec::new();
     file.take(MAX_MANIFEST + 1).read_to_end(&mut text).map_err(OpenError::io(path, "read"))?;
     if text.len() as u64 > MAX_MANIFEST {

@@ -24,6 +24,8 @@ pub struct Publication<'a> {
     building: PathBuf,
     /// Keeps other builds out for as long as it is open.
     lock: File,
+    /// A descriptor to remove files with, should there be no other by then.
+    spare: Option<File>,
     done: bool,
 }
 
@@ -48,11 +50,12 @@ impl<'a> Publication<'a> {
         hidden.push(name);
         hidden.push(".building");
         let building = parent.join(hidden);
+        let spare = File::open(&parent).map_err(PublishError::io(&parent, "open"))?;
         let lock = lock_dir(storage, &building, out)?;
-        let publication =
-            Publication { storage, out: out.into(), parent, building, lock, done: false };
+        let (out, spare) = (out.to_path_buf(), Some(spare));
+        let publication = Publication { storage, out, parent, building, lock, spare, done: false };
         // Again, now that no other build can publish: one may have done so in between.
-        refuse_existing(out)?;
+        refuse_existing(&publication.out)?;
         publication.empty()?;
         Ok(publication)
     }
@@ -98,6 +101,7 @@ impl<'a> Publication<'a> {
 
 impl Drop for Publication<'_> {
     fn drop(&mut self) {
+        self.spare = None;
         if !self.done && holds(&self.lock, &self.building) {
             // The error that led here is the one to report; the next build removes the rest.
             let _ = self.storage.remove(&self.building);
@@ -116,17 +120,23 @@ fn refuse_existing(out: &Path) -> Result<(), PublishError> {
 /// Makes `dir` if need be and locks it.
 fn lock_dir(storage: &dyn Storage, dir: &Path, out: &Path) -> Result<File, PublishError> {
     loop {
-        match storage.create_dir(dir) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(PublishError::io(dir, "create")(e));
-            }
-            _ => {}
-        }
+        let made = match storage.create_dir(dir) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(e) => return Err(PublishError::io(dir, "create")(e)),
+        };
         let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits();
         let lock = match OpenOptions::new().read(true).custom_flags(flags as i32).open(dir) {
             // Its build ended since the line above.
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            opened => opened.map_err(PublishError::io(dir, "open"))?,
+            Err(e) => {
+                if made {
+                    // Empty, and nobody else's: a build that found it here would hold it open.
+                    let _ = fs::remove_dir(dir);
+                }
+                return Err(PublishError::io(dir, "open")(e));
+            }
+            Ok(lock) => lock,
         };
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => return Err(PublishError::Busy { path: out.into() }),

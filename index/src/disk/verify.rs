@@ -44,18 +44,20 @@ pub type Tell<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 /// blob, and every block of codes and their finer bits, graph, keys and token codes. `deep` adds
 /// every block of full vectors and payloads and the digest of every file.
 ///
-/// `None` if `tell` broke off. A file that cannot be read counts as damaged.
+/// # Errors
+/// `tell` broke off; the operating system refuses to open or read a file, which says nothing about
+/// the file.
 pub fn verify_files(
     dir: &Path,
     manifest: &Manifest,
     deep: bool,
     tell: Tell<'_>,
-) -> Option<Verified> {
+) -> Result<Verified, OpenError> {
     let total = manifest.files.iter().map(|file| file.bytes).sum();
     let mut scan =
         Scan { dir, manifest, deep, tell, done: 0, total, verified: Verified::default() };
-    let flow = scan.run();
-    flow.is_continue().then_some(scan.verified)
+    scan.run()?;
+    Ok(scan.verified)
 }
 
 struct Scan<'a> {
@@ -69,7 +71,7 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    fn run(&mut self) -> ControlFlow<()> {
+    fn run(&mut self) -> Result<(), OpenError> {
         for entry in &self.manifest.files {
             let kind = ArrayKind::ALL.into_iter().find(|kind| kind.name() == entry.name);
             let blocks = match kind {
@@ -80,53 +82,60 @@ impl Scan<'_> {
             self.verified.files.push(CheckedFile { name, bytes, blocks });
         }
         if let Err(error) = Measured::read(self.dir) {
-            self.report(error);
+            self.report(error)?;
         }
-        self.strangers();
-        ControlFlow::Continue(())
+        self.strangers()
     }
 
-    fn report(&mut self, error: OpenError) {
+    /// Notes damage, and passes on what is none.
+    fn report(&mut self, error: OpenError) -> Result<(), OpenError> {
+        if !error.is_damage() {
+            return Err(error);
+        }
         self.verified.damage.push(error.to_string());
+        Ok(())
     }
 
-    fn advance(&mut self, bytes: u64) -> ControlFlow<()> {
+    fn advance(&mut self, bytes: u64) -> Result<(), OpenError> {
         self.done += bytes;
-        (self.tell)(self.done, self.total)
+        match (self.tell)(self.done, self.total) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(OpenError::Interrupted),
+        }
     }
 
     /// A file that is read whole: the blob. Checksum files are read with their array.
-    fn whole(&mut self, entry: &FileEntry) -> ControlFlow<(), u64> {
+    fn whole(&mut self, entry: &FileEntry) -> Result<u64, OpenError> {
         self.advance(entry.bytes)?;
         if !entry.name.ends_with(".crc")
             && let Err(error) = read_meta(self.dir, self.manifest)
         {
-            self.report(error);
+            self.report(error)?;
         }
-        ControlFlow::Continue(entry.bytes.div_ceil(BLOCK as u64))
+        Ok(entry.bytes.div_ceil(BLOCK as u64))
     }
 
     /// Each part of an array is judged without the others: a bad header hides no bad block.
-    fn array(&mut self, kind: ArrayKind) -> ControlFlow<(), u64> {
+    fn array(&mut self, kind: ArrayKind) -> Result<u64, OpenError> {
         let listed = match ListedFile::open(self.dir, self.manifest, kind.name()) {
             Ok(listed) => listed,
             Err(error) => {
-                self.report(error);
+                self.report(error)?;
                 // Its checksums are still worth a look.
                 let length = self.manifest.files.iter().find(|file| file.name == kind.name());
                 let length = length.map_or(0, |file| file.bytes);
                 let crcs = read_crcs(self.dir, self.manifest, kind, length);
-                crcs.err().into_iter().for_each(|error| self.report(error));
-                return ControlFlow::Continue(0);
+                crcs.err().map_or(Ok(()), |error| self.report(error))?;
+                return Ok(0);
             }
         };
         if let Err(error) = listed.header(kind.wanted(self.manifest)) {
-            self.report(error);
+            self.report(error)?;
         }
         let crcs = match read_crcs(self.dir, self.manifest, kind, listed.length) {
             Ok(crcs) => Some(crcs),
             Err(error) => {
-                self.report(error);
+                self.report(error)?;
                 None
             }
         };
@@ -134,15 +143,15 @@ impl Scan<'_> {
             matches!(kind, ArrayKind::Vectors | ArrayKind::Payload | ArrayKind::PayloadOffsets);
         if left && !self.deep {
             self.advance(listed.length)?;
-            return ControlFlow::Continue(0);
+            return Ok(0);
         }
         self.blocks(&listed, crcs.as_deref())?;
-        ControlFlow::Continue(crcs.map_or(0, |crcs| crcs.len() as u64))
+        Ok(crcs.map_or(0, |crcs| crcs.len() as u64))
     }
 
     /// Compares every block with its checksum, as far as there are any, and when deep the file
     /// with its digest.
-    fn blocks(&mut self, listed: &ListedFile, crcs: Option<&[u32]>) -> ControlFlow<()> {
+    fn blocks(&mut self, listed: &ListedFile, crcs: Option<&[u32]>) -> Result<(), OpenError> {
         let mut digest = Xxh3::new();
         let mut buffer = vec![0; CHUNK];
         let mut offset = 0;
@@ -150,14 +159,13 @@ impl Scan<'_> {
             let length = (listed.length - offset).min(CHUNK as u64) as usize;
             let chunk = &mut buffer[..length];
             if let Err(error) = listed.read_at(chunk, offset) {
-                self.report(error);
-                return ControlFlow::Continue(());
+                return self.report(error);
             }
             let first = offset / BLOCK as u64;
             for (index, block) in (first..).zip(chunk.chunks(BLOCK)) {
                 let found = crcs.map(|crcs| verify_block(&listed.path, crcs, index, block));
                 if let Some(Err(error)) = found {
-                    self.report(error);
+                    self.report(error)?;
                 }
             }
             if self.deep {
@@ -169,13 +177,13 @@ impl Scan<'_> {
         if self.deep
             && let Err(error) = listed.check_digest(digest.digest128())
         {
-            self.report(error);
+            self.report(error)?;
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 
     /// Entries of the directory that no part of the index names.
-    fn strangers(&mut self) {
+    fn strangers(&mut self) -> Result<(), OpenError> {
         let known: BTreeSet<&str> = self
             .manifest
             .files
@@ -184,19 +192,16 @@ impl Scan<'_> {
             .chain([MANIFEST, MEASURED])
             .collect();
         let entries = fs::read_dir(self.dir).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        match entries {
-            Err(error) => self.report(OpenError::io(self.dir, "list")(error)),
-            Ok(entries) => {
-                let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
-                paths.sort();
-                for path in paths {
-                    let name = path.file_name().and_then(|name| name.to_str());
-                    if !name.is_some_and(|name| known.contains(name)) {
-                        self.report(OpenError::damaged(&path, 0, "not a file of this index"));
-                    }
-                }
+        let entries = entries.map_err(OpenError::io(self.dir, "list"))?;
+        let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
+        paths.sort();
+        for path in paths {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if !name.is_some_and(|name| known.contains(name)) {
+                self.report(OpenError::damaged(&path, 0, "not a file of this index"))?;
             }
         }
+        Ok(())
     }
 }
 
@@ -294,7 +299,8 @@ mod tests {
             assert!(done <= total);
             if told == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        assert_eq!(verify_files(dir.path(), &manifest, true, &mut tell), None);
+        let ended = verify_files(dir.path(), &manifest, true, &mut tell);
+        assert!(matches!(ended, Err(OpenError::Interrupted)), "{ended:?}");
         assert_eq!(told, 3);
     }
 }

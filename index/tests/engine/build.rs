@@ -250,3 +250,98 @@ fn an_index_tells_how_it_was_built() {
     }
     assert_eq!(names(&built.path).len(), manifest.files.len() + 2, "manifest and measured");
 }
+
+/// Builds with a job that calls `meddle` once, at the first report of `stage`; the error. Nothing
+/// new may be in `dir` afterwards.
+fn meddled(
+    input: &BuildInput<'_>,
+    dir: &Path,
+    stage: &str,
+    meddle: impl Fn() + Sync,
+) -> BuildError {
+    let before = names(dir);
+    let met = AtomicBool::new(false);
+    let tell = |progress: Progress| {
+        if progress.stage == stage && !met.swap(true, Ordering::Relaxed) {
+            meddle();
+        }
+    };
+    let job = Job { progress: Some(&tell), interrupt: None };
+    let error = build(input, &dir.join("index"), &params(Metric::L2, 4), job).unwrap_err();
+    assert!(met.into_inner(), "{stage} was not met");
+    assert_eq!(names(dir), before, "{error}");
+    error
+}
+
+/// Flips a bit in the middle of a file.
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn inputs_that_change_meanwhile_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = write_rows(dir.path(), "base", &rows());
+    let learn = write_rows(dir.path(), "learn", &rows());
+    let texts = dir.path().join("texts.jsonl");
+    fs::write(&texts, "{\"number\": 12345}\n".repeat(300)).unwrap();
+    let input = BuildInput {
+        base: &base,
+        keys: Keys::From(0),
+        payload: Some(&texts),
+        learn: Some(&learn),
+        bias: false,
+    };
+    for (stage, path, wanted) in [
+        ("encoding", base.path(), "changed while the index was built from it"),
+        ("encoding", learn.path(), "changed while the index was built from it"),
+        ("writing rows", &texts, "changed while it was read"),
+    ] {
+        let error = meddled(&input, dir.path(), stage, || flip(path));
+        let said = format!("{}: {wanted}", path.display());
+        assert_eq!((error.to_string(), error.kind()), (said, ErrorKind::BadData), "{stage}");
+        flip(path);
+    }
+}
+
+#[test]
+fn what_cannot_be_opened_is_not_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = write_rows(dir.path(), "base", &rows());
+    let input =
+        BuildInput { base: &base, keys: Keys::From(0), payload: None, learn: None, bias: false };
+    let staged = dir.path().join(".index.building");
+    for name in ["codes.bin", "graph.bin", "keys.bin", "meta.rkyv", "vectors.bin.crc"] {
+        let error = meddled(&input, dir.path(), "opening", || flip(&staged.join(name)));
+        assert!(matches!(error, BuildError::Sealed(_)), "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn samples_of_another_dimension_are_refused_before_any_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = write_rows(dir.path(), "base", &rows());
+    let learn = write_rows(dir.path(), "learn", &floats(3, vec![1.0; 30]));
+    let before = names(dir.path());
+    for bits in [2, 4, 6, 8] {
+        let input = BuildInput {
+            base: &base,
+            keys: Keys::From(0),
+            payload: None,
+            learn: Some(&learn),
+            bias: false,
+        };
+        let tell = |progress: Progress| panic!("{progress:?}");
+        let job = Job { progress: Some(&tell), interrupt: None };
+        let out = dir.path().join("index");
+        let error = build(&input, &out, &params(Metric::L2, bits), job).unwrap_err();
+        let wanted = "holds rows of dimension 3; wanted 8, that of the base";
+        let said = format!("{}: {wanted}", learn.path().display());
+        assert_eq!((error.to_string(), error.kind()), (said, ErrorKind::BadData));
+        assert_eq!(names(dir.path()), before);
+    }
+}

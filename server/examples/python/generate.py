@@ -181,7 +181,9 @@ def generate(model, head, prompt, count, beams):
         if alive[0][1][-1] == model.end:
             break
     score, tokens = alive[0][:2]
-    print(model.tokenizer.decode(prompt + tokens))
+    # What a model writes must not drive the terminal; its line breaks stay.
+    text = model.tokenizer.decode(prompt + tokens)
+    print("".join(c if c.isprintable() or c == "\n" else f"\\u{{{ord(c):x}}}" for c in text))
     print(f"\n{len(tokens)} tokens, log probability {score:.2f}")
     agreement.report()
 

@@ -38,9 +38,10 @@ def read_vectors(path):
         count, dim = (int(word) for word in np.fromfile(path, "<u4", count=2))
         rows = np.memmap(path, BIN_TYPES[path.suffix], "r", offset=8, shape=(count, dim))
     else:
-        sys.exit(f"{path}: wanted .npy, {', '.join(BIN_TYPES)}")
+        sys.exit(f"{harmless(str(path))}: wanted .npy, {', '.join(BIN_TYPES)}")
     if rows.ndim != 2 or rows.dtype.name not in DTYPES:
-        sys.exit(f"{path}: is {rows.ndim}-dimensional {rows.dtype}; wanted rows of {[*DTYPES]}")
+        found = f"{rows.ndim}-dimensional {rows.dtype}"
+        sys.exit(f"{harmless(str(path))}: is {found}; wanted rows of {[*DTYPES]}")
     return rows
 
 
@@ -50,12 +51,17 @@ def raw(rows):
     return common.Raw(dtype=DTYPES[rows.dtype.name], values=rows.astype(dtype).tobytes())
 
 
+def harmless(text):
+    """The text with what could drive a terminal, or reorder what it shows, spelled out."""
+    return "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
+
+
 def name_of(payload):
     """What to call a neighbor: its payload's `name` if it has one, else all of it."""
     if not payload:
         return "-"
     value = json.loads(payload)
-    return str(value.get("name", payload))
+    return harmless(str(value.get("name", payload)))
 
 
 def search_one(stub, collection, row, k):
@@ -103,6 +109,11 @@ def main():
     parser.add_argument("--k", type=int, default=10, help="how many neighbors to show")
     parser.add_argument("--all-out", help="search for every row and write the keys to this .npy")
     args = parser.parse_args()
+    if args.all_out:
+        # Before the work: a file that cannot be written is told now.
+        out = pathlib.Path(args.all_out)
+        if out.suffix != ".npy" or not out.parent.is_dir() or out.exists():
+            sys.exit(f"{harmless(str(out))}: wanted a new .npy file in a directory that exists")
 
     rows = read_vectors(args.queries)
     # A batch with many payloads may exceed the 4 MiB that clients accept by default.
@@ -113,7 +124,7 @@ def main():
         )
         for item in listing.collections:
             metric = common.Metric.Name(item.metric).removeprefix("METRIC_")
-            print(f"{item.name}: {item.count} vectors of {item.dim} dimensions, {metric}")
+            print(f"{harmless(item.name)}: {item.count} vectors of {item.dim} dimensions, {metric}")
         if not listing.collections:
             sys.exit("the server has no collection")
 
@@ -129,4 +140,4 @@ if __name__ == "__main__":
     try:
         main()
     except grpc.RpcError as error:
-        sys.exit(f"{error.code().name}: {error.details()}")
+        sys.exit(f"{error.code().name}: {harmless(error.details())}")

@@ -7,7 +7,6 @@ use foveal_datasets::{Element, KeyedRows, Rows};
 use foveal_index::{Index, SearchError, Tokens};
 
 use super::exit_code::Failure;
-use super::key_file;
 
 /// The tokens of an index that count.
 pub(crate) struct AllowedTokens<'a> {
@@ -25,31 +24,27 @@ enum Rule {
 }
 
 impl AllowedTokens<'_> {
-    /// Reads the keys of either file.
+    /// Takes the keys of a file, which are allowed, or else denied; all tokens without one.
     ///
     /// # Errors
-    /// A file that holds no keys, or one that names no token.
-    pub(crate) fn read<'a>(
+    /// A key that names no token.
+    pub(crate) fn of<'a>(
         index: &'a Index,
-        allow: Option<&Path>,
-        deny: Option<&Path>,
+        listed: Option<(&Path, &[u64])>,
+        is_allowed: bool,
     ) -> anyhow::Result<AllowedTokens<'a>> {
-        let (path, rule) = match (allow, deny) {
-            (Some(path), _) => (path, Rule::Allow),
-            (None, Some(path)) => (path, Rule::Deny),
-            (None, None) => {
-                return Ok(AllowedTokens { index, keys: HashSet::new(), rule: Rule::All });
-            }
+        let Some((path, keys)) = listed else {
+            return Ok(AllowedTokens { index, keys: HashSet::new(), rule: Rule::All });
         };
-        let keys = key_file::read_all(path)?;
-        let known = index.count_known(&keys);
+        let rule = if is_allowed { Rule::Allow } else { Rule::Deny };
+        let known = index.count_known(keys);
         if known < keys.len() {
             let (shown, wanted) = (path.display(), keys.len());
             let message =
                 format!("{shown}: {known} of {wanted} keys are in this index; wanted all of them");
             return Err(Failure::bad_data(message).into());
         }
-        Ok(AllowedTokens { index, keys: keys.into_iter().collect(), rule })
+        Ok(AllowedTokens { index, keys: keys.iter().copied().collect(), rule })
     }
 
     /// The same for a decode.

@@ -2,13 +2,16 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use clap::Args;
+use foveal_datasets::output_file::check_new;
 use foveal_datasets::{Element, Metric, VectorFile};
-use foveal_index::{BuildInput, BuildParams, BuildReport, Job, Keys};
+use foveal_index::{BuildInput, BuildParams, BuildReport, Job, Keys, Progress, free_memory};
 use serde::Serialize;
 
-use super::exit_code::{Failure, Outcome, must_not_exist};
+use super::exit_code::{Failure, Outcome};
+use super::inputs::{BaseArgs, BiasArgs, CastArgs, LearnArgs};
 use super::interrupt::Interrupt;
 use super::output::{Format, Output};
 use super::progress::Bars;
@@ -50,16 +53,13 @@ pub(crate) struct BuildArgs {
     /// With metric ip: sample hidden states, for `foveal decode`.
     #[arg(long, value_name = "FILE")]
     learn: Option<PathBuf>,
-    /// The tensor that holds the vectors, where the base is a .safetensors file.
-    #[arg(long, value_name = "NAME")]
-    tensor: Option<String>,
     /// A number to add to each logit when decoding: any file of n numbers; metric ip alone.
     #[arg(long, value_name = "FILE")]
     bias: Option<PathBuf>,
     /// Keep full vectors of f32 as 16-bit floats: half the disk and reads; says what is lost.
     #[arg(long, value_name = "f16|bf16", value_parser = choices::half())]
     store: Option<Element>,
-    /// Keys of the rows, in order: a one-dimensional .npy of u64 or i64.
+    /// Keys of the rows, in order: a one-dimensional .npy of integers.
     #[arg(long, value_name = "FILE.npy", conflicts_with = "first_key")]
     keys: Option<PathBuf>,
     /// Key of the first row; each next row gets the next key.
@@ -71,7 +71,7 @@ pub(crate) struct BuildArgs {
     /// Worker threads [default: every core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// The most memory the build may use, such as 2GiB or 500MB [default: no limit]
+    /// The most memory the build may use, such as 2GiB or 500MB [default: what is free]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory: Option<u64>,
     /// Seed of every random choice: same input, seed and flags, same bytes.
@@ -81,6 +81,14 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_enum, default_value = "table", value_name = "table|json")]
     #[arg(hide_possible_values = true)]
     format: Format,
+    #[command(flatten)]
+    base_args: BaseArgs,
+    #[command(flatten)]
+    learn_args: LearnArgs,
+    #[command(flatten)]
+    bias_args: BiasArgs,
+    #[command(flatten)]
+    cast: CastArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -131,8 +139,9 @@ struct BuildJson<'a> {
 pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outcome> {
     let params = params_of(args);
     params.check()?;
-    must_not_exist(&args.out)?;
+    check_new(&args.out)?;
     let base = open_base(args)?;
+    let learn = open_learn(args)?;
     let key_list = match &args.keys {
         Some(path) => Some(key_file::read(path, base.len())?),
         None => None,
@@ -141,14 +150,15 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
         Some(list) => Keys::List(list),
         None => Keys::From(args.first_key),
     };
-    let learn = args.learn.as_ref().map(VectorFile::open).transpose()?;
-    let learn = match learn {
-        Some(learn) if args.bias.is_some() => Some(learn.with_ones()?),
-        learn => learn,
+    let base = match args.store {
+        Some(element) => rounded(base, element, args.seed)?,
+        None => base,
     };
     let (payload, bias) = (args.payload.as_deref(), args.bias.is_some());
     let input = BuildInput { base: &base, keys, payload, learn: learn.as_ref(), bias };
-    let report = build_with_progress(&input, &args.out, &params, &Interrupt::catch()?)?;
+    let note = memory_note(&input, &params)?;
+    let interrupt = Interrupt::catch()?;
+    let report = build_with_progress(&input, &args.out, &params, &interrupt, Some(&note))?;
     for warning in &report.warnings {
         let _ = writeln!(std::io::stderr(), "foveal: warning: {warning}");
     }
@@ -160,46 +170,48 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
     Ok(Outcome::Done)
 }
 
-/// The vectors to index, as they are to be kept.
-fn open_base(args: &BuildArgs) -> anyhow::Result<VectorFile> {
-    let tensors = args.base.extension().is_some_and(|name| name == "safetensors");
-    let mut base = match &args.tensor {
-        Some(name) => VectorFile::open_tensor(&args.base, name)?,
-        None if tensors => {
-            let message = "a .safetensors file holds many tensors; wanted --tensor NAME";
-            return Err(Failure::usage(message).into());
-        }
-        None => VectorFile::open(&args.base)?,
-    };
-    if let Some(path) = &args.bias {
-        if args.metric != Metric::InnerProduct {
-            let message = format!("--bias does not go with --metric {}; wanted ip", args.metric);
-            return Err(Failure::usage(message).into());
-        }
-        let biases = numbers_of(path, base.len())?;
-        base = base.with_last(biases)?;
-    }
-    if let Some(element) = args.store {
-        let told = change_of(&base, element, args.seed)?;
-        base = base.rounded_to(element)?;
-        let _ = writeln!(std::io::stderr(), "foveal: kept as {element}: {told}");
-    }
-    Ok(base)
+/// What the build is expected to take, against what is free.
+fn memory_note(input: &BuildInput<'_>, params: &BuildParams) -> anyhow::Result<String> {
+    let needed = bytes(foveal_index::predicted_peak_bytes(input, params)?);
+    let free = free_memory().map(|free| format!("; {} are free", bytes(free.bytes)));
+    Ok(format!("the build needs about {needed} of memory{}", free.unwrap_or_default()))
 }
 
-/// All numbers of a file, which must be `wanted`.
-fn numbers_of(path: &Path, wanted: usize) -> anyhow::Result<Vec<f32>> {
-    let file = VectorFile::open(path)?;
-    let rows = file.read(0..file.len())?;
-    let mut numbers = vec![0.0; rows.values().len()];
-    let places = numbers.chunks_exact_mut(rows.dim());
-    rows.iter().zip(places).for_each(|(row, place)| row.widen_into(place));
-    if numbers.len() != wanted {
-        let (shown, found) = (path.display(), numbers.len());
+/// The vectors to index, with their biases.
+fn open_base(args: &BuildArgs) -> anyhow::Result<VectorFile> {
+    let base = VectorFile::open_as(&args.base, &args.base_args.read_as(args.cast))?;
+    let Some(path) = &args.bias else { return Ok(base) };
+    if args.metric != Metric::InnerProduct {
+        let message = format!("--bias does not go with --metric {}; wanted ip", args.metric);
+        return Err(Failure::usage(message).into());
+    }
+    let file = VectorFile::open_numbers(path, &args.bias_args.read_as(args.cast))?;
+    let (found, wanted) = (file.len() * file.dim(), base.len());
+    if found != wanted {
+        let shown = path.display();
         let message = format!("{shown}: holds {found} numbers; wanted {wanted}, one a row");
         return Err(Failure::bad_data(message).into());
     }
-    Ok(numbers)
+    let rows = file.read(0..file.len())?;
+    let mut biases = vec![0.0; found];
+    let places = biases.chunks_exact_mut(rows.dim());
+    rows.iter().zip(places).for_each(|(row, place)| row.widen_into(place));
+    Ok(base.with_last(biases)?)
+}
+
+/// The samples, as long as the rows.
+fn open_learn(args: &BuildArgs) -> anyhow::Result<Option<VectorFile>> {
+    let Some(path) = &args.learn else { return Ok(None) };
+    let learn = VectorFile::open_as(path, &args.learn_args.read_as(args.cast))?;
+    Ok(Some(if args.bias.is_some() { learn.with_ones()? } else { learn }))
+}
+
+/// The same rows, kept as `element`; says what that changes.
+fn rounded(base: VectorFile, element: Element, seed: u64) -> anyhow::Result<VectorFile> {
+    let told = change_of(&base, element, seed)?;
+    let base = base.rounded_to(element)?;
+    let _ = writeln!(std::io::stderr(), "foveal: kept as {element}: {told}");
+    Ok(base)
 }
 
 /// What rounding changes, over a sample of rows.
@@ -227,7 +239,8 @@ fn change_of(base: &VectorFile, element: Element, seed: u64) -> anyhow::Result<S
 /// Rows that tell what rounding changes.
 const ROUNDED_SAMPLE: usize = 10_000;
 
-/// Builds with a bar on stderr; ctrl-c ends the build and removes what it made.
+/// Builds with a bar on stderr; ctrl-c ends the build and removes what it made. `note` is said once
+/// the input was checked and the work begins.
 ///
 /// # Errors
 /// As [`foveal_index::build`].
@@ -236,9 +249,18 @@ pub(crate) fn build_with_progress(
     out: &Path,
     params: &BuildParams,
     interrupt: &Interrupt,
+    note: Option<&str>,
 ) -> anyhow::Result<BuildReport> {
     let bars = Bars::start();
-    let show = |progress| bars.show(progress);
+    let said = Once::new();
+    let show = |progress: Progress| {
+        if let Some(note) = note.filter(|_| !progress.stage.starts_with("checking")) {
+            said.call_once(|| {
+                let _ = writeln!(std::io::stderr(), "foveal: {note}");
+            });
+        }
+        bars.show(progress);
+    };
     let job = Job { progress: Some(&show), interrupt: Some(interrupt.flag()) };
     Ok(foveal_index::build(input, out, params, job)?)
 }

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use foveal_datasets::harmless::harmless;
 use foveal_index::{CheckReport, Job};
 use serde::Serialize;
 
 use super::exit_code::Outcome;
-use super::interrupt::Interrupt;
+use super::interrupt;
 use super::output::{Format, Output};
 use super::progress::Bars;
 use super::table::{Table, bytes, counted, grouped};
@@ -19,7 +20,7 @@ pub(crate) struct CheckArgs {
     /// The index: a directory made by `foveal build`.
     #[arg(value_name = "DIR")]
     index: PathBuf,
-    /// Also walk the graph and count what a search can reach.
+    /// Also read full vectors and payloads, and count what a walk of the graph can reach.
     #[arg(long)]
     deep: bool,
     /// The form of the result.
@@ -51,13 +52,12 @@ struct FileJson<'a> {
 /// # Errors
 /// The directory is no index at all or cannot be read; ctrl-c. Damage is no error but an outcome.
 pub(crate) fn run(args: &CheckArgs, terminal: &Terminal) -> anyhow::Result<Outcome> {
-    let interrupt = Interrupt::catch()?;
+    // A check leaves nothing behind, and some of its steps are long.
+    interrupt::end_at_once()?;
     let bars = Bars::start();
     let show = |progress| bars.show(progress);
-    let job = Job { progress: Some(&show), interrupt: Some(interrupt.flag()) };
+    let job = Job { progress: Some(&show), interrupt: None };
     let report = foveal_index::check(&args.index, args.deep, job)?;
-    // A check that was cut short has not found the index whole.
-    interrupt.check()?;
     bars.finish();
     let mut output = Output::stdout();
     match args.format {
@@ -102,7 +102,7 @@ fn table_of(report: &CheckReport, terminal: &Terminal) -> String {
     let places = counted(report.damage.len() as u64, "place", "places");
     text.push_str(&format!("{} in {places}\n", terminal.bad("damaged")));
     for place in &report.damage {
-        text.push_str(&format!("  {place}\n"));
+        text.push_str(&format!("  {}\n", harmless(place)));
     }
     text
 }

@@ -2,8 +2,11 @@
 //! of a range.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use foveal_datasets::format::{Format, TruthFormat};
 use foveal_datasets::{Element, Metric};
-use foveal_index::{DecodeMode, Io, LogZMode};
+use foveal_index::{DecodeMode, Io, LogZMode, MAX_THREADS};
+
+use super::convert::AnyFormat;
 
 /// A metric by its name.
 pub(crate) fn metric() -> impl TypedValueParser<Value = Metric> {
@@ -15,6 +18,28 @@ pub(crate) fn metric() -> impl TypedValueParser<Value = Metric> {
 pub(crate) fn element() -> impl TypedValueParser<Value = Element> {
     let names = Element::ALL.map(Element::name);
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Element>())
+}
+
+/// A format of vectors by its name.
+pub(crate) fn format() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::names())
+        .try_map(|name| Format::named(&name).ok_or("one of the names listed"))
+}
+
+/// A format of ground truth by its name.
+pub(crate) fn truth_format() -> impl TypedValueParser<Value = TruthFormat> {
+    PossibleValuesParser::new(TruthFormat::names())
+        .try_map(|name| TruthFormat::named(&name).ok_or("one of the names listed"))
+}
+
+/// A format of vectors or of ground truth by its name.
+pub(crate) fn any_format() -> impl TypedValueParser<Value = AnyFormat> {
+    let names = Format::names().into_iter().chain(TruthFormat::names());
+    PossibleValuesParser::new(names).try_map(|name| {
+        let rows = Format::named(&name).map(AnyFormat::Rows);
+        let format = rows.or_else(|| TruthFormat::named(&name).map(AnyFormat::Truth));
+        format.ok_or("one of the names listed")
+    })
 }
 
 /// A 16-bit float by its name.
@@ -57,8 +82,9 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
     if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("wanted 0 to 1".into()) }
 }
 
-/// How many: a number of at least 1 and at most 1024.
+/// How many threads, or queries in flight on one: at least 1 and at most [`MAX_THREADS`].
 pub(crate) fn count(text: &str) -> Result<usize, String> {
     let number: usize = text.parse().map_err(|_| format!("{text:?} is no whole number"))?;
-    if (1..=1024).contains(&number) { Ok(number) } else { Err("wanted 1 to 1024".into()) }
+    let range = 1..=MAX_THREADS;
+    if range.contains(&number) { Ok(number) } else { Err(format!("wanted 1 to {MAX_THREADS}")) }
 }

@@ -4,16 +4,27 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use foveal_datasets::{Element, RowsError, Truth, VectorFile, VectorWriter};
+use foveal_datasets::format::{Format, TruthFormat};
+use foveal_datasets::output_file::check_new;
+use foveal_datasets::{Element, ReadAs, RowsError, Truth, VectorFile, VectorWriter};
 use foveal_index::Progress;
 
-use super::exit_code::{Failure, Outcome, must_not_exist};
+use super::exit_code::{Failure, Outcome};
 use super::interrupt::Interrupt;
 use super::output::Output;
 use super::progress::Bars;
 use super::row_range::RowRange;
 use super::table::{counted, grouped};
 use super::{choices, shell_words};
+
+/// A format of vectors, or one of ground truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnyFormat {
+    /// Of vectors.
+    Rows(Format),
+    /// Of ground truth.
+    Truth(TruthFormat),
+}
 
 /// Bytes converted at a time.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -22,9 +33,8 @@ const CHUNK_BYTES: usize = 8 << 20;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ConvertArgs {
-    /// What to read: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin .npy, or truth as .ibin
-    /// .ivecs;
-    /// .hdf5, which holds both, if compiled in.
+    /// What to read: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin .npy .safetensors, or truth
+    /// as .ibin .ivecs; .hdf5, which holds both, if compiled in.
     #[arg(long = "in", value_name = "FILE")]
     input: PathBuf,
     /// What to write: the extension names the format.
@@ -36,6 +46,13 @@ pub(crate) struct ConvertArgs {
     /// Element type to write [default: the one of the format; for .npy that of the input]
     #[arg(long = "type", value_name = "T", value_parser = choices::element())]
     element: Option<Element>,
+    /// Format of the input where no extension names it, such as fbin or ibin.
+    #[arg(long, value_name = "FORMAT", value_parser = choices::any_format())]
+    #[arg(hide_possible_values = true)]
+    in_format: Option<AnyFormat>,
+    /// The tensor to convert, in a .safetensors file or model index.
+    #[arg(long, value_name = "NAME")]
+    tensor: Option<String>,
 }
 
 const EXAMPLES: &str = "\
@@ -43,8 +60,10 @@ Examples:
   foveal convert --in sift.fvecs --out sift.u8bin
   foveal convert --in texts.npy --out first.f16bin --rows ..100000
   foveal convert --in truth.ibin --out truth.ivecs
+  foveal convert --in doubles.npy --out floats.npy
 
-Floats become f16 by rounding to the nearest; a number that the type cannot hold is an error.";
+Floats become f32, f16 or bf16, and integers of more than a byte f32, by rounding to the nearest;
+a number that the type cannot hold is an error.";
 
 /// Converts chunk by chunk; the output appears when it is complete.
 ///
@@ -52,9 +71,12 @@ Floats become f16 by rounding to the nearest; a number that the type cannot hold
 /// Input that cannot be read or makes no sense; a number that the element type cannot hold; an
 /// output that exists or cannot be written; ctrl-c. Nothing stays behind then.
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<Outcome> {
-    must_not_exist(&args.out)?;
+    check_new(&args.out)?;
     // An hdf5 file holds vectors and truth: what is to be written says which of them is meant.
-    let from_truth = holds_truth(&args.input) || matches!(extension(&args.input), "hdf5" | "h5");
+    let from_truth = match args.in_format {
+        Some(format) => matches!(format, AnyFormat::Truth(_)),
+        None => holds_truth(&args.input) || matches!(extension(&args.input), "hdf5" | "h5"),
+    };
     let done = if from_truth && holds_truth(&args.out) {
         convert_truth(args)?
     } else {
@@ -70,7 +92,7 @@ fn extension(path: &Path) -> &str {
 }
 
 fn holds_truth(path: &Path) -> bool {
-    matches!(extension(path), "ibin" | "ivecs")
+    TruthFormat::of(path).is_ok()
 }
 
 fn convert_truth(args: &ConvertArgs) -> anyhow::Result<String> {
@@ -78,13 +100,27 @@ fn convert_truth(args: &ConvertArgs) -> anyhow::Result<String> {
         let message = "--rows and --type go with vectors; .ibin and .ivecs hold ground truth";
         return Err(Failure::usage(message).into());
     }
-    let truth = Truth::read(&args.input)?;
+    let format = match args.in_format {
+        Some(AnyFormat::Truth(format)) => Some(format),
+        _ => None,
+    };
+    let truth = Truth::read_as(&args.input, format)?;
     truth.write(&args.out)?;
     Ok(format!("{}, k {}", counted(truth.queries() as u64, "query", "queries"), truth.k()))
 }
 
 fn convert_vectors(args: &ConvertArgs) -> anyhow::Result<String> {
-    let input = VectorFile::open(&args.input)?;
+    let format = match args.in_format {
+        Some(AnyFormat::Rows(format)) => Some(format),
+        Some(AnyFormat::Truth(_)) => {
+            let message = "ground truth becomes .ibin or .ivecs; wanted one of them as --out";
+            return Err(Failure::usage(message).into());
+        }
+        None => None,
+    };
+    // To convert is to ask for the numbers of another type.
+    let how = ReadAs { format, tensor: args.tensor.clone(), cast: true };
+    let input = VectorFile::open_as(&args.input, &how)?;
     let range = match args.rows {
         Some(rows) => rows
             .within(input.len())
@@ -123,14 +159,7 @@ fn of_file(error: RowsError, first: usize) -> RowsError {
 /// The element type to write when none is asked for: the only one of the format, else that of the
 /// input. Formats that are unknown here are refused, with their names, by the writer.
 fn element_for(out: &Path, input: Element) -> Element {
-    match extension(out) {
-        "fvecs" | "fbin" => Element::F32,
-        "f16bin" => Element::F16,
-        "bf16bin" => Element::Bf16,
-        "bvecs" | "u8bin" => Element::U8,
-        "i8bin" => Element::I8,
-        _ => input,
-    }
+    Format::of(out).ok().and_then(Format::element).unwrap_or(input)
 }
 
 #[cfg(test)]
@@ -148,7 +177,8 @@ mod tests {
 
     fn args(input: &Path, out: &Path, rows: Option<&str>) -> ConvertArgs {
         let rows = rows.map(|text| text.parse().unwrap());
-        ConvertArgs { input: input.into(), out: out.into(), rows, element: None }
+        let (input, out) = (input.into(), out.into());
+        ConvertArgs { input, out, rows, element: None, in_format: None, tensor: None }
     }
 
     #[test]

@@ -5,26 +5,31 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use foveal_datasets::key_file::read_keys;
 use foveal_datasets::recall::recall;
 use foveal_datasets::{KeyedRows, Metric, Rows, Truth};
 use foveal_index::measure::{self, DecodePlan, MeasureError};
 use foveal_index::{
-    DecodeAsk, DecodeMode, DecodeParams, Decoded, Index, Io, Job, LogZMode, Neighbor, OpenError,
-    OpenOptions, Token,
+    DecodeAsk, DecodeMode, DecodeParams, Decoded, Index, Io, Job, LogZMode, Manifest, Neighbor,
+    OpenError, OpenOptions, Token,
 };
 
 use super::allowed_tokens::AllowedTokens;
 use super::choices::{self, count, share};
 use super::decode_report::{DecodeReport, Precision};
 use super::exit_code::{Failure, Outcome};
+use super::inputs::{CastArgs, HiddenArgs, NextArgs, TruthArgs};
 use super::interrupt::Interrupt;
 use super::measured::{check_output, check_truth, every_core, open_index, truth_for, verdict};
 use super::neighbor_lists::{self, pairs_of, truth_of};
 use super::output::{Format, Output};
 use super::payload_line::PayloadLine;
 use super::progress::Bars;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, shown};
 use super::{query_file, size};
+
+/// Columns of a token's name.
+const MAX_NAME: usize = 40;
 
 /// Hidden states whose log Z is also computed exactly where there is a ground truth.
 const CHECKED_STATES: usize = 1000;
@@ -48,7 +53,7 @@ pub(crate) struct DecodeArgs {
     /// Cut the tokens to the fewest whose probabilities sum to this.
     #[arg(long, value_name = "P", default_value_t = 1.0)]
     top_p: f64,
-    /// Keys of the only tokens that count: a one-dimensional .npy of u64 or i64.
+    /// Keys of the only tokens that count: a one-dimensional .npy of integers.
     #[arg(long, value_name = "FILE.npy", conflicts_with = "deny")]
     allow: Option<PathBuf>,
     /// Keys of tokens that do not count.
@@ -97,6 +102,14 @@ pub(crate) struct DecodeArgs {
     #[arg(long, value_enum, default_value = "table", value_name = "table|json")]
     #[arg(hide_possible_values = true)]
     format: Format,
+    #[command(flatten)]
+    hidden_args: HiddenArgs,
+    #[command(flatten)]
+    truth_args: TruthArgs,
+    #[command(flatten)]
+    next_args: NextArgs,
+    #[command(flatten)]
+    cast: CastArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -118,12 +131,15 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
     params.check()?;
     check_output(args.show, args.format, args.ids_out.as_deref())?;
     // Loaded before the first reading of memory, so that they are not counted as the index.
+    let manifest = Manifest::read(&args.index)?;
     let files = Files::read(args)?;
+    let hidden_dim = manifest.dim as usize - usize::from(manifest.bias);
+    query_file::check(&args.hidden, &files.hidden, hidden_dim, Metric::InnerProduct)?;
     let mut anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
     let options = OpenOptions { io: args.io, memory: args.memory, ..OpenOptions::default() };
     let index = open_loaded(&args.index, &options)?;
-    query_file::check(&args.hidden, &files.hidden, index.hidden_dim(), Metric::InnerProduct)?;
-    let allowed = AllowedTokens::read(&index, args.allow.as_deref(), args.deny.as_deref())?;
+    let listed = args.allow.as_deref().or(args.deny.as_deref()).zip(files.keys.as_deref());
+    let allowed = AllowedTokens::of(&index, listed, args.allow.is_some())?;
     let tokens = allowed.tokens();
     anonymous_before += files.check(args, &index, &allowed)?;
 
@@ -184,20 +200,23 @@ struct Files {
     hidden: Rows,
     truth: Option<Truth>,
     next: Vec<u64>,
+    /// Of the tokens allowed, or denied.
+    keys: Option<Vec<u64>>,
 }
 
 impl Files {
     fn read(args: &DecodeArgs) -> anyhow::Result<Files> {
-        let hidden = query_file::read(&args.hidden)?;
+        let hidden = query_file::read(&args.hidden, &args.hidden_args.read_as(args.cast))?;
         let truth = match &args.truth {
-            Some(path) => Some(truth_for(path, hidden.len(), args.k)?),
+            Some(path) => Some(truth_for(path, args.truth_args.format, hidden.len(), args.k)?),
             None => None,
         };
         let next = match &args.next {
-            Some(path) => next_tokens(path, hidden.len())?,
+            Some(path) => next_tokens(path, args.next_args, hidden.len())?,
             None => Vec::new(),
         };
-        Ok(Files { hidden, truth, next })
+        let keys = args.allow.as_ref().or(args.deny.as_ref()).map(read_keys).transpose()?;
+        Ok(Files { hidden, truth, next, keys })
     }
 
     /// Whether the files speak of the tokens of this index; the bytes of memory that finding out
@@ -257,9 +276,9 @@ fn truth_is_allowed(
 }
 
 /// The first key of each row.
-fn next_tokens(path: &Path, states: usize) -> anyhow::Result<Vec<u64>> {
+fn next_tokens(path: &Path, how: NextArgs, states: usize) -> anyhow::Result<Vec<u64>> {
     let shown = path.display();
-    let rows = Truth::read(path)?;
+    let rows = Truth::read_as(path, how.format)?;
     if rows.queries() != states {
         let found = rows.queries();
         let message = format!("{shown}: holds {found} rows; wanted {states}, one a hidden state");
@@ -314,6 +333,9 @@ fn covered(plan: &DecodePlan<'_>, found: &[Decoded]) -> anyhow::Result<Option<f6
     let (mut held, mut told) = (0, 0);
     for (state, decoded) in found.iter().enumerate().take(states) {
         plan.job.tell("checking log Z", state as u64, states as u64);
+        if plan.job.interrupted() {
+            return Err(Failure::interrupted().into());
+        }
         let truth = decoder.decode(plan.hidden.row(state), &ask)?.log_z;
         if let (Some(interval), Some(truth)) = (decoded.log_z, truth) {
             // Where every logit is known the interval is a point: sums in another order.
@@ -342,7 +364,7 @@ fn tokens_shown(
         let probability = 100.0 * token.log_prob.exp();
         let row = format!(
             "{rank:>5}  {key:>key_width$}  {logit:>10.4}  {probability:>7.3} %  {}",
-            terminal.name(&name)
+            terminal.name(&shown(&name, MAX_NAME))
         );
         text.push_str(row.trim_end());
         text.push('\n');

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use foveal_datasets::output_file::check_new;
 use foveal_datasets::recall::recall;
 use foveal_datasets::{Metric, Rows, VectorFile};
 use foveal_index::measure::Latency;
@@ -13,7 +14,7 @@ use foveal_index::{
 };
 
 use super::build::build_with_progress;
-use super::exit_code::{Outcome, must_not_exist};
+use super::exit_code::Outcome;
 use super::interrupt::Interrupt;
 use super::neighbor_lists::{pairs_of, truth_of};
 use super::output::Output;
@@ -55,7 +56,7 @@ Examples:
 /// temporary stays behind.
 pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<Outcome> {
     if let Some(keep) = &args.keep {
-        must_not_exist(keep)?;
+        check_new(keep)?;
     }
     // Caught from here on, so that the temporary directory is always removed.
     let interrupt = Interrupt::catch()?;
@@ -75,7 +76,7 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<Outcom
         bias: false,
     };
     let out = args.keep.clone().unwrap_or_else(|| dir.path().join("index"));
-    let built = build_with_progress(&input, &out, &BuildParams::new(METRIC), &interrupt)?;
+    let built = build_with_progress(&input, &out, &BuildParams::new(METRIC), &interrupt, None)?;
     output.print(&built_in(&built))?;
 
     let index = Index::open(&out)?;

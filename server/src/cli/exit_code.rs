@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 
+use foveal_datasets::harmless::harmless;
 use foveal_datasets::recall::RecallError;
 use foveal_datasets::truth_file::TruthError;
 use foveal_datasets::{ErrorKind, FileError, RowsError};
@@ -63,19 +63,6 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Refuses an output that is there already, before any time is spent on making it.
-///
-/// # Errors
-/// The path exists.
-pub(crate) fn must_not_exist(path: &Path) -> Result<(), Failure> {
-    // A dangling link exists as well: `symlink_metadata` does not follow it.
-    if path.symlink_metadata().is_ok() {
-        let message = format!("{}: exists already; wanted a new name", path.display());
-        return Err(Failure { kind: ErrorKind::CannotCreate, message });
-    }
-    Ok(())
-}
-
 /// The exit code of a failure: that of the first error in the chain whose kind is known.
 pub(crate) fn of(error: &anyhow::Error) -> u8 {
     let kind = error.chain().find_map(kind_of).unwrap_or(ErrorKind::Io);
@@ -120,7 +107,7 @@ fn kind_of_io(error: &io::Error) -> ErrorKind {
     }
 }
 
-/// The failure and its causes on one line, each said once.
+/// The failure and its causes on one line, each said once; nothing in it drives a terminal.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -134,11 +121,8 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
         }
         line.push_str(&text);
     }
-    line.split(['\n', '\r'])
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    let parts = line.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty());
+    harmless(&parts.collect::<Vec<_>>().join(" ")).into_owned()
 }
 
 #[cfg(test)]
@@ -193,12 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn what_exists_is_refused_even_as_a_dangling_link() {
-        let dir = tempfile::tempdir().unwrap();
-        let link = dir.path().join("link");
-        assert!(must_not_exist(&link).is_ok());
-        std::os::unix::fs::symlink("nowhere", &link).unwrap();
-        let error = anyhow::Error::new(must_not_exist(&link).unwrap_err());
-        assert_eq!(of(&error), 73);
+    fn an_error_does_not_drive_the_terminal() {
+        let error = anyhow::Error::new(Failure::bad_data("a\u{1b}[2J.npy: \u{202e}descr"));
+        assert_eq!(one_line(&error), r"a\u{1b}[2J.npy: \u{202e}descr");
     }
 }

@@ -3,6 +3,9 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use foveal_datasets::format::TruthFormat;
+use foveal_datasets::harmless::harmless;
+use foveal_datasets::output_file::check_new;
 use foveal_datasets::{KeyedRows, Rows, Truth, TruthCheck};
 use foveal_index::measure::anonymous_bytes;
 use foveal_index::{Index, OpenError, OpenOptions, SearchError};
@@ -13,7 +16,7 @@ use super::output::Format;
 /// Whether results can be shown and written the way that was asked for.
 ///
 /// # Errors
-/// Text that is to be shown beside JSON; a file that exists.
+/// Text that is to be shown beside JSON; a file that exists or cannot be made.
 pub(crate) fn check_output(
     show: usize,
     format: Format,
@@ -24,7 +27,8 @@ pub(crate) fn check_output(
         return Err(Failure::usage(message).into());
     }
     if let Some(path) = ids_out {
-        Truth::check_path(path)?;
+        TruthFormat::of_output(path)?;
+        check_new(path)?;
     }
     Ok(())
 }
@@ -37,7 +41,8 @@ pub(crate) fn open_index(path: &Path, options: &OpenOptions) -> Result<Index, Op
     let index = Index::open_with(path, options)?;
     if let Some(reason) = index.page_cache_reason() {
         let told = "full vectors go through the page cache, which --memory does not bound";
-        let _ = writeln!(io::stderr(), "foveal: {told}: {reason}");
+        let reason = reason.to_string();
+        let _ = writeln!(io::stderr(), "foveal: {told}: {}", harmless(&reason));
     }
     Ok(index)
 }
@@ -46,8 +51,13 @@ pub(crate) fn open_index(path: &Path, options: &OpenOptions) -> Result<Index, Op
 ///
 /// # Errors
 /// A file that cannot be read; one of other queries or of fewer neighbors.
-pub(crate) fn truth_for(path: &Path, queries: usize, k: u32) -> anyhow::Result<Truth> {
-    let truth = Truth::read(path)?;
+pub(crate) fn truth_for(
+    path: &Path,
+    format: Option<TruthFormat>,
+    queries: usize,
+    k: u32,
+) -> anyhow::Result<Truth> {
+    let truth = Truth::read_as(path, format)?;
     let shown = path.display();
     if truth.queries() != queries {
         let found = truth.queries();

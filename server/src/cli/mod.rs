@@ -10,6 +10,7 @@
 //! | `progress` `interrupt` | how a long job is watched and ended |
 //! | `search_report` `decode_report` | how a measured search or decode is told |
 //! | `choices` `size` `row_range` | what the text of an argument means |
+//! | `inputs` | how a file is read, where its name does not say |
 //! | `query_file` `key_file` `payload_line` `neighbor_lists` `sample` | what files hold |
 //! | `shell_words` | how a command is shown so that it can be pasted |
 
@@ -23,6 +24,7 @@ mod decode;
 mod decode_report;
 mod demo;
 mod exit_code;
+mod inputs;
 mod inspect;
 mod interrupt;
 mod key_file;
@@ -49,6 +51,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use foveal_datasets::harmless::{harmless, is_harmful};
 use tracing_subscriber::EnvFilter;
 
 use exit_code::Outcome;
@@ -106,12 +109,18 @@ pub(crate) fn main() -> ExitCode {
                 // Usage errors start like all others; nobody is left to be told of a failure.
                 let _ = write!(std::io::stderr(), "foveal: ");
             }
+            let plain = error.render().to_string();
+            if plain.lines().any(|line| line.contains(is_harmful)) {
+                let clean: Vec<_> = plain.lines().map(harmless).collect();
+                let _ = writeln!(std::io::stderr(), "{}", clean.join("\n"));
+                return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            }
             error.exit()
         }
     };
     start_log(&cli.verb);
     let terminal = Terminal::of_stdout(cli.color);
-    match run(cli.verb, &terminal) {
+    match interrupt::size_limit_is_an_error().and_then(|()| run(cli.verb, &terminal)) {
         Ok(outcome) => ExitCode::from(outcome.code()),
         Err(error) => {
             let line = exit_code::one_line(&error);

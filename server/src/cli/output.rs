@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 use clap::ValueEnum;
+use foveal_datasets::harmless::is_harmful;
 use serde::Serialize;
 
 /// The form of a result.
@@ -54,10 +55,27 @@ impl<W: Write> Output<W> {
     /// # Errors
     /// As [`Output::print`].
     pub(crate) fn print_json(&mut self, value: &impl Serialize) -> anyhow::Result<()> {
-        let mut text = serde_json::to_string(value).context("standard output")?;
+        let mut text = plain_json(&serde_json::to_string(value).context("standard output")?);
         text.push('\n');
         self.print(&text)
     }
+}
+
+/// The same JSON, with what could drive a terminal as escapes of JSON. It stands in strings alone:
+/// the rest of JSON on one line has no such characters.
+fn plain_json(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_harmful(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -91,5 +109,11 @@ mod tests {
         let mut output = Output::new(Vec::new());
         output.print_json(&serde_json::json!({"a": "x\ny"})).unwrap();
         assert_eq!(output.to, b"{\"a\":\"x\\ny\"}\n");
+        let mut output = Output::new(Vec::new());
+        let value = serde_json::json!({"a": "\u{1b}\u{9b}\u{202e}\u{e0041}é"});
+        output.print_json(&value).unwrap();
+        let wanted = r#"{"a":"\u001b\u009b\u202e\udb40\udc41é"}"#;
+        assert_eq!(String::from_utf8(output.to.clone()).unwrap(), format!("{wanted}\n"));
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&output.to).unwrap(), value);
     }
 }

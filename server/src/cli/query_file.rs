@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use foveal_datasets::{FileError, Metric, Rows, VectorFile};
+use foveal_datasets::{FileError, Metric, ReadAs, Rows, VectorFile};
 
 use super::exit_code::Failure;
 
@@ -10,8 +10,8 @@ use super::exit_code::Failure;
 ///
 /// # Errors
 /// The file cannot be read or holds no finite rows.
-pub(crate) fn read(path: &Path) -> Result<Rows, FileError> {
-    let file = VectorFile::open(path)?;
+pub(crate) fn read(path: &Path, how: &ReadAs) -> Result<Rows, FileError> {
+    let file = VectorFile::open_as(path, how)?;
     file.read(0..file.len())
 }
 

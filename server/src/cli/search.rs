@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::Args;
 use foveal_datasets::recall::recall;
 use foveal_index::measure::{self, MeasureError, Plan};
-use foveal_index::{Index, Io, Job, Neighbor, OpenOptions, SearchParams};
+use foveal_index::{Index, Io, Job, Manifest, Neighbor, OpenOptions, SearchParams};
 
 use super::choices::{self, count, share};
 use super::exit_code::{Failure, Outcome};
+use super::inputs::{CastArgs, QueriesArgs, TruthArgs};
 use super::interrupt::Interrupt;
 use super::measured::{check_output, check_truth, every_core, open_index, truth_for, verdict};
 use super::neighbor_lists::{self, pairs_of, truth_of};
@@ -80,6 +81,12 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_enum, default_value = "table", value_name = "table|json")]
     #[arg(hide_possible_values = true)]
     format: Format,
+    #[command(flatten)]
+    queries_args: QueriesArgs,
+    #[command(flatten)]
+    truth_args: TruthArgs,
+    #[command(flatten)]
+    cast: CastArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -103,15 +110,16 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
     params_of(args).check()?;
     check_combination(args)?;
     // Loaded before the first reading of memory, so that they are not counted as the index.
-    let queries = query_file::read(&args.queries)?;
+    let manifest = Manifest::read(&args.index)?;
+    let queries = query_file::read(&args.queries, &args.queries_args.read_as(args.cast))?;
+    query_file::check(&args.queries, &queries, manifest.dim as usize, manifest.metric)?;
     let truth = match &args.truth {
-        Some(path) => Some(truth_for(path, queries.len(), args.k)?),
+        Some(path) => Some(truth_for(path, args.truth_args.format, queries.len(), args.k)?),
         None => None,
     };
     let mut anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
     let options = OpenOptions { io: args.io, memory: args.memory, cold: args.cold, cache: None };
     let index = open_index(&args.index, &options)?;
-    query_file::check(&args.queries, &queries, index.dim(), index.manifest().metric)?;
     let (params, expected) = chosen(args, &index)?;
     if args.ids_out.is_some() {
         neighbor_lists::check_keys(&index)?;

@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
-/// A path that can be pasted into a command line: quoted where it needs to be.
+use foveal_datasets::harmless::harmless;
+
+/// A path that can be pasted into a command line: quoted where it needs to be. What would drive a
+/// terminal is spelled out.
 pub(crate) fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./+:@%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.into_owned();
     }
-    format!("'{}'", text.replace('\'', r"'\''"))
+    format!("'{}'", harmless(&text).replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -18,7 +21,8 @@ mod tests {
 
     #[test]
     fn only_what_needs_quotes_has_them() {
-        let words = ["a/b-c.d", "my index", "it's", ""].map(|text| quoted(Path::new(text)));
-        assert_eq!(words, ["a/b-c.d", "'my index'", r"'it'\''s'", "''"]);
+        let words =
+            ["a/b-c.d", "my index", "it's", "", "\u{1b}c"].map(|text| quoted(Path::new(text)));
+        assert_eq!(words, ["a/b-c.d", "'my index'", r"'it'\''s'", "''", r"'\u{1b}c'"]);
     }
 }

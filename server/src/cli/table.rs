@@ -1,5 +1,7 @@
 //! Figures for people: grouped digits, sizes, times, and two aligned columns.
 
+use foveal_datasets::harmless::harmless;
+
 use super::terminal::{Terminal, columns};
 
 /// Labels and values, one pair a line, the values aligned.
@@ -9,9 +11,9 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Adds a line.
-    pub(crate) fn line(&mut self, label: &str, value: impl Into<String>) {
-        self.lines.push((label.to_string(), value.into()));
+    /// Adds a line. Nothing in it drives the terminal.
+    pub(crate) fn line(&mut self, label: &str, value: impl AsRef<str>) {
+        self.lines.push((harmless(label).into(), harmless(value.as_ref()).into()));
     }
 
     /// Adds a blank line.

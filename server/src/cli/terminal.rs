@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
+use foveal_datasets::harmless::is_harmful;
 use unicode_width::UnicodeWidthChar;
 
 /// When to use colour.
@@ -120,10 +121,10 @@ pub(crate) fn columns(text: &str) -> usize {
     text.chars().map(|c| c.width().unwrap_or(0)).sum()
 }
 
-/// `text` in at most `width` columns: control characters (which could drive the terminal) become
-/// blanks, runs of blanks become one, and what is too long ends in `…`.
+/// `text` in at most `width` columns: what could drive the terminal, or reorder what it shows,
+/// becomes a blank, runs of blanks become one, and what is too long ends in `…`.
 pub(crate) fn shown(text: &str, width: usize) -> String {
-    let blank = |c: char| c.is_whitespace() || c.is_control() || c.width().is_none();
+    let blank = |c: char| c.is_whitespace() || is_harmful(c);
     let clean = text.split(blank).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
     if columns(&clean) <= width {
         return clean;
@@ -155,12 +156,19 @@ mod tests {
 
     #[test]
     fn shown_text_never_exceeds_its_width_nor_drives_the_terminal() {
-        let samples = ["", "plain", "a\u{1b}[2Jb\nc\td", "日本語の文", "e\u{301}e\u{301}"];
+        let samples = [
+            "",
+            "plain",
+            "a\u{1b}[2Jb\nc\td",
+            "a\u{202e}b\u{9b}c",
+            "日本語の文",
+            "e\u{301}e\u{301}",
+        ];
         for text in samples {
             for width in 0..12 {
                 let cut = shown(text, width);
                 assert!(columns(&cut) <= width, "{cut:?} is wider than {width}");
-                assert!(!cut.chars().any(char::is_control), "{cut:?}");
+                assert!(!cut.contains(is_harmful), "{cut:?}");
             }
         }
         assert_eq!(shown("a\u{1b}[2Jb\nc", 80), "a [2Jb c");

@@ -4,10 +4,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use foveal_datasets::{Metric, Truth, VectorFile};
+use foveal_datasets::format::TruthFormat;
+use foveal_datasets::output_file::check_new;
+use foveal_datasets::{Metric, VectorFile};
+use foveal_index::params::check_threads;
 use foveal_index::{ExactAsk, Job, MAX_K, Neighbor, exact};
 
 use super::exit_code::{Failure, Outcome};
+use super::inputs::{BaseArgs, CastArgs, QueriesArgs};
 use super::interrupt::Interrupt;
 use super::neighbor_lists::{check_key, truth_of};
 use super::output::Output;
@@ -19,7 +23,8 @@ use super::{choices, key_file, query_file, shell_words};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TruthArgs {
-    /// Vectors to search among: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin or .npy.
+    /// Vectors to search among: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin .npy
+    /// .safetensors; .hdf5 if compiled in.
     #[arg(long, value_name = "FILE")]
     base: PathBuf,
     /// Queries, in one of the same formats.
@@ -42,8 +47,14 @@ pub(crate) struct TruthArgs {
     #[arg(long, value_name = "FILE.ibin")]
     out: PathBuf,
     /// Worker threads [default: every core]
-    #[arg(long, value_name = "N", value_parser = choices::count)]
-    threads: Option<usize>,
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+    #[command(flatten)]
+    base_args: BaseArgs,
+    #[command(flatten)]
+    queries_args: QueriesArgs,
+    #[command(flatten)]
+    cast: CastArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -59,10 +70,12 @@ An index built with --keys or --first-key needs a truth written with the same fl
 /// Files that cannot be read, make no sense or do not go together; an output that exists or
 /// cannot be written; ctrl-c. Nothing stays behind then.
 pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
-    Truth::check_path(&args.out)?;
-    let base = VectorFile::open(&args.base)?;
+    check_threads(args.threads)?;
+    TruthFormat::of_output(&args.out)?;
+    check_new(&args.out)?;
+    let base = VectorFile::open_as(&args.base, &args.base_args.read_as(args.cast))?;
     let keys = RowKeys::of(args, base.len())?;
-    let queries = query_file::read(&args.queries)?;
+    let queries = query_file::read(&args.queries, &args.queries_args.read_as(args.cast))?;
     query_file::check(&args.queries, &queries, base.dim(), args.metric)?;
 
     let started = Instant::now();
@@ -71,7 +84,7 @@ pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
     let show = |progress| bars.show(progress);
     let job = Job { progress: Some(&show), interrupt: Some(interrupt.flag()) };
     let k = args.k as usize;
-    let ask = ExactAsk { metric: args.metric, k, threads: args.threads.unwrap_or(0) };
+    let ask = ExactAsk { metric: args.metric, k, threads: args.threads };
     let mut found = exact::search(&base, &queries, &ask, job)?;
     bars.finish();
     found.iter_mut().for_each(|list| keys.put(list));

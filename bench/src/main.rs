@@ -10,6 +10,7 @@ use foveal_bench::load;
 mod baseline;
 mod build;
 mod compare;
+mod coverage;
 mod fetch;
 mod import;
 mod recall;
@@ -31,6 +32,7 @@ enum Verb {
     Report(report::ReportArgs),
     Fetch(fetch::FetchArgs),
     Compare(compare::CompareArgs),
+    Coverage(coverage::CoverageArgs),
     Import(import::ImportArgs),
 }
 
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Report(args) => report::run(&args),
         Verb::Fetch(args) => fetch::run(&args),
         Verb::Compare(args) => compare::run(&args),
+        Verb::Coverage(args) => coverage::run(&args),
         Verb::Import(args) => import::run(&args),
     };
     match done {

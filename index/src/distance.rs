@@ -56,6 +56,8 @@ pub(crate) struct ExactQuery {
     bytes: Option<Vec<u8>>,
     inverse_norm: f32,
     widened: Vec<f32>,
+    /// What is taken off products, which are then summed in f64; `None` where f32 will do.
+    common: Option<f64>,
 }
 
 impl ExactQuery {
@@ -68,12 +70,20 @@ impl ExactQuery {
             bytes: None,
             inverse_norm: 1.0,
             widened: Vec::new(),
+            common: None,
         }
+    }
+
+    /// For the query taken last, under ip: takes `common` off every product and sums in f64, so
+    /// that what large products differ by keeps its digits.
+    pub(crate) fn take_off(&mut self, common: f64) {
+        self.common = Some(common);
     }
 
     /// Takes a query. Byte rows meet it in integers where it holds such bytes; otherwise they are
     /// widened to f32.
     pub(crate) fn set(&mut self, query: Row<'_>) {
+        self.common = None;
         self.wide.resize(query.dim(), 0.0);
         query.widen_into(&mut self.wide);
         let mut bytes = self.bytes.take().unwrap_or_default();
@@ -159,6 +169,11 @@ impl ExactQuery {
     }
 
     fn product(&mut self, row: Row<'_>) -> f32 {
+        if let Some(common) = self.common {
+            self.widened.resize(self.wide.len(), 0.0);
+            row.widen_into(&mut self.widened);
+            return (float::dot_in_f64(&self.wide, &self.widened) - common) as f32;
+        }
         match (row, &self.bytes) {
             (Row::F32(x), _) => narrow(f32::dot(&self.wide, x)),
             (Row::F16(x), _) => float::dot_f16(x, &self.wide),

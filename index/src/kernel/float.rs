@@ -58,6 +58,11 @@ for_every_level! {
     dot, dot_text, (x: &[f32], y: &[f32]) -> f32
 }
 for_every_level! {
+    /// The inner product of two vectors in f64: products are exact, their sum nearly. Panics if the
+    /// lengths differ.
+    dot_in_f64, dot_in_f64_text, (x: &[f32], y: &[f32]) -> f64
+}
+for_every_level! {
     /// The inner product of an f16 row and an f32 vector, in f32. Panics if the lengths differ.
     dot_f16, dot_f16_text, (x: &[f16], y: &[f32]) -> f32
 }
@@ -195,6 +200,22 @@ fn dot_text(x: &[f32], y: &[f32]) -> f32 {
         lanes[i] += x * y;
     }
     sum_by_halves(lanes)
+}
+
+#[inline(always)]
+fn dot_in_f64_text(x: &[f32], y: &[f32]) -> f64 {
+    assert_eq!(x.len(), y.len(), "dimension mismatch");
+    let ((x_blocks, x_tail), (y_blocks, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    let mut lanes = [0.0f64; LANES];
+    for (x, y) in x_blocks.iter().zip(y_blocks) {
+        for i in 0..LANES {
+            lanes[i] += f64::from(x[i]) * f64::from(y[i]);
+        }
+    }
+    for (i, (x, y)) in x_tail.iter().zip(y_tail).enumerate() {
+        lanes[i] += f64::from(*x) * f64::from(*y);
+    }
+    lanes.iter().sum()
 }
 
 /// Sums `term(x, y)` over a row of 16-bit numbers, as `widened` says, and an f32 vector.

@@ -10,8 +10,7 @@ use clap::{Args, ValueEnum};
 use foveal_datasets::synthetic::Seeded;
 use foveal_datasets::{Element, Metric, Row, Rows, Values, VectorFile, VectorWriter};
 use foveal_index::{
-    BuildInput, BuildParams, DecodeAsk, DecodeMode, DecodeParams, Decoder, Index, Job, Keys,
-    LogZMode, build,
+    BuildInput, BuildParams, DecodeAsk, DecodeMode, DecodeParams, Decoder, Index, Job, Keys, build,
 };
 use serde::Serialize;
 
@@ -88,6 +87,8 @@ struct Cell {
     /// The largest distance of a value from the truth, in nats.
     farthest: f64,
     precision_at_10: f64,
+    /// The share of the decodes that took more exact logits than planned.
+    widened: f64,
     reranked: f64,
     distances: f64,
 }
@@ -168,7 +169,7 @@ impl Head {
         let temperature = args.temperatures[at];
         let params = params_of(mode, temperature)?;
         let (mut held, mut right, mut widths, mut farthest) = (0, 0, Vec::new(), 0.0f64);
-        let (mut reranked, mut distances) = (0u64, 0u64);
+        let (mut reranked, mut distances, mut widened) = (0u64, 0u64, 0);
         for (state, truth) in self.truth.iter().enumerate() {
             let ask = DecodeAsk { params, ..DecodeAsk::new(1) };
             let decoded = decoder.decode(self.asked.row(state), &ask)?;
@@ -178,6 +179,7 @@ impl Head {
             widths.push(log_z.high - log_z.low);
             farthest = farthest.max((log_z.value - wanted).abs());
             right += decoded.tokens.iter().filter(|t| truth.best.contains(&t.key)).count();
+            widened += usize::from(decoded.widened);
             reranked += u64::from(decoded.stats.reranked);
             distances += u64::from(decoded.stats.distances);
         }
@@ -195,6 +197,7 @@ impl Head {
             width_p50: widths[states / 2],
             farthest,
             precision_at_10: right as f64 / (states * K.min(self.rows.len())) as f64,
+            widened: widened as f64 / states as f64,
             reranked: reranked as f64 / states as f64,
             distances: distances as f64 / states as f64,
         })
@@ -205,8 +208,7 @@ fn params_of(mode: &str, temperature: f64) -> anyhow::Result<DecodeParams> {
     let modes = [DecodeMode::Auto, DecodeMode::Scan, DecodeMode::Graph, DecodeMode::Exact];
     let found = modes.into_iter().find(|known| known.name() == mode);
     let mode = found.with_context(|| format!("--modes: {mode:?} is unknown"))?;
-    let log_z = if mode == DecodeMode::Exact { LogZMode::Exact } else { LogZMode::Interval };
-    Ok(DecodeParams { mode, temperature, log_z, ..DecodeParams::new(K as u32) })
+    Ok(DecodeParams { mode, temperature, ..DecodeParams::new(K as u32) })
 }
 
 fn gaussians(count: usize, random: &mut Seeded) -> Vec<f32> {

@@ -4,6 +4,7 @@ mod error;
 mod memory;
 mod row_pass;
 mod tokens;
+mod trial;
 
 pub use error::BuildError;
 
@@ -81,6 +82,8 @@ pub struct BuildReport {
     pub disk_bytes: u64,
     /// Nodes that growing left unreachable and repair attached.
     pub repaired: u64,
+    /// What a user of the index should know before asking it, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// Builds the index of `input` in the new directory `out`.
@@ -144,10 +147,15 @@ pub fn build(
         return Err(BuildError::Interrupted);
     }
     let manifest = files.write_manifest(input, params)?;
+    let decodes = match manifest.tokens {
+        true => pool.install(|| trial::measure(publication.dir(), input, job))?,
+        false => None,
+    };
     let measured = Measured {
         build_seconds: started.elapsed().as_secs_f64(),
         predicted_peak_bytes: memory.peak(),
         peak_rss_bytes: memory::peak_rss_bytes(),
+        decodes,
     };
     measured.write(&Disk, publication.dir())?;
     publication.commit()?;
@@ -155,6 +163,7 @@ pub fn build(
         resident_bytes: resident_bytes(&manifest),
         disk_bytes: manifest.files.iter().map(|file| file.bytes).sum(),
         repaired: grown.repaired,
+        warnings: decodes.iter().flat_map(trial::warnings).collect(),
         manifest,
         measured,
     })

@@ -39,7 +39,7 @@ impl Shared {
                 let whole = listed || params.log_z == LogZMode::Interval;
                 let wanted = (params.k, params.precision);
                 let (cut, share, ranked) = vocabulary.spec.effort(wanted, whole, n);
-                Effort { mode: DecodeMode::Scan, cut, share, ranked, rest: 0 }
+                Effort { mode: DecodeMode::Scan, cut, share, ranked }
             }
             None => {
                 let ranked = UNKNOWN_RANKED.max(params.k.saturating_mul(UNKNOWN_RANKED_A_TOKEN));
@@ -64,7 +64,6 @@ impl Shared {
         }
         let sampled = params.log_z == LogZMode::Interval && effort.mode != DecodeMode::Exact;
         effort.ranked = effort.ranked.max(if sampled { KNOWN_OF_Z } else { 0 }).max(params.k);
-        effort.rest = self.sample_bytes(params) / self.row_bytes();
         effort
     }
 
@@ -100,19 +99,12 @@ pub(super) struct Effort {
     share: f64,
     /// How many are ranked exactly.
     pub(super) ranked: u32,
-    /// Of so many tokens that are not known the logits cost no more than a sample.
-    rest: usize,
 }
 
 impl Effort {
     /// The logits of all tokens.
     pub(super) fn exact(k: u32) -> Effort {
-        Effort { mode: DecodeMode::Exact, cut: Cut::ALL, share: 1.0, ranked: k, rest: 0 }
-    }
-
-    /// Whether the logits of so many tokens that are not known are computed, not sampled.
-    pub(super) fn computes_rest(&self, unknown: usize) -> bool {
-        unknown <= self.rest
+        Effort { mode: DecodeMode::Exact, cut: Cut::ALL, share: 1.0, ranked: k }
     }
 }
 

@@ -144,6 +144,11 @@ impl Shared {
 }
 
 impl Decoder {
+    /// Numbers in a hidden state; see [`Index::hidden_dim`].
+    pub(crate) fn hidden_dim(&self) -> usize {
+        self.index.hidden_dim()
+    }
+
     /// The most likely tokens for a hidden state.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use super::effort::Effort;
 use super::look_up::better;
-use super::{DecodeAsk, Decoder, Known, PRODUCT_ERROR, WIDEST_PART};
+use super::{DecodeAsk, Decoder, KNOWN_OF_Z, Known, PRODUCT_ERROR, WIDEST_PART};
 use crate::params::{DecodeMode, LogZMode};
 use crate::search::{SearchError, Shared};
 use crate::softmax::{LogZ, Sampled, Unknown, log_sum_exp};
@@ -45,7 +45,7 @@ impl Decoder {
         if counted == self.known.len() {
             return Ok(Total::Sure(point(self.log_z_known(temperature))));
         }
-        if effort.computes_rest(counted - self.known.len()) {
+        if counted - self.known.len() <= KNOWN_OF_Z as usize {
             return Ok(Total::Unsure);
         }
         self.ids.clear();

@@ -119,6 +119,9 @@ struct BuildJson<'a> {
     disk_bytes: u64,
     format_version: u32,
     digest: &'a str,
+    /// Only where there are some.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
 }
 
 /// Builds the index and says what was built.
@@ -148,6 +151,9 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
     let input = BuildInput { base: &base, keys, payload, learn: learn.as_ref(), bias };
     let report = build_with_progress(&input, &args.out, &params, &Interrupt::catch()?)?;
     let mut output = Output::stdout();
+    for warning in &report.warnings {
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
     match args.format {
         Format::Json => output.print_json(&json_of(&report))?,
         Format::Table => output.print(&table_of(&report, &args.out, terminal))?,
@@ -273,6 +279,7 @@ fn json_of(report: &BuildReport) -> BuildJson<'_> {
         disk_bytes: report.disk_bytes,
         format_version: manifest.format_version,
         digest: &manifest.digest,
+        warnings: &report.warnings,
     }
 }
 
@@ -357,9 +364,20 @@ mod tests {
             digest: "abc".into(),
             checksum: "def".into(),
         };
-        let measured =
-            Measured { build_seconds: 1.5, predicted_peak_bytes: 5000, peak_rss_bytes: 4000 };
-        BuildReport { manifest, measured, resident_bytes: 14_450, disk_bytes: 90_000, repaired: 0 }
+        let measured = Measured {
+            build_seconds: 1.5,
+            predicted_peak_bytes: 5000,
+            peak_rss_bytes: 4000,
+            decodes: None,
+        };
+        BuildReport {
+            manifest,
+            measured,
+            resident_bytes: 14_450,
+            disk_bytes: 90_000,
+            repaired: 0,
+            warnings: Vec::new(),
+        }
     }
 
     #[test]
@@ -384,6 +402,9 @@ mod tests {
             r#""format_version":1,"digest":"abc"}"#
         );
         assert_eq!(text, wanted);
+        let warned = BuildReport { warnings: vec!["rows are long".into()], ..report() };
+        let text = serde_json::to_string(&json_of(&warned)).unwrap();
+        assert!(text.ends_with(r#""digest":"abc","warnings":["rows are long"]}"#), "{text}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use foveal_datasets::harmless::harmless;
 mod baseline;
 mod build;
 mod compare;
+mod coverage;
 mod fetch;
 mod import;
 mod recall;
@@ -32,6 +33,7 @@ enum Verb {
     Report(report::ReportArgs),
     Fetch(fetch::FetchArgs),
     Compare(compare::CompareArgs),
+    Coverage(coverage::CoverageArgs),
     Import(import::ImportArgs),
 }
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Report(args) => report::run(&args),
         Verb::Fetch(args) => fetch::run(&args),
         Verb::Compare(args) => compare::run(&args),
+        Verb::Coverage(args) => coverage::run(&args),
         Verb::Import(args) => import::run(&args),
     };
     match done {

@@ -62,6 +62,8 @@ pub(crate) struct ExactQuery {
     /// The same in double precision.
     exact_inverse_norm: f64,
     widened: Vec<f32>,
+    /// What is taken off products, which are then summed in f64; `None` where f32 will do.
+    common: Option<f64>,
 }
 
 impl ExactQuery {
@@ -76,6 +78,7 @@ impl ExactQuery {
             inverse_norm: 1.0,
             exact_inverse_norm: 1.0,
             widened: Vec::new(),
+            common: None,
         }
     }
 
@@ -84,9 +87,16 @@ impl ExactQuery {
         ExactQuery { fixed_order: true, ..ExactQuery::new(metric, element) }
     }
 
+    /// For the query taken last, under ip: takes `common` off every product and sums in f64, so
+    /// that what large products differ by keeps its digits.
+    pub(crate) fn take_off(&mut self, common: f64) {
+        self.common = Some(common);
+    }
+
     /// Takes a query. Byte rows meet it in integers where it holds such bytes; otherwise they are
     /// widened to f32.
     pub(crate) fn set(&mut self, query: Row<'_>) {
+        self.common = None;
         self.wide.resize(query.dim(), 0.0);
         query.widen_into(&mut self.wide);
         let mut bytes = self.bytes.take().unwrap_or_default();
@@ -184,6 +194,11 @@ impl ExactQuery {
     }
 
     fn product(&mut self, row: Row<'_>) -> f32 {
+        if let Some(common) = self.common {
+            self.widened.resize(self.wide.len(), 0.0);
+            row.widen_into(&mut self.widened);
+            return (float::dot_in_f64(&self.wide, &self.widened) - common) as f32;
+        }
         match (row, &self.bytes) {
             (Row::F32(x), _) if self.fixed_order => float::dot(&self.wide, x),
             (Row::F32(x), _) => narrow(f32::dot(&self.wide, x)),

@@ -18,6 +18,12 @@
 //! was looked at. What the first phase leaves open counts in true masses: `mean(b)^2` times its
 //! variance, and var(b) for each square of a mass that was drawn. The interval is `WIDTH` standard
 //! errors to either side, as if draws were independent, and never less than `LEAST`.
+//!
+//! A variance of draws tells nothing where draws miss what matters: a token that estimates are
+//! wrong about by many t may hold all of Z. So how far e' is from e, and s from e', is measured on
+//! the draws as well, in logs, which a few draws tell well; where it is too much for masses to be
+//! spread evenly over draws, or few of them hold most of what was drawn, the sample is `Doubtful`.
+//! Then [`Sampler::split`] tells which tokens must be known for the others not to matter.
 
 use foveal_datasets::synthetic::Seeded;
 
@@ -46,6 +52,15 @@ const CERTAIN: f64 = 0.5;
 /// How far, in units of the temperature, a better estimate may be from the first one, and a logit
 /// from that: one that is hopelessly wrong must not outweigh all others.
 const FARTHEST: f64 = 30.0;
+/// Standard deviations of logs of masses over weights up to which draws are trusted, of the first
+/// and of the second phase; and of how many draws at least what was drawn must be worth.
+const LARGEST_SPREAD: (f64, f64) = (1.25, 0.8);
+const LEAST_WORTH: (f64, f64) = (32.0, 16.0);
+/// Standard deviations that the estimate of a token may be wrong by, where no draw tells.
+const FARTHEST_WRONG: f64 = 4.0;
+/// Steps of a logit over the temperature in which tokens are counted, and how many of them.
+const STEPS_A_NAT: f64 = 4.0;
+const STEPS: usize = 4096;
 /// Values that share one sum.
 const GROUP: usize = 16;
 
@@ -63,6 +78,16 @@ pub struct LogZ {
 impl LogZ {
     pub(crate) fn exact(value: f64) -> LogZ {
         LogZ { value, low: value, high: value }
+    }
+
+    /// The same with so much more room to either side.
+    pub(crate) fn widened(self, by: f64) -> LogZ {
+        LogZ { low: self.low - by, high: self.high + by, ..self }
+    }
+
+    /// The same when every logit over the temperature is larger by so much.
+    pub(crate) fn shifted(self, by: f64) -> LogZ {
+        LogZ { value: self.value + by, low: self.low + by, high: self.high + by }
     }
 }
 
@@ -95,6 +120,8 @@ pub(crate) struct Sampler {
     looked_up: Vec<f32>,
     raised: Vec<f32>,
     second: Vec<u32>,
+    /// By phase: how far what it saw was from what it was drawn by, in units of the temperature.
+    errors: [Spread; 2],
 }
 
 /// What is drawn from.
@@ -116,25 +143,49 @@ pub(crate) struct Unknown<'a> {
     /// log Z of all other tokens.
     pub(crate) known: f64,
     pub(crate) temperature: f64,
+    /// A standard deviation of logits from estimates, where it was seen; else 0.
+    pub(crate) error: f64,
+}
+
+/// What a sample tells.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Sampled {
+    /// log Z of all tokens.
+    Sound(LogZ),
+    /// Nothing: logits are `spread` from estimates, in units of the temperature.
+    Doubtful { spread: f64 },
 }
 
 /// Count, sum and squares of some numbers.
 #[derive(Clone, Copy, Default)]
-struct Spread {
+pub(crate) struct Spread {
     count: f64,
     sum: f64,
     squares: f64,
 }
 
 impl Spread {
-    fn add(&mut self, x: f64) {
+    pub(crate) fn add(&mut self, x: f64) {
         self.count += 1.0;
         self.sum += x;
         self.squares += x * x;
     }
 
-    fn mean(&self) -> f64 {
+    pub(crate) fn count(&self) -> f64 {
+        self.count
+    }
+
+    pub(crate) fn mean(&self) -> f64 {
         self.sum / self.count.max(1.0)
+    }
+
+    pub(crate) fn deviation(&self) -> f64 {
+        self.variance().sqrt()
+    }
+
+    /// How many numbers of one size say as much as these: the square of the sum over that of each.
+    fn worth(&self) -> f64 {
+        if self.squares > 0.0 { self.sum * self.sum / self.squares } else { f64::INFINITY }
     }
 
     /// The variance of one of them; 0 where there are too few to tell.
@@ -154,10 +205,13 @@ struct Phase {
     variance: f64,
     /// The squares of the masses that were drawn.
     squares: f64,
+    /// How many draws of one mass say as much as those that were made, and what they sum to.
+    worth: f64,
+    drawn: f64,
 }
 
 impl Sampler {
-    /// log Z of all tokens. `better(places, out)` estimates the logits of places better;
+    /// log Z of all tokens, if draws can tell. `better(places, out)` estimates the logits of places better;
     /// `exact(places, visit)` tells the true logit of the i-th place, i in any order.
     ///
     /// # Errors
@@ -167,15 +221,16 @@ impl Sampler {
         unknown: &Unknown<'_>,
         better: impl FnMut(&[u32], &mut [f32]),
         exact: impl FnMut(&[u32], &mut dyn FnMut(usize, f32)) -> Result<(), E>,
-    ) -> Result<LogZ, E> {
-        let Unknown { estimates, known, temperature } = *unknown;
+    ) -> Result<Sampled, E> {
+        let Unknown { estimates, known, temperature, .. } = *unknown;
         self.weights.resize(estimates.len(), 0.0);
         self.sums.resize(estimates.len() / GROUP, 0.0);
         logits::largest_of_columns(estimates, &mut self.sums);
         let shift = self.sums.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         if !shift.is_finite() {
-            return Ok(LogZ::exact(known));
+            return Ok(Sampled::Sound(LogZ::exact(known)));
         }
+        self.errors = Default::default();
         let scale = (1.0 / temperature) as f32;
         self.sums.resize(estimates.len().div_ceil(TILE) * GROUP, 0.0);
         logits::weights_of(estimates, (shift, scale), &mut self.weights, &mut self.sums);
@@ -185,12 +240,75 @@ impl Sampler {
         let mut random = Seeded::new(0x5eed);
         let first = self.first_phase(unknown, (shift, unit), &mut random, better);
         let second = self.second_phase(unknown, (first, unit), &mut random, exact)?;
+        let least = LEAST / temperature.min(1.0);
+        let all = unit * self.sums.iter().map(|sum| f64::from(*sum)).sum::<f64>();
+        if let Some(spread) = self.doubt(unknown, (first, second), (all, unit, least)) {
+            return Ok(Sampled::Doubtful { spread });
+        }
         let others = unit * second.sum;
         let error = WIDTH * unit * second.variance.sqrt();
         let (low, high) = ((others - error).max(0.0), others + error);
         let [value, low, high] = [others, low, high].map(|part| known + part.ln_1p());
-        let least = LEAST / temperature.min(1.0);
-        Ok(LogZ { value, low: low.min(value - least), high: high.max(value + least) })
+        let (low, high) = (low.min(value - least), high.max(value + least));
+        Ok(Sampled::Sound(LogZ { value, low, high }))
+    }
+
+    /// How far logits are from estimates, in units of the temperature, if that is too far for draws
+    /// to tell what all tokens weigh; nothing where they tell, or where the tokens, which weigh
+    /// `all` by their estimates, move log Z by less than `least` in any case.
+    fn doubt(
+        &self,
+        unknown: &Unknown<'_>,
+        (first, second): (Phase, Phase),
+        (all, unit, least): (f64, f64, f64),
+    ) -> Option<f64> {
+        let seen = unknown.error / unknown.temperature;
+        let of_phase = |errors: &Spread| {
+            let few = errors.count < FEW;
+            if few { seen.max(errors.deviation()) } else { errors.deviation() }
+        };
+        let [near, far] = self.errors.each_ref().map(of_phase);
+        let spread = near.hypot(far);
+        if all * (FARTHEST_WRONG * spread).exp() <= least / 2.0 {
+            return None;
+        }
+        // What draws sum to may be little beside what is certain.
+        let matters = |phase: &Phase| unit * phase.drawn > least;
+        let poor = |phase: &Phase, worth: f64| matters(phase) && phase.worth < worth;
+        let sound = near <= LARGEST_SPREAD.0
+            && far <= LARGEST_SPREAD.1
+            && !poor(&first, LEAST_WORTH.0)
+            && !poor(&second, LEAST_WORTH.1);
+        (!sound).then_some(spread)
+    }
+
+    /// Which tokens must be known for the others not to matter, where logits may be far from
+    /// estimates: those with an estimate of the first number or more. And what the others weigh at
+    /// most, in units of the known part of Z; 0 where all must be known.
+    pub(crate) fn split(&self, unknown: &Unknown<'_>, spread: f64) -> (f32, f64) {
+        let Unknown { estimates, known, temperature, .. } = *unknown;
+        let mut counts = [0u32; STEPS];
+        for estimate in estimates.iter().filter(|estimate| **estimate > f32::NEG_INFINITY) {
+            let below = (known - f64::from(*estimate) / temperature) * STEPS_A_NAT;
+            counts[(below.max(0.0) as usize).min(STEPS - 1)] += 1;
+        }
+        let farthest = FARTHEST_WRONG * spread;
+        let most = LEAST / temperature.min(1.0);
+        let (mut rest, mut step) = (0.0, STEPS);
+        while step > 0 {
+            let weight = (farthest - (step - 1) as f64 / STEPS_A_NAT).exp();
+            let more =
+                if counts[step - 1] == 0 { 0.0 } else { weight * f64::from(counts[step - 1]) };
+            if rest + more > most {
+                break;
+            }
+            (rest, step) = (rest + more, step - 1);
+        }
+        if step == STEPS {
+            // The last step holds all that lie farther as well.
+            return (f32::MIN, 0.0);
+        }
+        (((known - step as f64 / STEPS_A_NAT) * temperature) as f32, rest)
     }
 
     /// Fills `places`, `better` and `masses`.
@@ -247,7 +365,9 @@ impl Sampler {
         better(drawn, &mut self.looked_up);
         let farthest = (FARTHEST * unknown.temperature) as f32;
         for (place, logit) in drawn.iter().zip(&mut self.looked_up) {
-            *logit = logit.min(unknown.estimates[*place as usize] + farthest);
+            let estimate = unknown.estimates[*place as usize];
+            self.errors[0].add(f64::from(*logit - estimate) / unknown.temperature);
+            *logit = logit.min(estimate + farthest);
         }
         let scale = (1.0 / unknown.temperature) as f32;
         logits::exp_of_each(&self.looked_up, (shift, scale), &mut self.raised);
@@ -325,7 +445,9 @@ impl Sampler {
         exact(&self.second, &mut |i, logit| found[i] = logit)?;
         seen.extend(drawn.iter().zip(&self.looked_up).map(|(i, logit)| {
             let error = f64::from(*logit) - f64::from(self.better[*i as usize]);
-            (error / unknown.temperature).min(FARTHEST).exp()
+            let error = error / unknown.temperature;
+            self.errors[1].add(error);
+            error.min(FARTHEST).exp()
         }));
         Ok(())
     }
@@ -345,6 +467,8 @@ impl Phase {
             sum: sure + step * told.sum,
             variance: rest * rest * spread / count,
             squares: step * step * told.squares,
+            worth: told.worth(),
+            drawn: step * told.sum,
         }
     }
 }
@@ -445,13 +569,14 @@ mod tests {
     ) -> (LogZ, usize) {
         let rough: Vec<f32> = logits.iter().map(|x| x + errors.0 * random.gaussian()).collect();
         let better: Vec<f32> = logits.iter().map(|x| x + errors.1 * random.gaussian()).collect();
-        let unknown = Unknown { estimates: &rough, known, temperature: 1.0 };
+        let unknown = Unknown { estimates: &rough, known, temperature: 1.0, error: 0.0 };
         let (found, looked_up) = sampled_by(&unknown, &better, logits);
+        let Sampled::Sound(found) = found else { panic!("{found:?}") };
         (found, looked_up.len())
     }
 
     /// log Z by better estimates and logits by place, and the places that were looked up.
-    fn sampled_by(unknown: &Unknown<'_>, better: &[f32], logits: &[f32]) -> (LogZ, Vec<u32>) {
+    fn sampled_by(unknown: &Unknown<'_>, better: &[f32], logits: &[f32]) -> (Sampled, Vec<u32>) {
         let mut looked_up = Vec::new();
         let found = Sampler::default().log_z(
             unknown,
@@ -517,8 +642,9 @@ mod tests {
             logits[77] = (0.8 * least).ln() as f32 * unit;
             let mut estimates = logits.clone();
             estimates[77] = -30.0 * unit;
-            let unknown = Unknown { estimates: &estimates, known: 0.0, temperature };
+            let unknown = Unknown { estimates: &estimates, known: 0.0, temperature, error: 0.0 };
             let (found, looked_up) = sampled_by(&unknown, &estimates, &logits);
+            let Sampled::Sound(found) = found else { panic!("{found:?}") };
             let truth = log_sum_exp([0.0].iter().chain(&logits).copied(), temperature);
             assert!(!looked_up.contains(&77), "no draw meets it");
             assert!(truth - found.value > 0.7 * least, "{found:?} {truth}");

@@ -11,6 +11,7 @@ use crate::free_memory::FreeMemory;
 use crate::graph::grow::GrowError;
 use crate::params::ParamsError;
 use crate::payload::PayloadError;
+use crate::search::SearchError;
 
 /// Why an index was not built. Nothing of it is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +115,9 @@ pub enum BuildError {
     /// What list sizes reach could not be measured.
     #[error("calibrating: {0}")]
     Calibrate(#[source] ExactError),
+    /// Hidden states that were held out could not be decoded with the index just written.
+    #[error("trying decodes: {0}")]
+    Trial(#[source] SearchError),
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -139,6 +143,7 @@ impl BuildError {
             BuildError::Publish(error) => error.kind(),
             BuildError::Sealed(error) => error.kind(),
             BuildError::Calibrate(error) => error.kind(),
+            BuildError::Trial(error) => error.kind(),
             BuildError::Interrupted => ErrorKind::Interrupted,
         }
     }

@@ -5,6 +5,7 @@ mod grown;
 mod memory;
 mod row_pass;
 mod tokens;
+mod trial;
 mod width;
 
 pub use error::BuildError;
@@ -82,8 +83,8 @@ pub struct BuildReport {
     pub disk_bytes: u64,
     /// Nodes that growing left unreachable and repair attached.
     pub repaired: u64,
-    /// What the caller should know of the data: rows that lie apart from all others, codes that do
-    /// not tell rows apart, a recall below 0.95 at the default effort.
+    /// What the caller should know, a sentence each: rows that lie apart from all others, codes that
+    /// do not tell rows apart, a recall or a precision of decodes below 0.95 at the default effort.
     pub warnings: Vec<String>,
 }
 
@@ -155,10 +156,17 @@ pub fn build(
     drop((grown.rows, grown.old, payload));
     let manifest = files.write_manifest(input, (params, bits, extreme_rows))?;
     open_once(publication.dir(), job)?;
+    let decodes = match manifest.tokens {
+        true => pool.install(|| trial::measure(publication.dir(), input, job))?,
+        false => None,
+    };
+    let mut warnings = grown.warnings;
+    warnings.extend(decodes.iter().flat_map(trial::warnings));
     let measured = Measured {
         build_seconds: started.elapsed().as_secs_f64(),
         predicted_peak_bytes: memory.peak(),
         peak_rss_bytes: memory::peak_rss_bytes(),
+        decodes,
     };
     measured.write(&Disk, publication.dir())?;
     publication.commit()?;
@@ -166,7 +174,7 @@ pub fn build(
         resident_bytes: resident_bytes(&manifest),
         disk_bytes: manifest.files.iter().map(|file| file.bytes).sum(),
         repaired: grown.repaired,
-        warnings: grown.warnings,
+        warnings,
         manifest,
         measured,
     })

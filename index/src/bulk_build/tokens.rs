@@ -50,6 +50,12 @@ pub(super) fn wanted(input: &BuildInput<'_>, params: &BuildParams) -> bool {
     params.metric == Metric::InnerProduct && some && n <= MAX_TOKENS && dim <= MAX_TOKEN_DIM
 }
 
+/// How many sample hidden states, the last ones, are held out: nothing but margins is learned from
+/// them.
+pub(super) fn checks(states: usize) -> usize {
+    (states / CHECKED_PART).min(CHECKS)
+}
+
 /// The most memory that takes, in bytes; 0 where an index gets none.
 pub(super) fn bytes(input: &BuildInput<'_>, params: &BuildParams) -> u64 {
     let Some(learn) = input.learn.filter(|_| wanted(input, params)) else { return 0 };
@@ -84,7 +90,7 @@ pub(super) fn encode(
     let learn = input.learn.expect("`wanted` saw sample hidden states");
     job.tell("learning tokens", 0, 1);
     // The last part of the file checks what was learned from the first: other text, as a rule.
-    let checks = (learn.len() / CHECKED_PART).min(CHECKS);
+    let checks = checks(learn.len());
     let kept = (learn.len() - checks).min(STATES);
     let hidden = learn.read(0..kept)?;
     let checked = learn.read(learn.len() - checks..learn.len())?;

@@ -12,7 +12,8 @@ pub struct Token {
     pub key: u64,
     /// `<h, x> + b`, exactly.
     pub logit: f32,
-    /// The log of its probability; see [`Decoded::log_z`].
+    /// The log of its probability; see [`Decoded::log_z`]. Minus infinity for one that does not
+    /// count.
     pub log_prob: f64,
 }
 
@@ -30,8 +31,11 @@ pub struct Decoded {
     pub log_z: Option<LogZ>,
     /// Whether no other allowed token can have a place among the tokens.
     pub order_proved: bool,
-    /// How candidates were found; never `Auto`.
+    /// How candidates were found; never `Auto`, and `Exact` where estimates told too little.
     pub mode: DecodeMode,
+    /// Whether it took more exact logits than planned to be as sure as wanted, because estimates
+    /// are poor for this hidden state.
+    pub widened: bool,
     /// From the start of the decode to its end, in nanoseconds.
     pub nanos: u64,
     /// What it cost; `distances` counts estimated logits.

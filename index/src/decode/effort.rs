@@ -43,26 +43,38 @@ impl Shared {
             }
             None => {
                 let ranked = UNKNOWN_RANKED.max(params.k.saturating_mul(UNKNOWN_RANKED_A_TOKEN));
-                Effort { mode: DecodeMode::Scan, cut: Cut::ALL, share: 1.0, ranked }
+                Effort { ranked, mode: DecodeMode::Scan, ..Effort::exact(params.k) }
             }
         };
-        let exact = Effort { mode: DecodeMode::Exact, cut: Cut::ALL, share: 1.0, ranked: params.k };
+        let exact = Effort::exact(params.k);
         let mut effort = match params.mode {
             _ if params.log_z == LogZMode::Exact => exact,
-            DecodeMode::Auto if self.scan_bytes(scan) < n * self.row_bytes() => scan,
+            DecodeMode::Auto
+                if self.scan_bytes(scan) + self.sample_bytes(params) < n * self.row_bytes() =>
+            {
+                scan
+            }
             DecodeMode::Auto | DecodeMode::Exact => exact,
             DecodeMode::Scan => scan,
             DecodeMode::Graph if listed => scan,
-            DecodeMode::Graph => {
-                Effort { mode: DecodeMode::Graph, ranked: params.list_size, ..scan }
-            }
+            DecodeMode::Graph => Effort { mode: DecodeMode::Graph, ..scan },
         };
         if let Some(ranked) = params.rerank_size {
             (effort.ranked, effort.cut) = (ranked, Cut::ALL);
         }
-        let sampled = params.log_z == LogZMode::Interval && effort.mode == DecodeMode::Scan;
+        let sampled = params.log_z == LogZMode::Interval && effort.mode != DecodeMode::Exact;
         effort.ranked = effort.ranked.max(if sampled { KNOWN_OF_Z } else { 0 }).max(params.k);
         effort
+    }
+
+    /// What is read to sample log Z, if it is sampled: rows and codes here and there, which take
+    /// twice as long as in order.
+    fn sample_bytes(&self, params: &DecodeParams) -> usize {
+        if params.log_z != LogZMode::Interval {
+            return 0;
+        }
+        let codes = SAMPLED_CODES * self.preview.quantizer.stride();
+        2 * (codes + SAMPLED_ROWS * self.row_bytes())
     }
 
     /// What a scan reads: memory is what bounds it, and the exact way as well.
@@ -89,7 +101,17 @@ pub(super) struct Effort {
     pub(super) ranked: u32,
 }
 
+impl Effort {
+    /// The logits of all tokens.
+    pub(super) fn exact(k: u32) -> Effort {
+        Effort { mode: DecodeMode::Exact, cut: Cut::ALL, share: 1.0, ranked: k }
+    }
+}
+
 /// Rows ranked exactly where no sample hidden states tell how many it takes, and at least this
 /// many for each token wanted.
 const UNKNOWN_RANKED: u32 = 128;
 const UNKNOWN_RANKED_A_TOKEN: u32 = 8;
+/// Codes and rows that a sample of log Z reads, about.
+const SAMPLED_CODES: usize = 1024;
+const SAMPLED_ROWS: usize = 128;

@@ -5,9 +5,11 @@
 //! scan of all rows; what follows is the same for all of them.
 
 mod ask;
+mod candidates;
 mod effort;
+mod look_up;
+mod normalise;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,23 +17,29 @@ use foveal_datasets::{Metric, Row};
 
 use crate::distance::ExactQuery;
 use crate::fullview::Fullview;
-use crate::params::{DecodeMode, LogZMode};
+use crate::kernel::float;
+use crate::params::DecodeMode;
 use crate::preview::PreviewSlot;
 use crate::search::{Index, SearchError, Shared};
-use crate::softmax::{LogZ, Sampler, Unknown, log_sum_exp};
+use crate::softmax::{LogZ, Sampler, Spread, log_sum_exp};
 use crate::stats::QueryStats;
-use crate::vocabulary::{Cut, TokenScores};
+use crate::vocabulary::TokenScores;
 
 use effort::{Effort, Plan};
+use normalise::Total;
 
 pub use ask::{DecodeAsk, Decoded, Token, TokenSet, Tokens};
 
-/// Standard deviations that a candidate's estimate may be too low by, to be ranked exactly.
-const LIKELY: f32 = 3.0;
 /// Tokens ranked exactly at least where log Z is told as an interval.
 const KNOWN_OF_Z: u32 = 256;
-/// Rows met between two looks at the deadline.
-const ROWS_A_LOOK: usize = 1024;
+/// Where estimates turn out to be poor, at most this part of the tokens is looked up one by one:
+/// beyond that the logits of all tokens are computed.
+const WIDEST_PART: usize = 8;
+/// The error that f32 products may leave in a logit, in nats at temperatures from 1 on: where it
+/// may be more, products are summed in f64.
+const ROUNDING: f64 = 0.000_25;
+/// What f32 products of vectors are off by, of the product of their lengths.
+const PRODUCT_ERROR: f64 = 1.0 / (1 << 23) as f64;
 
 /// Decodes hidden states, one thread at a time; owns its buffers.
 pub struct Decoder {
@@ -43,12 +51,41 @@ pub struct Decoder {
     sampler: Sampler,
     /// The hidden state, with a 1 behind it where rows end with a bias.
     hidden: Vec<f32>,
+    /// What is left out of all logits here: the logit of the mean row where f32 would lose what
+    /// they differ by, else 0. Probabilities depend on differences alone.
+    common: f64,
+    /// What a logit may be off by.
+    rounding: f64,
     /// Candidates, then tokens whose logits are known.
-    known: Vec<(f32, u32)>,
+    known: Vec<Known>,
+    /// Tokens that are looked up whatever their estimates.
+    certain: Vec<u32>,
+    /// Candidates that better estimates leave no place among the best.
+    passed: Vec<Known>,
+    /// How far better estimates of candidates were from those of the scan, and logits from them.
+    spreads: [Spread; 2],
     ids: Vec<u32>,
     estimates: Vec<f32>,
     /// How the last decode went about it.
     plan: Plan,
+}
+
+/// A candidate.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// The best estimate so far, then the logit.
+    logit: f32,
+    /// The estimate of the scan, and the better one; NaN where there was none.
+    estimate: f32,
+    better: f32,
+    id: u32,
+}
+
+impl Known {
+    /// A token that no scan proposed.
+    fn looked_up(id: u32, logit: f32) -> Known {
+        Known { logit, estimate: f32::NAN, better: f32::NAN, id }
+    }
 }
 
 impl Index {
@@ -69,7 +106,12 @@ impl Index {
             scores: TokenScores::default(),
             sampler: Sampler::default(),
             hidden: Vec::new(),
+            common: 0.0,
+            rounding: 0.0,
             known: Vec::new(),
+            certain: Vec::new(),
+            passed: Vec::new(),
+            spreads: Default::default(),
             ids: Vec::new(),
             estimates: Vec::new(),
             plan: Plan::default(),
@@ -102,6 +144,11 @@ impl Shared {
 }
 
 impl Decoder {
+    /// Numbers in a hidden state; see [`Index::hidden_dim`].
+    pub(crate) fn hidden_dim(&self) -> usize {
+        self.index.hidden_dim()
+    }
+
     /// The most likely tokens for a hidden state.
     ///
     /// # Errors
@@ -115,7 +162,7 @@ impl Decoder {
         let started = Instant::now();
         let shared = Arc::clone(&self.index.shared);
         ask.params.check()?;
-        self.take(hidden.into())?;
+        self.take(&shared, hidden.into(), ask.params.temperature)?;
         let counted = ask.tokens.count(shared.manifest.n as usize);
         if counted == 0 {
             return Err(SearchError::NoToken);
@@ -125,17 +172,34 @@ impl Decoder {
             asked.push(shared.id_of(*key).ok_or(SearchError::UnknownKey { key: *key })?);
         }
         let mut stats = QueryStats::default();
-        let effort = self.plan.effort(&shared, ask);
-        self.find(&shared, ask, effort, &mut stats)?;
-        let between = Instant::now();
-        self.look_up(&shared, ask, effort.mode, &mut stats)?;
-        let rest = counted > self.known.len();
-        let log_z = self.log_z(&shared, ask, (effort.mode, rest), &mut stats)?;
-        let mut decoded = self.answer(&shared, (ask, &asked), log_z, &mut stats)?;
+        let mut effort = self.plan.effort(&shared, ask);
+        let (mut widened, mut between) = (false, started);
+        let total = loop {
+            self.find(&shared, ask, effort, &mut stats)?;
+            between = Instant::now().max(between);
+            let (enough, more) = self.look_up(&shared, (ask, &asked), effort, &mut stats)?;
+            widened |= more;
+            let total = match enough {
+                true => self.log_z(&shared, ask, (effort, counted), &mut stats)?,
+                false => Total::Unsure,
+            };
+            match total {
+                // Estimates tell too little: the logits of all tokens are computed.
+                Total::Unsure => (effort, widened) = (Effort::exact(ask.params.k), true),
+                Total::Unwanted => break None,
+                Total::Sure(log_z) => break Some(log_z),
+                Total::Widened(log_z) => {
+                    widened = true;
+                    break Some(log_z);
+                }
+            }
+        };
+        let all = effort.mode == DecodeMode::Exact || counted <= self.known.len();
+        let mut decoded = self.answer(&shared, (ask, &asked), total, &mut stats)?;
         let end = Instant::now();
         stats.preview_nanos = (between - started).as_nanos() as u64;
         stats.fullview_nanos = (end - between).as_nanos() as u64;
-        decoded.order_proved = effort.mode == DecodeMode::Exact || !rest;
+        (decoded.order_proved, decoded.widened) = (all, widened);
         decoded.mode = effort.mode;
         decoded.nanos = (end - started).as_nanos() as u64;
         decoded.stats = stats;
@@ -143,7 +207,12 @@ impl Decoder {
     }
 
     /// Takes a hidden state in.
-    fn take(&mut self, hidden: Row<'_>) -> Result<(), SearchError> {
+    fn take(
+        &mut self,
+        shared: &Shared,
+        hidden: Row<'_>,
+        temperature: f64,
+    ) -> Result<(), SearchError> {
         let wanted = self.index.hidden_dim();
         if hidden.dim() != wanted {
             return Err(SearchError::Dim { found: hidden.dim(), wanted });
@@ -152,242 +221,16 @@ impl Decoder {
         hidden.widen_into(&mut self.hidden[..wanted]);
         self.index.check_query(Row::F32(&self.hidden))?;
         self.exact.set(Row::F32(&self.hidden));
-        Ok(())
-    }
-
-    /// Fills `known` with the candidates, and `scores` with what is estimated of tokens.
-    fn find(
-        &mut self,
-        shared: &Shared,
-        ask: &DecodeAsk<'_>,
-        effort: Effort,
-        stats: &mut QueryStats,
-    ) -> Result<(), SearchError> {
-        self.known.clear();
-        if effort.mode == DecodeMode::Graph {
-            self.walk(shared, ask, effort.ranked, stats)?;
-            if ask.params.log_z == LogZMode::Off {
-                return Ok(());
-            }
-        }
-        let hidden = Row::F32(&self.hidden);
-        match (&shared.vocabulary, effort.mode) {
-            (_, DecodeMode::Exact) => self.score_exactly(shared, ask, stats)?,
-            (Some(vocabulary), DecodeMode::Scan) => {
-                self.scores.score(vocabulary, hidden, effort.cut);
-            }
-            (Some(vocabulary), _) => self.scores.score(vocabulary, hidden, Cut::ALL),
-            (None, _) => {
-                let scores = self.scores.room_for(shared.manifest.n as usize);
-                shared.preview.estimate_all(&mut self.preview, hidden, scores);
-                scores.iter_mut().for_each(|distance| *distance = -*distance);
-            }
-        }
-        let vocabulary = shared.vocabulary.as_ref();
-        stats.distances += self.scores.scores().len() as u32;
-        if !matches!(ask.tokens, Tokens::All) {
-            self.scores.keep(vocabulary, |id| ask.tokens.allows(id));
-        }
-        if effort.mode == DecodeMode::Graph {
-            let ids: Vec<u32> = self.known.iter().map(|(_, id)| *id).collect();
-            self.scores.take_out(vocabulary, &ids);
-        } else {
-            let key = |id: u32| shared.keys.key(id);
-            let best = self.scores.best(vocabulary, effort.ranked as usize, key);
-            self.known.extend_from_slice(best);
+        let spec = shared.preview.quantizer.spec();
+        let length = float::dot_in_f64(&self.hidden, &self.hidden).sqrt();
+        let longest = f64::from(spec.largest_square).sqrt();
+        (self.common, self.rounding) = (0.0, PRODUCT_ERROR * length * longest);
+        if self.rounding > ROUNDING * temperature.min(1.0) {
+            self.common = float::dot_in_f64(&self.hidden, &spec.mean);
+            self.exact.take_off(self.common);
+            self.rounding = 0.0;
         }
         Ok(())
-    }
-
-    /// The exact logits of all rows.
-    fn score_exactly(
-        &mut self,
-        shared: &Shared,
-        ask: &DecodeAsk<'_>,
-        stats: &mut QueryStats,
-    ) -> Result<(), SearchError> {
-        let (n, origin) = (shared.manifest.n as u32, shared.row_origin());
-        let scores = self.scores.room_for(n as usize);
-        self.fullview.begin_query();
-        for first in (0..n).step_by(ROWS_A_LOOK) {
-            if let Some(why) = ask.stop.now() {
-                return Err(SearchError::Stopped(why));
-            }
-            let rows = first..n.min(first + ROWS_A_LOOK as u32);
-            let rows = (rows, &ask.stop, &mut *stats);
-            self.fullview.scan(&origin, &mut self.exact, rows, |id, distance| {
-                scores[id as usize] = -distance;
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Candidates by the graph.
-    fn walk(
-        &mut self,
-        shared: &Shared,
-        ask: &DecodeAsk<'_>,
-        list_size: u32,
-        stats: &mut QueryStats,
-    ) -> Result<(), SearchError> {
-        shared.preview.graph.load()?;
-        let reach = shared.frontier.reach(list_size);
-        let query = Row::F32(&self.hidden);
-        shared.preview.begin(&mut self.preview, query, (list_size, ask.params.k), reach);
-        shared.preview.walk(&mut self.preview, &ask.stop).map_err(SearchError::Stopped)?;
-        (stats.distances, stats.hops) = self.preview.counts();
-        let most = list_size as usize;
-        let found = shared.preview.candidates(&mut self.preview).iter().take(most);
-        self.known.extend(found.map(|found| (-found.estimate, found.id)));
-        Ok(())
-    }
-
-    /// Puts the exact logits of the candidates in the place of estimates, best first; equal logits
-    /// smaller key first.
-    fn look_up(
-        &mut self,
-        shared: &Shared,
-        ask: &DecodeAsk<'_>,
-        mode: DecodeMode,
-        stats: &mut QueryStats,
-    ) -> Result<(), SearchError> {
-        if mode == DecodeMode::Exact {
-            self.sort(shared);
-            return Ok(());
-        }
-        if let Some(why) = ask.stop.now() {
-            return Err(SearchError::Stopped(why));
-        }
-        self.fullview.begin_query();
-        if mode == DecodeMode::Scan && shared.vocabulary.is_some() {
-            self.estimate_better(shared);
-        }
-        // The k best by estimate first, then those that may still be among them. What is known of
-        // Z need not be sampled: for that more of them are worth their price.
-        let sampled = ask.params.log_z == LogZMode::Interval;
-        let least = if sampled { KNOWN_OF_Z.max(ask.params.k) } else { ask.params.k };
-        let first = self.known.len().min(least as usize);
-        if mode == DecodeMode::Scan && (1..self.known.len()).contains(&first) {
-            let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-            self.known.select_nth_unstable_by(first - 1, order);
-        }
-        self.rank(shared, 0..first, (ask, stats))?;
-        if mode == DecodeMode::Scan && self.known.len() > first {
-            let mut logits: Vec<f32> = self.known[..first].iter().map(|(s, _)| *s).collect();
-            let k = ask.params.k as usize;
-            let (_, least, _) = logits.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
-            let least = *least;
-            let mut may_matter = first;
-            for i in first..self.known.len() {
-                let (estimate, id) = self.known[i];
-                let error = shared.preview.error(&self.preview, id);
-                if estimate + LIKELY * error >= least {
-                    self.known.swap(may_matter, i);
-                    may_matter += 1;
-                }
-            }
-            self.known.truncate(may_matter);
-        }
-        self.rank(shared, first..self.known.len(), (ask, stats))?;
-        self.sort(shared);
-        Ok(())
-    }
-
-    /// Best first; equal logits smaller key first.
-    fn sort(&mut self, shared: &Shared) {
-        let key = |id: u32| shared.keys.key(id);
-        self.known
-            .sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then_with(|| key(a.1).cmp(&key(b.1))));
-    }
-
-    /// Puts the estimates of preview's codes in the place of those of the scan.
-    fn estimate_better(&mut self, shared: &Shared) {
-        self.prepare_better(shared);
-        self.ids.clear();
-        self.ids.extend(self.known.iter().map(|(_, id)| *id));
-        self.estimates.resize(self.ids.len(), 0.0);
-        better(shared, &self.preview, &self.ids, &mut self.estimates);
-        let better = self.known.iter_mut().zip(&self.estimates);
-        better.for_each(|((logit, _), estimate)| *logit = *estimate);
-    }
-
-    /// Readies `better`: preview's codes meet what a hidden state adds to `<m, x>`, which is known
-    /// exactly. Hidden states have much in common, and no code errs there.
-    fn prepare_better(&mut self, shared: &Shared) {
-        if shared.vocabulary.is_some() {
-            shared.preview.prepare(&mut self.preview, Row::F32(self.scores.centred()));
-        }
-    }
-
-    /// Puts exact logits in the place of some estimates.
-    fn rank(
-        &mut self,
-        shared: &Shared,
-        places: Range<usize>,
-        (ask, stats): (&DecodeAsk<'_>, &mut QueryStats),
-    ) -> Result<(), SearchError> {
-        let known = &mut self.known[places];
-        self.ids.clear();
-        self.ids.extend(known.iter().map(|(_, id)| *id));
-        Ok(self.fullview.distances(
-            &shared.row_origin(),
-            &mut self.exact,
-            (&self.ids, &ask.stop, stats),
-            &mut |i, distance| known[i].0 = -distance,
-        )?)
-    }
-
-    /// log Z, unless it is off; `rest` tells whether tokens that count are not known.
-    fn log_z(
-        &mut self,
-        shared: &Shared,
-        ask: &DecodeAsk<'_>,
-        (mode, rest): (DecodeMode, bool),
-        stats: &mut QueryStats,
-    ) -> Result<Option<LogZ>, SearchError> {
-        let temperature = ask.params.temperature;
-        if ask.params.log_z == LogZMode::Off {
-            return Ok(None);
-        }
-        if mode == DecodeMode::Exact {
-            let all = self.scores.scores().iter().copied();
-            return Ok(Some(LogZ::exact(log_sum_exp(all, temperature))));
-        }
-        let vocabulary = shared.vocabulary.as_ref();
-        let known = log_sum_exp(self.known.iter().map(|(logit, _)| *logit), temperature);
-        if !rest {
-            return Ok(Some(LogZ::exact(known)));
-        }
-        if mode == DecodeMode::Scan {
-            self.ids.clear();
-            self.ids.extend(self.known.iter().map(|(_, id)| *id));
-            self.ids.sort_unstable();
-            let ids = &self.ids;
-            self.scores.take_out_found(vocabulary, |id| ids.binary_search(&id).is_ok());
-        }
-        if mode == DecodeMode::Graph {
-            self.prepare_better(shared);
-        }
-        let Decoder { fullview, exact, scores, sampler, preview, .. } = self;
-        let (estimates, origin) = (scores.scores(), shared.row_origin());
-        let mut ids = Vec::new();
-        let better = |places: &[u32], out: &mut [f32]| {
-            if vocabulary.is_none() {
-                // The estimates are those of preview's codes already.
-                let same = places.iter().map(|place| estimates[*place as usize]);
-                return out.iter_mut().zip(same).for_each(|(out, logit)| *out = logit);
-            }
-            ids.clear();
-            ids.extend(places.iter().map(|place| scores.id(vocabulary, *place)));
-            better(shared, preview, &ids, out);
-        };
-        let unknown = Unknown { estimates, known, temperature };
-        let log_z = sampler.log_z(&unknown, better, |places, visit| {
-            let ids: Vec<u32> = places.iter().map(|place| scores.id(vocabulary, *place)).collect();
-            let mut visit = |i: usize, distance: f32| visit(i, -distance);
-            fullview.distances(&origin, exact, (&ids, &ask.stop, stats), &mut visit)
-        })?;
-        Ok(Some(log_z))
     }
 
     /// The answer, once the best tokens are known exactly.
@@ -398,18 +241,16 @@ impl Decoder {
         log_z: Option<LogZ>,
         stats: &mut QueryStats,
     ) -> Result<Decoded, SearchError> {
-        let params = &ask.params;
+        let (params, common) = (&ask.params, self.common);
         let best = &self.known[..self.known.len().min(params.k as usize)];
-        let normalise = match log_z {
-            Some(log_z) => log_z.value,
-            None => log_sum_exp(best.iter().map(|(logit, _)| *logit), params.temperature),
-        };
+        let logits = best.iter().map(|known| known.logit);
+        let normalise = log_z.map_or_else(|| log_sum_exp(logits, params.temperature), |z| z.value);
         let token = |key: u64, logit: f32| Token {
             key,
-            logit,
+            logit: (f64::from(logit) + common) as f32,
             log_prob: f64::from(logit) / params.temperature - normalise,
         };
-        let tokens = best.iter().map(|(logit, id)| token(shared.keys.key(*id), *logit));
+        let tokens = best.iter().map(|known| token(shared.keys.key(known.id), known.logit));
         let mut tokens: Vec<Token> = tokens.collect();
         cut_to_share(&mut tokens, params.top_p);
         let mut asked: Vec<Token> = ask.asked.iter().map(|key| token(*key, 0.0)).collect();
@@ -419,16 +260,13 @@ impl Decoder {
             (ids, &ask.stop, stats),
             &mut |i, distance| asked[i] = token(ask.asked[i], -distance),
         )?;
-        Ok(Decoded { tokens, asked, log_z, ..Decoded::default() })
-    }
-}
-
-/// Logits estimated by preview's codes, once a decoder is ready for it.
-fn better(shared: &Shared, slot: &PreviewSlot, ids: &[u32], out: &mut [f32]) {
-    shared.preview.estimate(slot, ids, out);
-    for (out, id) in out.iter_mut().zip(ids) {
-        let known = shared.vocabulary.as_ref().map_or(0.0, |vocabulary| vocabulary.offset(*id));
-        *out = known - *out;
+        for (token, id) in asked.iter_mut().zip(ids) {
+            if !ask.tokens.allows(*id) {
+                token.log_prob = f64::NEG_INFINITY;
+            }
+        }
+        let whole = |z: LogZ| z.shifted(common / params.temperature);
+        Ok(Decoded { tokens, asked, log_z: log_z.map(whole), ..Decoded::default() })
     }
 }
 

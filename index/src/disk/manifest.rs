@@ -230,6 +230,24 @@ pub struct Measured {
     pub predicted_peak_bytes: u64,
     /// Most memory the process used.
     pub peak_rss_bytes: u64,
+    /// How it decodes; `None` where it has no token codes.
+    pub decodes: Option<DecodeQuality>,
+}
+
+/// How an index decodes sample hidden states that were held out, with the defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecodeQuality {
+    /// How many there were.
+    pub states: u32,
+    /// The share of the ten best tokens that is found.
+    pub precision: f64,
+    /// The share of the intervals that hold the true log Z.
+    pub covered: f64,
+    /// The width of half of the intervals is no more, in nats.
+    pub width_p50: f64,
+    /// The share of the decodes that took more exact logits than planned.
+    pub widened: f64,
 }
 
 /// `measured.json` as it is written.
@@ -239,15 +257,21 @@ struct MeasuredFile {
     build_seconds: f64,
     predicted_peak_bytes: u64,
     peak_rss_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    decodes: Option<DecodeQuality>,
     checksum: String,
 }
 
 impl MeasuredFile {
     fn new(measured: &Measured) -> MeasuredFile {
-        let Measured { build_seconds, predicted_peak_bytes, peak_rss_bytes } = *measured;
-        let checksum = String::new();
-        let mut file =
-            MeasuredFile { build_seconds, predicted_peak_bytes, peak_rss_bytes, checksum };
+        let Measured { build_seconds, predicted_peak_bytes, peak_rss_bytes, decodes } = *measured;
+        let mut file = MeasuredFile {
+            build_seconds,
+            predicted_peak_bytes,
+            peak_rss_bytes,
+            decodes,
+            checksum: String::new(),
+        };
         file.checksum = hex(xxh3_128(canonical(&file).as_bytes()));
         file
     }
@@ -273,9 +297,10 @@ impl Measured {
         };
         let file: MeasuredFile = parse(&path, &text)?;
         check_text(&path, &text, &canonical(&file))?;
-        let MeasuredFile { build_seconds, predicted_peak_bytes, peak_rss_bytes, checksum } = file;
-        let measured = Measured { build_seconds, predicted_peak_bytes, peak_rss_bytes };
-        check_checksum(&path, &checksum, &MeasuredFile::new(&measured).checksum)?;
+        let MeasuredFile { build_seconds, predicted_peak_bytes, peak_rss_bytes, decodes, .. } =
+            file;
+        let measured = Measured { build_seconds, predicted_peak_bytes, peak_rss_bytes, decodes };
+        check_checksum(&path, &file.checksum, &MeasuredFile::new(&measured).checksum)?;
         Ok(Some(measured))
     }
 }

@@ -40,7 +40,7 @@ pub use array_file::{ArrayWriter, OpenArray, read_array};
 pub use array_header::{ArrayHeader, ArrayKind, ArrayShape};
 pub use blob_file::{read_meta, write_meta};
 pub use error::{OpenError, PublishError, WriteError};
-pub use manifest::{FileEntry, Manifest, Measured};
+pub use manifest::{DecodeQuality, FileEntry, Manifest, Measured};
 pub use publish::Publication;
 pub use ram_array::{MemoryError, RamArray};
 pub use storage::{Disk, Storage};

@@ -73,5 +73,17 @@ pub(crate) fn write(storage: &dyn Storage, dir: &Path) -> Result<Manifest, Write
 
 /// Numbers that a binary fraction only approximates.
 pub(crate) fn measured() -> Measured {
-    Measured { build_seconds: 0.1 + 0.2, predicted_peak_bytes: 1 << 40, peak_rss_bytes: 7 }
+    let decodes = DecodeQuality {
+        states: 200,
+        precision: 0.1 + 0.2,
+        covered: 0.99,
+        width_p50: 0.01,
+        widened: 0.0,
+    };
+    Measured {
+        build_seconds: 0.1 + 0.2,
+        predicted_peak_bytes: 1 << 40,
+        peak_rss_bytes: 7,
+        decodes: Some(decodes),
+    }
 }

@@ -71,6 +71,11 @@ for_every_level! {
     l2, l2_text, (x: &[f32], y: &[f32]) -> f32
 }
 for_every_level! {
+    /// The inner product of two vectors in f64: products are exact, their sum nearly. Panics if the
+    /// lengths differ.
+    dot_in_f64, dot_in_f64_text, (x: &[f32], y: &[f32]) -> f64
+}
+for_every_level! {
     /// The inner product of an f16 row and an f32 vector, in f32. Panics if the lengths differ.
     dot_f16, dot_f16_text, (x: &[f16], y: &[f32]) -> f32
 }
@@ -231,6 +236,11 @@ fn sum_in_double(x: &[f32], y: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
         lanes[i] += term(f64::from(*x), f64::from(*y));
     }
     lanes.iter().sum()
+}
+
+#[inline(always)]
+fn dot_in_f64_text(x: &[f32], y: &[f32]) -> f64 {
+    sum_in_double(x, y, |x, y| x * y)
 }
 
 #[inline(always)]

@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     payload: Option<Payload>,
     /// `[n]`: keys and their ids, sorted; made when first asked for.
     pub(crate) ids: OnceLock<Vec<(u64, u32)>>,
+    /// Rows that codes tell little about; made by the first decode.
+    pub(crate) odd: OnceLock<Vec<u32>>,
 }
 
 /// The answer to one query.
@@ -106,6 +108,7 @@ impl Index {
             store,
             payload,
             ids: OnceLock::new(),
+            odd: OnceLock::new(),
         };
         Ok(Index { shared: Arc::new(shared) })
     }

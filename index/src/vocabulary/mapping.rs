@@ -9,6 +9,9 @@ use crate::kernel::float;
 /// Of the mean variance of an axis, added to each: axes along which the sample hardly varies are
 /// not trusted to be flat.
 const SHRINK: f64 = 0.1;
+/// The mean is taken to be at most so many times that in which an axis counts as much as rows vary
+/// along it: states that reach far where rows hardly differ must not drown all others.
+const MOST_WEIGHT: f64 = 4.0;
 /// Rows turned at once, and columns of the matrix that stay in the cache with theirs.
 pub(super) const AT_ONCE: usize = 16;
 const COLUMNS: usize = 256;
@@ -27,11 +30,12 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
-    /// The axes of hidden states, scaled by how far they reach along each.
-    pub(super) fn of_states(hidden: &Rows) -> Mapping {
+    /// The axes of hidden states, scaled by how far they reach along each, for rows like `sample`.
+    pub(super) fn of_states(hidden: &Rows, sample: &Rows) -> Mapping {
         let (mean, covariance) = moments(hidden);
         let (mut variances, axes) = eigen(hidden.dim(), covariance);
         let average = variances.iter().sum::<f64>() / variances.len() as f64;
+        let average = average.min(MOST_WEIGHT * weighted(&variances, &axes, sample));
         // In units of the average: bf16 has the range. A sample that does not vary at all says
         // nothing: every axis counts the same.
         let unit = if average > f64::MIN_POSITIVE { 1.0 / average } else { 0.0 };
@@ -92,6 +96,21 @@ pub(super) fn turn(matrix: &[f32], x: &[f32], to: &mut [f32]) {
             }
         }
     }
+}
+
+/// The mean of the variances of hidden states along axes, each as much as rows vary along it;
+/// infinite where they do not vary at all. `O(n dim^2)`.
+fn weighted(variances: &[f64], axes: &[Vec<f64>], sample: &Rows) -> f64 {
+    let (_, covariance) = moments(sample);
+    let dim = axes.len();
+    let along = |axis: &Vec<f64>| -> f64 {
+        let rows = covariance.chunks_exact(dim).zip(axis);
+        rows.map(|(row, x)| x * row.iter().zip(axis).map(|(c, y)| c * y).sum::<f64>()).sum()
+    };
+    let spreads: Vec<f64> = axes.par_iter().map(|axis| along(axis).max(0.0)).collect();
+    let products: f64 = spreads.iter().zip(variances).map(|(x, v)| x * v).sum();
+    let sum: f64 = spreads.iter().sum();
+    if sum > 0.0 { products / sum } else { f64::INFINITY }
 }
 
 /// Widens the rows from `first` on, as many as `wide` has room for.

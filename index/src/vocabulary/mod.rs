@@ -53,6 +53,8 @@ pub(crate) const CLUSTER: usize = BLOCK_ROWS;
 const COORDINATES_A_PART: usize = 4;
 /// What looking closer at a candidate costs, in codes scanned: cache misses against a stream.
 const CANDIDATE: f64 = 30.0;
+/// Rows so many times as long as half of them are not learned from.
+const ODD: f32 = 4.0;
 /// Most groups.
 const MAX_PARTS: usize = 256;
 
@@ -107,8 +109,8 @@ pub(crate) struct Learned {
 /// `hidden` (`[m x dim]`); clusters are yet to come. `O((n + m + dim) dim^2)`.
 pub(crate) fn learn(sample: &Rows, hidden: &Rows, seed: u64) -> Learned {
     let dim = sample.dim();
-    let mapping = Mapping::of_states(hidden);
-    let mapped = mapping.rows(sample);
+    let mapping = Mapping::of_states(hidden, sample);
+    let mapped = without_odd(mapping.rows(sample), dim);
     let (order, sizes) = groups::deal(&mapped, dim, parts_of(dim));
     let mapping = mapping.in_order(&order);
     let unordered = mapped;
@@ -127,6 +129,34 @@ pub(crate) fn learn(sample: &Rows, hidden: &Rows, seed: u64) -> Learned {
         points: Vec::new(),
     };
     Learned { spec, to_row }
+}
+
+/// The rows of `mapped` (`[n x dim]`) but for those far longer than most, about their mean: few
+/// centroids and one unit for all tables would serve them alone. They are looked up instead.
+fn without_odd(mut mapped: Vec<f32>, dim: usize) -> Vec<f32> {
+    // Of the middle by each coordinate: long rows do not move it.
+    let n = mapped.len() / dim;
+    let middle = |i: usize| {
+        let mut column: Vec<f32> = mapped.iter().skip(i).step_by(dim).copied().collect();
+        *column.select_nth_unstable_by(n / 2, f32::total_cmp).1
+    };
+    let centre: Vec<f32> = (0..dim).map(middle).collect();
+    let square = |y: &[f32]| -> f32 { y.iter().zip(&centre).map(|(y, c)| (y - c) * (y - c)).sum() };
+    let squares: Vec<f32> = mapped.chunks_exact(dim).map(square).collect();
+    let median = *squares.clone().select_nth_unstable_by(n / 2, f32::total_cmp).1;
+    let most = ODD * ODD * median;
+    if squares.iter().all(|square| *square <= most) {
+        return mapped;
+    }
+    let mut kept = 0;
+    for (i, square) in squares.iter().enumerate() {
+        if *square <= most {
+            mapped.copy_within(i * dim..(i + 1) * dim, kept * dim);
+            kept += 1;
+        }
+    }
+    mapped.truncate(kept * dim);
+    mapped
 }
 
 /// Groups of a code: a multiple of what a line of codes holds.

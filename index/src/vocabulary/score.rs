@@ -281,11 +281,26 @@ impl TokenScores {
         }
     }
 
-    /// Takes single tokens out.
+    /// Takes single tokens out, sorted by id.
     pub(crate) fn take_out(&mut self, vocabulary: Option<&Vocabulary>, ids: &[u32]) {
-        let mut ids = ids.to_vec();
-        ids.sort_unstable();
-        self.keep(vocabulary, |id| ids.binary_search(&id).is_err());
+        if !ids.is_empty() {
+            self.keep(vocabulary, |id| ids.binary_search(&id).is_err());
+        }
+    }
+
+    /// Takes so much off every estimate.
+    pub(crate) fn take_off(&mut self, common: f64) {
+        if common != 0.0 {
+            let scores = &mut self.found.logits[..self.found.len];
+            scores.iter_mut().for_each(|x| *x = (f64::from(*x) - common) as f32);
+        }
+    }
+
+    /// The positions of estimates that are `least` or more, in order.
+    pub(crate) fn places_above(&self, least: f32) -> Vec<u32> {
+        let mut places = Vec::new();
+        lookup::places_above(self.scores(), least.max(f32::MIN), &mut places);
+        places
     }
 
     /// The ids of the `count` best estimates, with those, in any order; of equal ones smaller keys

@@ -386,8 +386,12 @@ mod tests {
             digest: "abc".into(),
             checksum: "def".into(),
         };
-        let measured =
-            Measured { build_seconds: 1.5, predicted_peak_bytes: 5000, peak_rss_bytes: 4000 };
+        let measured = Measured {
+            build_seconds: 1.5,
+            predicted_peak_bytes: 5000,
+            peak_rss_bytes: 4000,
+            decodes: None,
+        };
         BuildReport {
             manifest,
             measured,
@@ -420,6 +424,9 @@ mod tests {
             r#""format_version":1,"digest":"abc"}"#
         );
         assert_eq!(text, wanted);
+        let warned = BuildReport { warnings: vec!["rows are long".into()], ..report() };
+        let text = serde_json::to_string(&json_of(&warned)).unwrap();
+        assert!(text.ends_with(r#""digest":"abc","warnings":["rows are long"]}"#), "{text}");
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub(crate) struct LogZReport {
     width_p50: Option<f64>,
     /// The share of the intervals, among the first thousand, that hold the truth.
     pub(crate) covered: Option<f64>,
+    /// The share of the decodes that took more exact logits than planned to be as sure as wanted.
+    widened: f64,
 }
 
 impl DecodeReport {
@@ -85,6 +87,7 @@ impl DecodeReport {
         let mut widths: Vec<f64> = widths.map(|log_z| log_z.high - log_z.low).collect();
         let next = measured.found.iter().filter_map(|decoded| decoded.asked.first());
         let next: Vec<f64> = next.map(|token| token.log_prob).collect();
+        let widened = measured.found.iter().filter(|decoded| decoded.widened).count();
         let perplexity = || (-next.iter().sum::<f64>() / next.len() as f64).exp();
         Ok(DecodeReport {
             n: index.len(),
@@ -108,6 +111,7 @@ impl DecodeReport {
                 mode: params.log_z.name(),
                 width_p50: (!widths.is_empty()).then(|| median(&mut widths)),
                 covered: None,
+                widened: widened as f64 / measured.found.len().max(1) as f64,
             },
             perplexity: (!next.is_empty()).then(perplexity),
             order_proved: per_query(totals.certified),
@@ -154,6 +158,10 @@ impl DecodeReport {
         let (estimated, ranked) = (self.distances_per_query, self.reranked_per_query);
         let (estimated, ranked) = (three_digits(estimated), three_digits(ranked));
         table.line("logits", format!("{estimated} estimated, {ranked} exact a state"));
+        if self.log_z.widened > 0.0 {
+            let share = 100.0 * self.log_z.widened;
+            table.line("widened", format!("{share:.1} %: more exact logits, estimates are poor"));
+        }
         let resident = three_digits(self.resident_bytes_per_vector);
         table.line("resident", format!("{resident} B a token"));
         let cached = three_digits(self.full_store_cached_bytes_per_vector);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use foveal_datasets::{Element, Metric};
-use foveal_index::{Manifest, Measured};
+use foveal_index::{DecodeQuality, Manifest, Measured};
 use serde::Serialize;
 
 use super::exit_code::Outcome;
@@ -58,6 +58,9 @@ struct MeasuredJson {
     build_seconds: f64,
     predicted_peak_bytes: u64,
     peak_rss_bytes: u64,
+    /// Only where it has token codes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decodes: Option<DecodeQuality>,
 }
 
 /// Reads the manifest and prints it.
@@ -106,6 +109,7 @@ fn json_of<'a>(manifest: &'a Manifest, measured: Option<&Measured>) -> InspectJs
             build_seconds: measured.build_seconds,
             predicted_peak_bytes: measured.predicted_peak_bytes,
             peak_rss_bytes: measured.peak_rss_bytes,
+            decodes: measured.decodes,
         }),
     }
 }
@@ -182,8 +186,12 @@ mod tests {
 
     #[test]
     fn the_table_names_every_file() {
-        let measured =
-            Measured { build_seconds: 1.5, predicted_peak_bytes: 5000, peak_rss_bytes: 4096 };
+        let measured = Measured {
+            build_seconds: 1.5,
+            predicted_peak_bytes: 5000,
+            peak_rss_bytes: 4096,
+            decodes: None,
+        };
         let text = table_of(&manifest(), Some(&measured), &Terminal::plain());
         for part in ["codes  ", "graph  ", "1000 B", "4.00 KiB", "1.50 s", "abc"] {
             assert!(text.contains(part), "{part} is not in\n{text}");

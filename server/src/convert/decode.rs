@@ -115,6 +115,7 @@ pub fn decode_response(done: Done<Decoded>, params: &DecodeParams) -> pb::Decode
         asked: decoded.asked.iter().map(token).collect(),
         log_z: decoded.log_z.as_ref().map(log_z),
         order_proved: decoded.order_proved,
+        widened: decoded.widened,
         params: Some(params_message(params, mode)),
         usage: Some(usage),
     }
@@ -133,6 +134,7 @@ pub fn decode_batch_response(
         log_probs: decoded.tokens.iter().map(|token| token.log_prob).collect(),
         log_z: decoded.log_z.as_ref().map(log_z),
         order_proved: decoded.order_proved,
+        widened: decoded.widened,
     });
     pb::DecodeBatchResponse {
         results: results.collect(),

@@ -1,0 +1,146 @@
+//! What probabilities are normalised by.
+
+use super::effort::Effort;
+use super::look_up::better;
+use super::{DecodeAsk, Decoder, KNOWN_OF_Z, Known, PRODUCT_ERROR, WIDEST_PART};
+use crate::params::{DecodeMode, LogZMode};
+use crate::search::{SearchError, Shared};
+use crate::softmax::{LogZ, Sampled, Unknown, log_sum_exp};
+use crate::stats::QueryStats;
+
+/// log Z, or what has to be done for it.
+pub(super) enum Total {
+    /// It was not asked for.
+    Unwanted,
+    Sure(LogZ),
+    /// It took more than what was planned.
+    Widened(LogZ),
+    /// The logits of all tokens are needed.
+    Unsure,
+}
+
+impl Decoder {
+    /// log Z, where `counted` tokens count and `known` are some of them, best first.
+    pub(super) fn log_z(
+        &mut self,
+        shared: &Shared,
+        ask: &DecodeAsk<'_>,
+        (effort, counted): (Effort, usize),
+        stats: &mut QueryStats,
+    ) -> Result<Total, SearchError> {
+        let temperature = ask.params.temperature;
+        if ask.params.log_z == LogZMode::Off {
+            return Ok(Total::Unwanted);
+        }
+        let best = self.known.first().map_or(0.0, |known| f64::from(known.logit).abs());
+        let rounding = (self.rounding + PRODUCT_ERROR * best) / temperature;
+        let point = |value: f64| match ask.params.log_z {
+            LogZMode::Exact => LogZ::exact(value),
+            _ => LogZ::exact(value).widened(rounding),
+        };
+        if effort.mode == DecodeMode::Exact {
+            let all = self.scores.scores().iter().copied();
+            return Ok(Total::Sure(point(log_sum_exp(all, temperature))));
+        }
+        if counted == self.known.len() {
+            return Ok(Total::Sure(point(self.log_z_known(temperature))));
+        }
+        if counted - self.known.len() <= KNOWN_OF_Z as usize {
+            return Ok(Total::Unsure);
+        }
+        self.ids.clear();
+        self.ids.extend(self.known.iter().map(|known| known.id));
+        self.ids.sort_unstable();
+        let ids = &self.ids;
+        let vocabulary = shared.vocabulary.as_ref();
+        self.scores.take_out_found(vocabulary, |id| ids.binary_search(&id).is_ok());
+        match self.sample(shared, ask, stats)? {
+            Sampled::Sound(log_z) => Ok(Total::Sure(log_z)),
+            Sampled::Doubtful { spread } => self.bound(shared, ask, (spread, rounding), stats),
+        }
+    }
+
+    fn log_z_known(&self, temperature: f64) -> f64 {
+        log_sum_exp(self.known.iter().map(|known| known.logit), temperature)
+    }
+
+    /// log Z from a sample of the tokens that are not known. Those of the sample that belong to the
+    /// best become known.
+    fn sample(
+        &mut self,
+        shared: &Shared,
+        ask: &DecodeAsk<'_>,
+        stats: &mut QueryStats,
+    ) -> Result<Sampled, SearchError> {
+        let temperature = ask.params.temperature;
+        let known = self.log_z_known(temperature);
+        let last = self.known.get(ask.params.k as usize - 1);
+        let last = last.map_or(f32::NEG_INFINITY, |known| known.logit);
+        let error = self.error();
+        let Decoder { fullview, exact, scores, sampler, preview, common, .. } = self;
+        let (vocabulary, origin) = (shared.vocabulary.as_ref(), shared.row_origin());
+        let (estimates, mut ids) = (scores.scores(), Vec::new());
+        let better = |places: &[u32], out: &mut [f32]| {
+            if vocabulary.is_none() {
+                // The estimates are those of preview's codes already.
+                let same = places.iter().map(|place| estimates[*place as usize]);
+                return out.iter_mut().zip(same).for_each(|(out, logit)| *out = logit);
+            }
+            ids.clear();
+            ids.extend(places.iter().map(|place| scores.id(vocabulary, *place)));
+            better(shared, (preview, *common), &ids, out);
+        };
+        let mut found = Vec::new();
+        let unknown = Unknown { estimates, known, temperature, error };
+        let sampled = sampler.log_z(&unknown, better, |places, visit| {
+            let ids: Vec<u32> = places.iter().map(|place| scores.id(vocabulary, *place)).collect();
+            let mut visit = |i: usize, distance: f32| {
+                if -distance >= last {
+                    let known = Known::looked_up(ids[i], -distance);
+                    found.push(known);
+                }
+                visit(i, -distance);
+            };
+            fullview.distances(&origin, exact, (&ids, &ask.stop, stats), &mut visit)
+        })?;
+        if let Sampled::Sound(_) = sampled
+            && !found.is_empty()
+        {
+            found.sort_unstable_by_key(|known| known.id);
+            found.dedup_by_key(|known| known.id);
+            self.known.append(&mut found);
+            self.sort(shared);
+        }
+        Ok(sampled)
+    }
+
+    /// log Z where a sample tells too little: looks up all that may matter although estimates are
+    /// `spread` off, in units of the temperature, and allows for the rest.
+    fn bound(
+        &mut self,
+        shared: &Shared,
+        ask: &DecodeAsk<'_>,
+        (spread, rounding): (f64, f64),
+        stats: &mut QueryStats,
+    ) -> Result<Total, SearchError> {
+        let temperature = ask.params.temperature;
+        let known = self.log_z_known(temperature);
+        let estimates = self.scores.scores();
+        let error = self.error();
+        let unknown = Unknown { estimates, known, temperature, error };
+        let (least, rest) = self.sampler.split(&unknown, spread);
+        let places = self.scores.places_above(least);
+        if places.len() > shared.manifest.n as usize / WIDEST_PART {
+            return Ok(Total::Unsure);
+        }
+        let vocabulary = shared.vocabulary.as_ref();
+        let ids: Vec<u32> = places.iter().map(|at| self.scores.id(vocabulary, *at)).collect();
+        self.add(shared, (ask, &ids), stats)?;
+        self.sort(shared);
+        let value = self.log_z_known(temperature);
+        // The rest is told in units of what was known before.
+        let rest = (rest * (known - value).exp()).ln_1p();
+        let log_z = LogZ { value: value + rest / 2.0, low: value, high: value + rest };
+        Ok(Total::Widened(log_z.widened(rounding)))
+    }
+}

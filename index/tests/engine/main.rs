@@ -11,4 +11,5 @@ mod frontier;
 mod media;
 mod reach;
 mod sameness;
+mod scale;
 mod search;

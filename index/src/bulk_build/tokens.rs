@@ -149,7 +149,7 @@ fn points(
 ) -> Result<Vec<ScanPoint>, BuildError> {
     let k = KS[KS.len() - 1] as usize;
     let ask = ExactAsk { metric: params.metric, k, threads: params.threads };
-    let truth = exact::search(input.base, checked, &ask, job)?;
+    let truth = exact::search_in_fixed_order(input.base, checked, &ask, job)?;
     let (ids, places) = (inverse(rows), vocabulary.rows());
     let mut points = Vec::new();
     let (mut done, all) = (0, (KS.len() * SHARES.len()) as u64);

@@ -1,8 +1,11 @@
 //! What an index expects of a list size, against what queries find with it.
 
+use foveal_datasets::synthetic::Seeded;
 use foveal_datasets::{Element, Metric};
 use foveal_index::stats::Job;
-use foveal_index::{BuildInput, Frontier, Index, Keys, SearchParams, build};
+use foveal_index::{
+    BuildInput, ExactAsk, Frontier, FrontierPoint, Index, Keys, SearchParams, build, exact,
+};
 
 use crate::built::{Built, answers, floats, params, recall_of, rows_and_queries, write_rows};
 
@@ -111,4 +114,84 @@ fn what_cannot_be_aimed_at_is_refused() {
     assert_eq!(refused(10, f64::NAN), "target_recall is NaN; wanted 0 to below 1");
     assert_eq!(refused(101, 0.9), "k is 101; wanted 1 to 100 with a target recall");
     assert_eq!(refused(0, 0.9), "k is 0; wanted 1 to 100 with a target recall");
+}
+
+/// Of the points of a frontier learned from `learned` queries, how many lie no higher than what
+/// `others` queries of the same law find with the same effort, and how many there are.
+fn bounds_held(seed: u64, (n, learned, others): (usize, usize, usize)) -> (usize, usize) {
+    let mut random = Seeded::new(seed);
+    let dim = [8, 12, 16, 24, 32][seed as usize % 5];
+    let metric = Metric::ALL[seed as usize % 3];
+    let spread = [0.3, 0.6, 1.0, 2.0][seed as usize % 4];
+    let centres: Vec<f32> = (0..20 * dim).map(|_| random.gaussian()).collect();
+    let mut draw = |count: usize, spread: f32| {
+        let mut numbers = Vec::with_capacity(count * dim);
+        for _ in 0..count {
+            let centre = (random.next_u64() % 20) as usize * dim;
+            let row = &centres[centre..centre + dim];
+            numbers.extend(row.iter().map(|x| x + spread * random.gaussian()));
+        }
+        floats(dim, numbers)
+    };
+    // Queries are unlike the rows in every other data set.
+    let wider = if seed.is_multiple_of(2) { spread } else { 1.5 * spread };
+    let (rows, learn, fresh) = (draw(n, spread), draw(learned, wider), draw(others, wider));
+    let dir = tempfile::tempdir().unwrap();
+    let [base, learn] =
+        [("base", &rows), ("learn", &learn)].map(|(name, rows)| write_rows(dir.path(), name, rows));
+    let (keys, out) = (Keys::From(0), dir.path().join("index"));
+    let input = BuildInput { base: &base, keys, payload: None, learn: Some(&learn), bias: false };
+    let bits = if seed % 4 == 3 { 8 } else { 4 };
+    build(&input, &out, &params(metric, bits), Job::default()).unwrap();
+    let index = Index::open(&out).unwrap();
+    let ask = ExactAsk { metric, k: 100, threads: 0 };
+    let exact = exact::search(&base, &fresh, &ask, Job::default()).unwrap();
+    let points = index.frontier().points.iter().filter(|point| point.list_size <= 100);
+    let held = |point: &FrontierPoint| {
+        let params = SearchParams::with_list_size(point.k, point.list_size);
+        let found = recall_of(&answers(&index, &fresh, &params), &exact, point.k as usize, metric);
+        found >= point.lower
+    };
+    let held: Vec<bool> = points.map(held).collect();
+    (held.iter().filter(|held| **held).count(), held.len())
+}
+
+#[test]
+fn other_queries_find_what_the_bounds_promise() {
+    let all = [1, 2].map(|seed| bounds_held(seed, (1200, 300, 400)));
+    let (held, points) = all.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    assert!(points > 60 && held as f64 >= 0.95 * points as f64, "{all:?}");
+}
+
+#[test]
+#[ignore = "takes minutes: twenty data sets, a thousand queries to learn from, two thousand others"]
+fn other_queries_find_what_the_bounds_promise_on_many_data_sets() {
+    let all: Vec<(usize, usize)> =
+        (0..24).map(|seed| bounds_held(seed, (3000, 1000, 2000))).collect();
+    let poor = all.iter().filter(|(held, points)| (*held as f64) < 0.95 * *points as f64).count();
+    let (held, points) = all.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    println!("{all:?}: {held} of {points} hold, {poor} data sets below 95 %");
+    assert!(poor <= 1 && held as f64 >= 0.97 * points as f64, "{all:?}");
+}
+
+#[test]
+fn one_query_promises_nothing_and_copies_are_one() {
+    let (rows, queries) = rows_and_queries(Element::F32, 1500, 40, 12);
+    let dir = tempfile::tempdir().unwrap();
+    let base = write_rows(dir.path(), "base", &rows);
+    let mut first = vec![0.0; 12];
+    queries.row(0).widen_into(&mut first);
+    let copies = floats(12, first.repeat(200));
+    for (name, learn, most) in
+        [("one", floats(12, first), 0.0), ("copies", copies, 0.0), ("forty", queries, 0.95)]
+    {
+        let learn = write_rows(dir.path(), name, &learn);
+        let (keys, out) = (Keys::From(0), dir.path().join(format!("{name}.index")));
+        let input =
+            BuildInput { base: &base, keys, payload: None, learn: Some(&learn), bias: false };
+        build(&input, &out, &params(Metric::L2, 4), Job::default()).unwrap();
+        let frontier = Index::open(&out).unwrap().frontier().clone();
+        let lower = frontier.points.iter().map(|point| point.lower).fold(0.0, f64::max);
+        assert!(lower <= most && (most == 0.0 || lower > 0.5), "{name}: {lower}");
+    }
 }

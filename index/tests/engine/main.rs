@@ -11,5 +11,6 @@ mod frontier;
 mod media;
 mod reach;
 mod sameness;
+mod scale;
 mod search;
 mod ugly;

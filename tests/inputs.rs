@@ -213,7 +213,6 @@ fn limits_of_the_system_are_no_damage_and_leave_nothing() {
             "check index",
             "check index --deep",
             "inspect index",
-            "search --index index --queries base.fbin --k 1 --threads 1 --ids-out new.ibin",
             "build --base base.fbin --metric l2 --out new",
             "convert --in base.fbin --out new.npy",
             "truth --base base.fbin --queries base.fbin --metric l2 --k 1 --out new.ibin",
@@ -231,6 +230,8 @@ fn limits_of_the_system_are_no_damage_and_leave_nothing() {
         }
     }
     assert!(refused > 5, "{refused}");
+    let search = "search --index index --queries base.fbin --k 1 --threads 1";
+    limited(&place, "ulimit -n 4", search).is_refusal(74, &["Too many open files"]);
 }
 
 #[test]

@@ -132,8 +132,8 @@ fn keys_are_the_callers() {
             npy("<i8", "(50,)", &[&[255; 8], &keys[8..]].concat()),
             "found key -1 in row 0",
         ),
-        ("float.npy", npy("<f8", "(50,)", &keys), "<f8; wanted <u8 or <i8"),
-        ("short.npy", npy("<u8", "(50,)", &keys[1..]), "50 keys take 8 each"),
+        ("float.npy", npy("<f8", "(50,)", &keys), "keys of f64; wanted integers"),
+        ("short.npy", npy("<u8", "(50,)", &keys[1..]), "1 too few; wanted 528 bytes for 50 keys"),
     ] {
         place.write(name, bytes);
         let line = format!("build --base base.fbin --metric l2 --out no --keys {name}");

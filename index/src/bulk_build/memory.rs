@@ -86,7 +86,7 @@ impl BuildMemory {
             ordering: fixed + serving + n * (2 * list + 16),
             learning: fixed + n * 8 + tokens::bytes(input, params),
             writing: fixed + n * 8,
-            opening: fixed + serving + n * (list + 16) + tokens::bytes(input, params),
+            opening: fixed + serving + n * (list + 16) + tokens::opened_bytes(input, params),
             rows: n * (dim * base.element().size()) as u64,
         };
         memory.fits(params.memory, free_memory())?;

@@ -71,6 +71,16 @@ pub(super) fn bytes(input: &BuildInput<'_>, params: &BuildParams) -> u64 {
     (hidden + sample + matrices + records + clusters) as u64
 }
 
+/// The most memory that opening them takes, in bytes: the codes, once more as they are arranged,
+/// and what turns hidden states.
+pub(super) fn opened_bytes(input: &BuildInput<'_>, params: &BuildParams) -> u64 {
+    if !wanted(input, params) {
+        return 0;
+    }
+    let (n, dim) = (input.base.len(), input.base.dim());
+    (3 * n * (dim / 8 + 16) + n * (24 + dim / 4) + 4 * dim * dim) as u64
+}
+
 /// How many rows the codes are learned from.
 fn sample_rows(input: &BuildInput<'_>) -> usize {
     let row_bytes = input.base.dim() * input.base.element().size();

@@ -43,7 +43,7 @@ pub use bulk_build::{BuildError, BuildInput, BuildReport, Keys, build};
 pub use calibrate::{Frontier, FrontierPoint, Reach};
 pub use check::{CheckReport, check, inspect};
 pub use decode::{DecodeAsk, Decoded, Decoder, Token, TokenSet, Tokens};
-pub use disk::{FileEntry, Manifest, Measured, OpenError};
+pub use disk::{FileEntry, IndexMemory, Manifest, Measured, OpenError};
 pub use exact::{ExactAsk, ExactError};
 pub use full_store::{Io, OpenOptions};
 pub use neighbor::Neighbor;

@@ -108,13 +108,13 @@ impl DecodeAsk<'_> {
 impl Index {
     /// Whether a key names a token.
     pub fn has_token(&self, key: u64) -> bool {
-        self.shared.id_of(key).is_some()
+        self.shared.keys.id_of(key).is_some()
     }
 
     /// The tokens that `keys` name; those that name none are left out.
     pub fn token_set(&self, keys: &[u64]) -> TokenSet {
         let mut set = TokenSet { bits: vec![0; self.len().div_ceil(64) as usize], len: 0 };
-        for id in keys.iter().filter_map(|key| self.shared.id_of(*key)) {
+        for id in keys.iter().filter_map(|key| self.shared.keys.id_of(*key)) {
             let word = &mut set.bits[id as usize / 64];
             set.len += usize::from(*word >> (id % 64) & 1 == 0);
             *word |= 1 << (id % 64);

@@ -21,6 +21,7 @@ pub mod decode;
 pub mod disk;
 mod distance;
 pub mod exact;
+pub mod free_memory;
 pub mod full_store;
 mod fullview;
 mod graph;
@@ -45,6 +46,7 @@ pub use check::{CheckReport, check, inspect};
 pub use decode::{DecodeAsk, Decoded, Decoder, Token, TokenSet, Tokens};
 pub use disk::{FileEntry, IndexMemory, Manifest, Measured, OpenError};
 pub use exact::{ExactAsk, ExactError};
+pub use free_memory::{FreeMemory, free_memory};
 pub use full_store::{Io, OpenOptions};
 pub use neighbor::Neighbor;
 pub use params::{

@@ -1,7 +1,9 @@
 //! What is asked of a decode, and what it tells.
 
+use foveal_datasets::Row;
+
 use crate::params::{DecodeMode, DecodeParams};
-use crate::search::Index;
+use crate::search::{Index, SearchError};
 use crate::softmax::LogZ;
 use crate::stats::{QueryStats, Stop};
 
@@ -109,6 +111,27 @@ impl Index {
     /// Whether a key names a token.
     pub fn has_token(&self, key: u64) -> bool {
         self.shared.keys.id_of(key).is_some()
+    }
+
+    /// Whether a key names a token, and one that counts.
+    pub fn counts(&self, tokens: &Tokens, key: u64) -> bool {
+        self.shared.keys.id_of(key).is_some_and(|id| tokens.allows(id))
+    }
+
+    /// Whether a hidden state can be decoded.
+    ///
+    /// # Errors
+    /// Another dimension; a number that is not finite; one so long that its logits pass the range
+    /// of f32.
+    pub fn check_hidden(&self, hidden: Row<'_>) -> Result<(), SearchError> {
+        let wanted = self.hidden_dim();
+        if hidden.dim() != wanted {
+            return Err(SearchError::Dim { found: hidden.dim(), wanted });
+        }
+        // Where rows end with a bias, a 1 stands for it.
+        let mut wide = vec![1.0; self.dim()];
+        hidden.widen_into(&mut wide[..wanted]);
+        self.check_query(Row::F32(&wide))
     }
 
     /// The tokens that `keys` name; those that name none are left out.

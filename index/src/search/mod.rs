@@ -215,7 +215,11 @@ impl Index {
     }
 
     /// Whether a query can be asked of the rows.
-    pub(crate) fn check_query(&self, query: Row<'_>) -> Result<(), SearchError> {
+    ///
+    /// # Errors
+    /// Another dimension; a number that is not finite; all zeros under cosine; a query so long that
+    /// its distances pass the range of f32.
+    pub fn check_query(&self, query: Row<'_>) -> Result<(), SearchError> {
         if query.dim() != self.dim() {
             return Err(SearchError::Dim { found: query.dim(), wanted: self.dim() });
         }

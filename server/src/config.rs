@@ -238,7 +238,7 @@ impl Config {
         }
         if matches!(self.io, Io::Mapped | Io::None) {
             let wanted = "auto, memory, pread or uring: a server never maps full vectors, \
-                          because a mapped read that fails ends the process";
+                          because a mapped row is verified only once";
             return Err(value_error("io", self.io, wanted));
         }
         if self.collections.is_empty() {

@@ -64,7 +64,9 @@ pub enum Io {
     Auto,
     /// Loaded whole.
     Memory,
-    /// Through the page cache.
+    /// Through the page cache. A row is verified when it is first touched; a file that is cut or
+    /// written to after that is an error. The first such opening of a process installs a handler
+    /// of SIGBUS, which hands on what does not concern it.
     Mapped,
     /// By read calls.
     Pread,

@@ -126,7 +126,7 @@ impl ServeArgs {
     }
 }
 
-/// As the other verbs take it, less `mapped`: a mapped read that fails ends the process.
+/// As the other verbs take it, less `mapped`: a mapped row is verified only once.
 fn served_io() -> impl TypedValueParser<Value = Io> {
     let names = ["auto", "memory", "pread", "uring"];
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Io>())

@@ -124,10 +124,10 @@ impl Catalog {
     /// A collection cannot be opened: the one before it goes on, if there is one.
     fn miss(&mut self, name: &str, error: &OpenError, before: Option<&Arc<Collection>>) {
         if let Some(before) = before {
-            error!(collection = name, %error, "collection not opened again; it is served as before");
+            error!(collection = name, %error, "collection not opened again; served as before");
             return self.insert(Arc::clone(before));
         }
-        error!(collection = name, %error, "collection not opened; it is not served");
+        error!(collection = name, %error, "collection not opened; not served");
         self.by_name.insert(name.into(), Entry::Unavailable(reason(error)));
     }
 

@@ -269,6 +269,12 @@ impl Limits {
         ] {
             in_range(key, found, high)?;
         }
+        // Bytes become floats; what never fits would be told to come back for ever.
+        let least = self.max_request_bytes.saturating_mul(4);
+        if self.max_pending_bytes < least {
+            let wanted = format!("at least four times limits.max_request_bytes, {least}");
+            return Err(value_error("limits.max_pending_bytes", self.max_pending_bytes, &wanted));
+        }
         Ok(())
     }
 }
@@ -503,6 +509,7 @@ mod tests {
             ("limits.max_k = 16385", "limits.max_k"),
             ("limits.max_batch_queries = 4097", "limits.max_batch_queries"),
             ("limits.max_pending_requests = 0", "limits.max_pending_requests"),
+            ("limits.max_pending_bytes = 67108863", "limits.max_pending_bytes"),
             ("transport.drain_seconds = 0", "transport.drain_seconds"),
             ("transport.handshake_seconds = 0", "transport.handshake_seconds"),
             ("transport.max_connections = 0", "transport.max_connections"),

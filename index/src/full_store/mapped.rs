@@ -99,7 +99,7 @@ impl MappedUnits {
                 let what = format!("file has {length} bytes by now; wanted {wanted}");
                 OpenError::damaged(path, length.min(wanted), what)
             }
-            Ok(version) if version != self.version => {
+            Ok(version) if version != self.version || !self.guard.is_lost() => {
                 let what = "file was written to since it was opened; published files never change";
                 OpenError::damaged(path, 0, what)
             }

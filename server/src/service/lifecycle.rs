@@ -80,7 +80,8 @@ pub async fn run(
     ready(listener.local_addr().map_err(refused)?);
     let shared = Arc::new(opened);
     let reload = Reload::new(config, load);
-    serve(listener, shared, &transport, reload, commands).await
+    serve(listener, shared, &transport, reload, commands).await;
+    Ok(())
 }
 
 fn bind(listen: SocketAddr) -> Result<TcpSocket, ServeError> {
@@ -111,16 +112,13 @@ fn open(config: &Config) -> Result<Shared, ServeError> {
 /// Serves `shared` on `listener` until `commands` has a stop, then drains: health says NOT_SERVING,
 /// no connection is accepted, connections without calls end, calls in flight have `drain_seconds`
 /// to finish. A second stop ends the wait. Closed `commands` never stop.
-///
-/// # Errors
-/// None as yet.
 pub async fn serve(
     listener: TcpListener,
     shared: Arc<Shared>,
     limits: &Transport,
     mut reload: Reload,
     mut commands: mpsc::Receiver<Command>,
-) -> Result<(), ServeError> {
+) {
     let (routes, mut health) = transport::routes(&shared);
     transport::report(&health, ServingStatus::Serving, &shared.catalog()).await;
     let timeout = Duration::from_millis(shared.limits.request_timeout_millis);
@@ -136,7 +134,7 @@ pub async fn serve(
     let mut serving = pin!(connections.serve(listener));
     loop {
         tokio::select! {
-            () = &mut serving => return Ok(()),
+            () = &mut serving => return,
             Some(command) = commands.recv() => match command {
                 Command::Stop => break,
                 Command::Reload => reload.begin(&shared),
@@ -168,7 +166,6 @@ pub async fn serve(
         () = tokio::time::sleep(waited) => cut(open(), &shared),
         () = stopped => cut(open(), &shared),
     }
-    Ok(())
 }
 
 /// Ends the streams of those who watch health, once they have had time to hear of it.

@@ -82,7 +82,7 @@ struct Served {
     channel: Channel,
     address: std::net::SocketAddr,
     stop: mpsc::Sender<Command>,
-    task: JoinHandle<Result<(), ServeError>>,
+    task: JoinHandle<()>,
     dir: tempfile::TempDir,
 }
 

@@ -136,7 +136,7 @@ async fn a_drain_waits_for_no_connection_without_calls() {
     served.search().search(one("rows", row(0))).await.unwrap();
     served.stop.send(Command::Stop).await.unwrap();
     // It answers no ping, and need not.
-    within(served.task).await.unwrap().unwrap();
+    within(served.task).await.unwrap();
     assert!(ends(&mut silent).await && ends(&mut idle).await);
 }
 

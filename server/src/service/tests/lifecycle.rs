@@ -94,7 +94,7 @@ async fn a_drain_finishes_what_is_in_flight_and_takes_nothing_new() {
     let response = within(call).await.unwrap().unwrap().into_inner();
     assert_eq!(response.hits[0].key, FIRST_KEY + 3);
     // Nor does a client that watches, or one that stays connected, hold up the end.
-    within(served.task).await.unwrap().unwrap();
+    within(served.task).await.unwrap();
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_drain_does_not_wait_for_ever() {
     let _call = tokio::spawn(async move { client.search(one("rows", row(3))).await });
     until(|| served.shared.pool.pending() == 2).await;
     served.stop.send(Command::Stop).await.unwrap();
-    within(served.task).await.unwrap().unwrap();
+    within(served.task).await.unwrap();
     drop(open);
     held.await.unwrap();
 }
@@ -119,7 +119,7 @@ async fn a_second_stop_ends_a_drain() {
     until(|| served.shared.pool.pending() == 2).await;
     served.stop.send(Command::Stop).await.unwrap();
     served.stop.send(Command::Stop).await.unwrap();
-    within(served.task).await.unwrap().unwrap();
+    within(served.task).await.unwrap();
     drop(open);
     held.await.unwrap();
 }

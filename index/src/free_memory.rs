@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 pub struct FreeMemory {
     /// How much, in bytes.
     pub bytes: u64,
-    /// What sets the limit: the machine, or a control group, as container runtimes make them.
-    pub limit: &'static str,
+    /// Whose it is: the machine's, or that of a control group, as container runtimes make them.
+    pub of: &'static str,
 }
 
-const MACHINE: &str = "free memory of the machine";
-const GROUP: &str = "memory limit of the control group (container)";
+const MACHINE: &str = "the machine";
+const GROUP: &str = "the control group (container)";
 
 /// The memory that is free now, page cache that can be dropped included; `None` where the system
 /// does not tell.
@@ -25,8 +25,8 @@ pub fn free_memory() -> Option<FreeMemory> {
 fn below(root: &Path) -> Option<FreeMemory> {
     let info = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
     let machine = field(&info, "MemAvailable:")
-        .map(|kib| FreeMemory { bytes: kib.saturating_mul(1024), limit: MACHINE });
-    let group = group_free(root).map(|bytes| FreeMemory { bytes, limit: GROUP });
+        .map(|kib| FreeMemory { bytes: kib.saturating_mul(1024), of: MACHINE });
+    let group = group_free(root).map(|bytes| FreeMemory { bytes, of: GROUP });
     machine.into_iter().chain(group).min_by_key(|free| free.bytes)
 }
 
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn without_limits_the_machine_counts() {
-        let machine = Some(FreeMemory { bytes: 1_024_000, limit: MACHINE });
+        let machine = Some(FreeMemory { bytes: 1_024_000, of: MACHINE });
         assert_eq!(system(&[INFO]), machine);
         let groups = ("proc/self/cgroup", "0::/a\n");
         assert_eq!(system(&[INFO, groups, ("sys/fs/cgroup/a/memory.max", "max\n")]), machine);
@@ -129,14 +129,14 @@ mod tests {
             ("sys/fs/cgroup/outer/memory.current", "500000\n"),
             ("sys/fs/cgroup/outer/memory.stat", "anon 1\nactive_file 100000\ninactive_file 7\n"),
         ]);
-        assert_eq!(free, Some(FreeMemory { bytes: 200_007, limit: GROUP }));
+        assert_eq!(free, Some(FreeMemory { bytes: 200_007, of: GROUP }));
         // In a container the path of the host leads nowhere.
         let free = system(&[
             INFO,
             ("proc/self/cgroup", "0::/../../host/name\n"),
             ("sys/fs/cgroup/memory.max", "500000\n"),
         ]);
-        assert_eq!(free, Some(FreeMemory { bytes: 500_000, limit: GROUP }));
+        assert_eq!(free, Some(FreeMemory { bytes: 500_000, of: GROUP }));
     }
 
     #[test]
@@ -148,13 +148,13 @@ mod tests {
             ("sys/fs/cgroup/memory/memory.usage_in_bytes", "300000\n"),
             ("sys/fs/cgroup/memory/memory.stat", "total_active_file 5\nactive_file 99\n"),
         ]);
-        assert_eq!(free, Some(FreeMemory { bytes: 400_005, limit: GROUP }));
+        assert_eq!(free, Some(FreeMemory { bytes: 400_005, of: GROUP }));
         let free = system(&[
             INFO,
             ("proc/self/cgroup", "4:memory:/\n"),
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
         ]);
-        assert_eq!(free.unwrap().limit, MACHINE);
+        assert_eq!(free.unwrap().of, MACHINE);
     }
 
     #[test]

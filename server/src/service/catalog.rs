@@ -25,8 +25,10 @@ pub struct Collection {
     path: PathBuf,
     /// The files of that directory when it was opened.
     files: Vec<FileState>,
-    /// How it was to be read.
+    /// How it was to be read, and how that was planned.
     asked: Io,
+    io: Io,
+    cache: Option<u64>,
     /// Bytes of memory that were planned for it.
     planned: u64,
 }
@@ -84,18 +86,15 @@ impl Catalog {
 
     fn reopened(&self, config: &Config) -> Result<(Catalog, Vec<(String, OpenError)>), ServeError> {
         let (mut catalog, mut failed) = (Catalog::default(), Vec::new());
-        let (mut plans, mut kept) = (Vec::new(), 0_u64);
+        // Bytes of collections that stay open although they cannot be opened again.
+        let mut kept = 0_u64;
+        let mut plans = Vec::new();
         for (name, path) in &config.collections {
-            let before = self.find(name);
             match Plan::of(name, path, config.io) {
-                Ok(plan) => match before.filter(|before| plan.is_of(before)) {
-                    Some(before) => {
-                        kept = kept.saturating_add(before.planned);
-                        catalog.insert(Arc::clone(before));
-                    }
-                    None => plans.push(plan),
-                },
+                Ok(plan) => plans.push(plan),
                 Err(source) => {
+                    let before = self.find(name);
+                    kept = kept.saturating_add(before.map_or(0, |before| before.planned));
                     catalog.miss(name, &source, before);
                     failed.push((name.clone(), source));
                 }
@@ -103,18 +102,35 @@ impl Catalog {
         }
         match config.memory {
             Some(budget) => spend(&mut plans, budget.saturating_sub(kept))?,
-            None => load_what_fits(&mut plans, free_memory().map(|free| free.bytes)),
+            None => self.plan_for_free_memory(&mut plans),
         }
         for plan in &plans {
+            let before = self.find(plan.name);
+            if let Some(before) = before.filter(|before| plan.is_of(before)) {
+                catalog.insert(Arc::clone(before));
+                continue;
+            }
             match plan.open() {
                 Ok(collection) => catalog.insert(Arc::new(collection)),
                 Err(source) => {
-                    catalog.miss(plan.name, &source, self.find(plan.name));
+                    catalog.miss(plan.name, &source, before);
                     failed.push((plan.name.into(), source));
                 }
             }
         }
         Ok((catalog, failed))
+    }
+
+    /// Memory that is free does not hold what is open already, which stays where it is.
+    fn plan_for_free_memory(&self, plans: &mut [Plan<'_>]) {
+        let mut fresh = Vec::new();
+        for plan in plans {
+            match self.find(plan.name).filter(|before| plan.has_files_of(before)) {
+                Some(before) => (plan.io, plan.cache) = (before.io, before.cache),
+                None => fresh.push(plan),
+            }
+        }
+        load_what_fits(&mut fresh, free_memory().map(|free| free.bytes));
     }
 
     fn insert(&mut self, collection: Arc<Collection>) {
@@ -202,7 +218,7 @@ fn spend(plans: &mut [Plan<'_>], budget: u64) -> Result<(), ServeError> {
         let name = plan.name.to_string();
         left = left.checked_sub(needed).ok_or(ServeError::Memory { name, needed, left })?;
     }
-    left = load(plans, left);
+    left = load(plans.iter_mut(), left);
     let on_disk = plans.iter_mut().filter(|plan| plan.io != Io::Memory);
     let mut on_disk: Vec<_> = on_disk.collect();
     let share = left / on_disk.len().max(1) as u64;
@@ -212,14 +228,14 @@ fn spend(plans: &mut [Plan<'_>], budget: u64) -> Result<(), ServeError> {
 
 /// Loads the full stores that fit into three quarters of the memory that is free; answers and
 /// queries take some as well.
-fn load_what_fits(plans: &mut [Plan<'_>], free: Option<u64>) {
+fn load_what_fits(plans: &mut [&mut Plan<'_>], free: Option<u64>) {
     let Some(free) = free else { return };
     let needed: u64 = plans.iter().map(|plan| plan.resident_bytes(plan.io)).sum();
     if needed > free {
         warn!(needed, free, "codes, graphs and keys take more memory than is free");
     }
     let left = (free - free / 4).saturating_sub(needed);
-    load(plans, left);
+    load(plans.iter_mut().map(|plan| &mut **plan), left);
     for plan in plans.iter().filter(|plan| plan.io == Io::Auto) {
         info!(
             collection = plan.name,
@@ -232,8 +248,8 @@ fn load_what_fits(plans: &mut [Plan<'_>], free: Option<u64>) {
 }
 
 /// Loads full stores while they fit into `left` bytes; what is left then.
-fn load(plans: &mut [Plan<'_>], mut left: u64) -> u64 {
-    for plan in plans.iter_mut().filter(|plan| plan.io == Io::Auto) {
+fn load<'p, 'a: 'p>(plans: impl Iterator<Item = &'p mut Plan<'a>>, mut left: u64) -> u64 {
+    for plan in plans.filter(|plan| plan.io == Io::Auto) {
         let more = plan.resident_bytes(Io::Memory).saturating_sub(plan.resident_bytes(Io::Auto));
         if let Some(rest) = left.checked_sub(more) {
             left = rest;
@@ -252,6 +268,11 @@ impl<'a> Plan<'a> {
 
     /// Whether `before` is what would be opened.
     fn is_of(&self, before: &Collection) -> bool {
+        self.has_files_of(before) && (self.io, self.cache) == (before.io, before.cache)
+    }
+
+    /// The same, however much memory it is given.
+    fn has_files_of(&self, before: &Collection) -> bool {
         (self.path, &self.files, self.asked) == (&*before.path, &before.files, before.asked)
     }
 
@@ -286,6 +307,8 @@ impl<'a> Plan<'a> {
             path: self.path.into(),
             files: self.files.clone(),
             asked: self.asked,
+            io: self.io,
+            cache: self.cache,
             planned,
         })
     }
@@ -348,12 +371,12 @@ mod tests {
             (Some(240), Io::Memory, Io::Memory),
         ] {
             let mut plans = [plan("a", 10, 100, Io::Auto), plan("b", 20, 50, Io::Auto)];
-            load_what_fits(&mut plans, free);
+            load_what_fits(&mut plans.each_mut(), free);
             assert_eq!((plans[0].io, plans[1].io), (a, b), "{free:?}");
             // The page cache keeps what was read.
             assert_eq!(plans.map(|plan| plan.cache), [None, None], "{free:?}");
             let mut plans = [plan("a", 10, 100, Io::Pread)];
-            load_what_fits(&mut plans, free);
+            load_what_fits(&mut plans.each_mut(), free);
             assert_eq!(plans[0].io, Io::Pread);
         }
     }

@@ -106,6 +106,28 @@ async fn a_reload_opens_what_changed_and_keeps_what_did_not() {
     assert!(list(&served).await.unavailable.is_empty());
 }
 
+/// All of the budget keeps blocks of the collections there are: a new one takes some of it.
+#[tokio::test]
+async fn a_reload_shares_the_budget_again() {
+    let served = start(|config| {
+        let dir = config.collections["rows"].parent().unwrap().to_path_buf();
+        config.collections.insert("late".into(), dir.join("late"));
+        config.memory = Some(1 << 20);
+    })
+    .await;
+    served.search().search(one("late", row(0))).await.unwrap_err();
+    build(served.dir.path(), "late", Metric::L2, false);
+    reload(&served).await;
+    for name in ["late", "rows", "angles"] {
+        served.search().search(one(name, row(0))).await.unwrap();
+    }
+    let before = served.shared.catalog();
+    reload(&served).await;
+    let now = served.shared.catalog();
+    let slots = (before.slots(), now.slots());
+    assert_eq!(slots.0, slots.1, "nothing changed");
+}
+
 #[tokio::test]
 async fn a_reload_without_a_configuration_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -253,3 +253,30 @@ fn rows_that_no_walk_reaches_are_counted() {
     assert_eq!(ran.json()["reachable"].as_u64(), Some(256), "{}", ran.out);
     assert!(ran.json()["damage"][0].as_str().unwrap().contains("wanted 600"), "{}", ran.out);
 }
+
+/// Full vectors are mapped by default, and verified when they are first touched.
+#[test]
+fn full_vectors_that_change_while_they_are_searched() {
+    let sound = Sound::new();
+    let good = sound.file("vectors.bin");
+    let mut other = good.clone();
+    other[4096..].fill(1);
+    for (what, length, overwritten) in
+        [("cut", 4096, false), ("cut within a page", 5000, false), ("overwritten", 8192, true)]
+    {
+        sound.put("vectors.bin", &good);
+        let line = "search --index index --queries base.fbin --k 5 --threads 1 --ids-out no.ibin";
+        let running = sound.place.start(line);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let path = sound.place.path("index/vectors.bin");
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        match overwritten {
+            true => std::os::unix::fs::FileExt::write_all_at(&file, &other, 0).unwrap(),
+            false => file.set_len(length).unwrap(),
+        }
+        let ran = running.end();
+        assert_eq!(ran.code, 65, "{what}: {} {}", ran.out, ran.err);
+        assert!(ran.err.contains("index/vectors.bin: damaged"), "{what}: {}", ran.err);
+        assert!(!sound.place.path("no.ibin").exists(), "{what}");
+    }
+}

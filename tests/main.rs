@@ -14,6 +14,7 @@
 //! | `joins` | truths and lists of keys against the index they are used with |
 //! | `made_data` | the verbs over data of every type, shape and format |
 //! | `service` | `foveal serve` asked over gRPC |
+//! | `serving` | a server among signals, silent clients and bad collections |
 //! | `program` `sample` `source` `vectors` | what the stories are told with |
 
 #![allow(clippy::unwrap_used, reason = "a story may end where it fails")]
@@ -32,5 +33,6 @@ mod made_data;
 mod program;
 mod sample;
 mod service;
+mod serving;
 mod source;
 mod vectors;

@@ -92,6 +92,22 @@ impl Place {
         Running { line: line.into(), child: Some(command.spawn().unwrap()) }
     }
 
+    /// As [`Place::start`], by a line of sh that runs the program as "$0" "$@".
+    pub fn start_under(&self, shell: &str, line: &str) -> Running {
+        let program = self.command(line);
+        let mut command = Command::new("sh");
+        command.args(["-c", shell]).arg(program.get_program()).args(program.get_args());
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running { line: line.into(), child: Some(command.spawn().unwrap()) }
+    }
+
     /// The program with its arguments, untouched by the caller's settings.
     pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_foveal"));

@@ -20,8 +20,10 @@ use crate::program::{PATIENCE, Place, Ran, Running};
 use crate::vectors::{bytes, fbin, ibin, noise};
 
 const ROWS: usize = 500;
-const DIM: usize = 12;
-const FIRST_KEY: u64 = 700;
+/// Numbers in a row of [`place`].
+pub const DIM: usize = 12;
+/// The key of its first row.
+pub const FIRST_KEY: u64 = 700;
 
 /// A server, killed when it is forgotten.
 pub struct Server {
@@ -33,7 +35,15 @@ pub struct Server {
 impl Server {
     /// Starts `foveal LINE` with more environment and waits until it tells where it listens.
     pub fn start(place: &Place, line: &str, environment: &[(&str, &str)]) -> Server {
-        let mut running = place.start_with(line, environment);
+        Server::announced(place.start_with(line, environment), line)
+    }
+
+    /// As [`Server::start`], by a line of sh that runs it as "$0" "$@".
+    pub fn start_under(place: &Place, shell: &str, line: &str) -> Server {
+        Server::announced(place.start_under(shell, line), line)
+    }
+
+    fn announced(mut running: Running, line: &str) -> Server {
         let out = running.child().stdout.take().expect("it is piped");
         let mut told = String::new();
         let mut out = BufReader::new(out);
@@ -44,13 +54,25 @@ impl Server {
         Server { running, address: address.to_string() }
     }
 
-    async fn channel(&self) -> Channel {
+    /// Waits for its end.
+    pub fn end(self) -> Ran {
+        self.running.end()
+    }
+
+    /// A connection to it.
+    pub async fn channel(&self) -> Channel {
         let address = format!("http://{}", self.address);
         Channel::from_shared(address).unwrap().connect().await.unwrap()
     }
 
-    async fn search(&self) -> SearchServiceClient<Channel> {
+    /// A client with a connection of its own.
+    pub async fn search(&self) -> SearchServiceClient<Channel> {
         SearchServiceClient::new(self.channel().await).max_decoding_message_size(64 << 20)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&mut self, signal: Signal) {
+        self.running.signal(signal);
     }
 
     /// Asks it to stop, as ctrl-c does, and waits for its end.
@@ -60,12 +82,13 @@ impl Server {
     }
 }
 
-fn rows() -> Vec<f32> {
+/// The numbers of its rows.
+pub fn rows() -> Vec<f32> {
     noise(ROWS * DIM, 21)
 }
 
 /// A place with `base.fbin`, `q.fbin` (50 other rows) and `index` with payloads.
-fn place() -> Place {
+pub fn place() -> Place {
     let place = Place::new();
     place.write("base.fbin", fbin(DIM, &rows()));
     place.write("q.fbin", fbin(DIM, &noise(50 * DIM, 22)));
@@ -78,9 +101,11 @@ fn place() -> Place {
     place
 }
 
-const SERVE: &str = "serve --listen 127.0.0.1:0 --index rows=index --threads 2";
+/// Serves it.
+pub const SERVE: &str = "serve --listen 127.0.0.1:0 --index rows=index --threads 2";
 
-fn one(query: &[f32], k: u32) -> pb::SearchRequest {
+/// A search for one query in `rows`.
+pub fn one(query: &[f32], k: u32) -> pb::SearchRequest {
     let values = query.to_vec();
     pb::SearchRequest {
         collection: "rows".into(),
@@ -101,7 +126,8 @@ fn batch(queries: &[f32], k: u32) -> pb::SearchBatchRequest {
     }
 }
 
-async fn within<T>(what: impl Future<Output = T>) -> T {
+/// What takes no longer than anything may.
+pub async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("an answer in time")
 }
 
@@ -389,8 +415,18 @@ fn servers_that_must_not_start() {
         }
     }
     // A variable is held to the same rules.
-    let output = place.command(SERVE).env("FOVEAL_SERVE_LISSTEN", "x").output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
+    for name in ["FOVEAL_SERVE_LISSTEN", "FOVEAL_LISTEN"] {
+        let output = place.command(SERVE).env(name, "x").output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && told.contains(name), "{told}");
+    }
+    // Those that a platform sets for a service of our name are none of ours.
+    let platform = [
+        ("FOVEAL_SERVE_PORT", "tcp://10.96.0.1:50151"),
+        ("FOVEAL_SERVE_SERVICE_HOST", "10.96.0.1"),
+        ("FOVEAL_PORT_50151_TCP_ADDR", "10.96.0.1"),
+    ];
+    assert_eq!(Server::start(&place, SERVE, &platform).stop().code, 0);
     // With --insecure it listens beyond this machine.
     let open = "serve --listen 0.0.0.0:0 --index a=index --insecure";
     let server = Server::start(&place, open, &[]);

@@ -18,7 +18,7 @@ use crate::disk::RamArray;
 use crate::distance::ExactQuery;
 use crate::full_store::{ReadError, RowReader};
 use crate::key_table::KeyTable;
-use crate::neighbor::{Candidate, Neighbor};
+use crate::neighbor::{Candidate, Neighbor, Ranked};
 use crate::params::SearchParams;
 use crate::quantizer::Quantizer;
 use crate::stats::{QueryStats, Stop};
@@ -46,11 +46,17 @@ pub(crate) struct RowOrigin<'a> {
     pub(crate) on_device: bool,
 }
 
+impl RowOrigin<'_> {
+    fn ranked(&self, id: u32, distance: f32) -> Ranked {
+        Ranked { key: self.keys.key(id), distance, id }
+    }
+}
+
 /// The second stage of one query at a time; owns its buffers.
 pub(crate) struct Fullview {
     source: RowSource,
     /// The nearest so far, in order: at most k.
-    nearest: Vec<Neighbor>,
+    nearest: Vec<Ranked>,
     /// The rows to read, best estimate first, then those that share their blocks.
     ids: Vec<u32>,
     /// Candidates that need not be read.
@@ -141,7 +147,8 @@ impl Fullview {
             }
             if self.ids.is_empty() {
                 return Ok(Some(Reranked {
-                    neighbors: self.nearest.clone(),
+                    neighbors: self.nearest.iter().map(Neighbor::from).collect(),
+                    ids: self.nearest.iter().map(|ranked| ranked.id).collect(),
                     partial: self.cut,
                     unread: self.unread(ask),
                 }));
@@ -225,7 +232,7 @@ impl Fullview {
             *reading = reader.begin(ids, stats, |i, row| {
                 at_hand += 1;
                 let distance = query.distance(row);
-                insert(nearest, Neighbor { key: origin.keys.key(ids[i]), distance }, k);
+                insert(nearest, origin.ranked(ids[i], distance), k);
             });
             stats.reranked += at_hand;
             if *reading {
@@ -234,8 +241,7 @@ impl Fullview {
         }
         let (ids, mut nearest) = (take(&mut self.ids), take(&mut self.nearest));
         let read = self.distances(origin, query, (&ids, ask.stop, stats), &mut |i, distance| {
-            let neighbor = Neighbor { key: origin.keys.key(ids[i]), distance };
-            insert(&mut nearest, neighbor, ask.params.k as usize);
+            insert(&mut nearest, origin.ranked(ids[i], distance), ask.params.k as usize);
         });
         (self.ids, self.nearest) = (ids, nearest);
         read
@@ -253,8 +259,8 @@ impl Fullview {
         let RowSource::Store(reader) = source else { return Ok(true) };
         reader.arrived(ask.stop, ask.wait, |i, row| {
             stats.reranked += 1;
-            let neighbor = Neighbor { key: origin.keys.key(ids[i]), distance: query.distance(row) };
-            insert(nearest, neighbor, ask.params.k as usize);
+            let ranked = origin.ranked(ids[i], query.distance(row));
+            insert(nearest, ranked, ask.params.k as usize);
         })
     }
 
@@ -377,6 +383,8 @@ impl Rerank<'_> {
 pub(crate) struct Reranked {
     /// Nearest first.
     pub(crate) neighbors: Vec<Neighbor>,
+    /// The row of each neighbor.
+    pub(crate) ids: Vec<u32>,
     /// Whether `params.max_reads` cut the reading.
     pub(crate) partial: bool,
     /// The best estimate of a candidate that was not read, if there is one.
@@ -384,7 +392,7 @@ pub(crate) struct Reranked {
 }
 
 /// Puts a neighbor where it belongs among the `k` nearest.
-fn insert(nearest: &mut Vec<Neighbor>, neighbor: Neighbor, k: usize) {
+fn insert(nearest: &mut Vec<Ranked>, neighbor: Ranked, k: usize) {
     if nearest.len() == k {
         match nearest.last() {
             Some(last) if neighbor.order(last).is_lt() => nearest.pop(),

@@ -62,7 +62,7 @@ pub use bulk_build::{BuildError, BuildInput, BuildReport, Keys, build, predicted
 pub use calibrate::{Frontier, FrontierPoint, Reach};
 pub use check::{CheckReport, check, inspect};
 pub use decode::{DecodeAsk, Decoded, Decoder, Token, TokenSet, Tokens};
-pub use disk::{DecodeQuality, FileEntry, Manifest, Measured, OpenError};
+pub use disk::{DecodeQuality, FileEntry, IndexMemory, Manifest, Measured, OpenError};
 pub use exact::{ExactAsk, ExactError};
 pub use free_memory::{FreeMemory, free_memory};
 pub use full_store::{Io, OpenOptions};

@@ -23,6 +23,21 @@ impl Candidate {
     }
 }
 
+/// A neighbor with the id of its row, which takes no more memory than the neighbor alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ranked {
+    pub(crate) key: u64,
+    pub(crate) distance: f32,
+    pub(crate) id: u32,
+}
+
+impl Ranked {
+    /// As [`Neighbor::order`].
+    pub(crate) fn order(&self, other: &Ranked) -> Ordering {
+        self.distance.total_cmp(&other.distance).then(self.key.cmp(&other.key))
+    }
+}
+
 /// A row that a query returns.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Neighbor {
@@ -30,6 +45,12 @@ pub struct Neighbor {
     pub key: u64,
     /// The exact distance; smaller is closer.
     pub distance: f32,
+}
+
+impl From<&Ranked> for Neighbor {
+    fn from(ranked: &Ranked) -> Neighbor {
+        Neighbor { key: ranked.key, distance: ranked.distance }
+    }
 }
 
 impl Neighbor {

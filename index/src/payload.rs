@@ -244,7 +244,7 @@ fn check_object(text: &[u8]) -> Result<(), String> {
     serde_json::from_str::<IgnoredAny>(text).map(drop).map_err(|error| error.to_string())
 }
 
-/// The texts of an index, on disk. Holds no memory a row.
+/// The texts of an index, on disk; their checksums are in memory.
 #[derive(Debug)]
 pub struct Payload {
     texts: OpenArray,
@@ -267,18 +267,27 @@ impl Payload {
         Ok(Payload { texts, offsets })
     }
 
-    /// The JSON text of a row. Two reads, each block verified.
+    /// Bytes of checksums in memory.
+    pub fn resident_bytes(&self) -> u64 {
+        self.texts.crc_bytes() + self.offsets.crc_bytes()
+    }
+
+    /// The JSON text of a row, and how many 4 KiB blocks were read for it. Two reads, each block
+    /// verified.
     ///
     /// # Errors
     /// A block contradicts its checksum; offsets or text make no sense; a read is refused.
     ///
     /// # Panics
     /// If the id is not below the number of rows.
-    pub fn get(&self, id: u32) -> Result<String, OpenError> {
+    pub fn get(&self, id: u32) -> Result<(String, u32), OpenError> {
         let offsets = self.offsets_of(u64::from(id)..u64::from(id) + 1)?;
         let (start, end) = (offsets[0], offsets[1]);
         self.check_span(u64::from(id), start..end)?;
+        let at = u64::from(id) * 8;
+        let reads = self.offsets.blocks_of(&(at..at + 16)) + self.texts.blocks_of(&(start..end));
         String::from_utf8(self.texts.read_range(start..end)?)
+            .map(|text| (text, reads as u32))
             .map_err(|error| OpenError::damaged(self.texts.path(), start, error.to_string()))
     }
 
@@ -365,7 +374,7 @@ mod tests {
         let manifest = Manifest { n: 300, files: files.into(), ..sample::manifest() };
         let payload = Payload::open(dir.path(), &manifest).unwrap();
         for (id, &row) in rows.iter().enumerate() {
-            assert_eq!(payload.get(id as u32).unwrap(), text(row));
+            assert_eq!(payload.get(id as u32).unwrap().0, text(row));
         }
     }
 
@@ -412,7 +421,9 @@ mod tests {
             .write(&Disk, dir.path(), &[0], Job::default())
             .unwrap();
         let manifest = Manifest { n: 1, files: files.into(), ..sample::manifest() };
-        assert_eq!(Payload::open(dir.path(), &manifest).unwrap().get(0).unwrap(), text);
+        let (found, reads) = Payload::open(dir.path(), &manifest).unwrap().get(0).unwrap();
+        // The text starts behind the header: it lies on 17 blocks. Its offsets lie on one.
+        assert_eq!((found, reads), (text, 18));
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub struct QueryStats {
     /// Nanoseconds from the end of preview to the answer; those of other queries of a batch that
     /// take turns with it, and of waiting for rows, are among them.
     pub fullview_nanos: u64,
+    /// Distinct 4 KiB blocks read for each payload of the answer, summed.
+    pub payload_reads: u32,
+    /// Nanoseconds spent on payloads of the answer.
+    pub payload_nanos: u64,
 }
 
 /// How far a long job has come.

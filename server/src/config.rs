@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use foveal_datasets::ErrorKind;
 use foveal_index::{Io, MAX_K, MAX_LIST_SIZE, MAX_THREADS};
@@ -15,8 +14,9 @@ use toml::{Table, Value};
 
 use crate::size;
 
-/// Variables that start with this are keys of the configuration.
-pub const VARIABLE_PREFIX: &str = "FOVEAL_SERVE_";
+mod variables;
+
+pub use variables::VARIABLE_PREFIX;
 
 /// The most queries a batch may ever have, whatever the configuration says.
 pub const MAX_BATCH_QUERIES: u32 = 4_096;
@@ -35,7 +35,8 @@ pub struct Config {
     /// Threads that search; 0 takes every core.
     pub threads: usize,
     /// The most bytes that compressed vectors, graphs, keys and full vectors of all collections
-    /// may take in memory. Without it full vectors stay on disk and in the page cache.
+    /// may take in memory. Without it full vectors are loaded that fit into free memory; others
+    /// stay on disk and in the page cache.
     #[serde(deserialize_with = "memory")]
     pub memory: Option<u64>,
     /// How full vectors are read; `Auto` decides by `memory`.
@@ -89,8 +90,13 @@ pub struct Transport {
     pub max_connection_age_grace_seconds: u64,
     /// The most bytes of headers a request may have.
     pub max_header_list_bytes: u32,
-    /// Streams that a client may have opened and reset before the server has seen to them.
-    pub max_pending_reset_streams: usize,
+    /// Streams that a client may have opened and reset before the server has seen to them, or made
+    /// the server reset; not below `max_concurrent_streams`. Without it four times as many.
+    pub max_pending_reset_streams: Option<usize>,
+    /// Connections at a time; fewer where there are not so many file descriptors.
+    pub max_connections: usize,
+    /// Seconds a client has to say that it speaks HTTP/2.
+    pub handshake_seconds: u64,
     /// Seconds that calls in flight have to finish when the server is told to stop.
     pub drain_seconds: u64,
 }
@@ -135,7 +141,9 @@ impl Default for Transport {
             max_connection_age_seconds: 3_600,
             max_connection_age_grace_seconds: 120,
             max_header_list_bytes: 16 << 10,
-            max_pending_reset_streams: 20,
+            max_pending_reset_streams: None,
+            max_connections: 4_096,
+            handshake_seconds: 5,
             drain_seconds: 10,
         }
     }
@@ -191,8 +199,9 @@ fn value_error(key: &str, found: impl ToString, wanted: &str) -> ConfigError {
 
 impl Config {
     /// The configuration out of its sources: a file if there is one, the variables of the
-    /// environment whose names start with [`VARIABLE_PREFIX`] (others are ignored), and the flags
-    /// as a table of the same shape as the file.
+    /// environment whose names start with [`VARIABLE_PREFIX`], and the flags as a table of the same
+    /// shape as the file. Variables that platforms set for a service called `foveal` or
+    /// `foveal-serve` are ignored; any other `FOVEAL_` that is unknown is an error.
     ///
     /// # Errors
     /// The first source that cannot be read or says something unknown; then the first value that
@@ -206,7 +215,7 @@ impl Config {
         if let Some(path) = file {
             merge(&mut merged, checked(file_table(path)?, &path.display().to_string())?);
         }
-        merge(&mut merged, checked(variable_table(variables)?, "environment")?);
+        merge(&mut merged, variables::table_of(variables)?);
         merge(&mut merged, checked(flags, "flags")?);
 
         let config = understood(merged, "configuration")?;
@@ -230,7 +239,7 @@ impl Config {
         }
         if matches!(self.io, Io::Mapped | Io::None) {
             let wanted = "auto, memory, pread or uring: a server never maps full vectors, \
-                          because a mapped read that fails ends the process";
+                          because a mapped row is verified only once";
             return Err(value_error("io", self.io, wanted));
         }
         if self.collections.is_empty() {
@@ -261,6 +270,12 @@ impl Limits {
         ] {
             in_range(key, found, high)?;
         }
+        // Bytes become floats; what never fits would be told to come back for ever.
+        let least = self.max_request_bytes.saturating_mul(4);
+        if self.max_pending_bytes < least {
+            let wanted = format!("at least four times limits.max_request_bytes, {least}");
+            return Err(value_error("limits.max_pending_bytes", self.max_pending_bytes, &wanted));
+        }
         Ok(())
     }
 }
@@ -283,16 +298,24 @@ impl Transport {
                 YEAR,
             ),
             ("transport.max_header_list_bytes", u64::from(self.max_header_list_bytes), MIB),
-            (
-                "transport.max_pending_reset_streams",
-                self.max_pending_reset_streams as u64,
-                u64::from(u16::MAX),
-            ),
+            ("transport.max_connections", self.max_connections as u64, 1 << 20),
+            ("transport.handshake_seconds", self.handshake_seconds, YEAR),
             ("transport.drain_seconds", self.drain_seconds, YEAR),
         ] {
             in_range(key, found, high)?;
         }
+        let (resets, streams) = (self.pending_reset_streams(), self.max_concurrent_streams);
+        if !(streams as usize..=1 << 20).contains(&resets) {
+            // Callers behind one proxy may all give up at once.
+            let wanted = format!("max_concurrent_streams, {streams}, to 1048576");
+            return Err(value_error("transport.max_pending_reset_streams", resets, &wanted));
+        }
         Ok(())
+    }
+
+    /// Streams that a client may have opened and reset before the server has seen to them.
+    pub fn pending_reset_streams(&self) -> usize {
+        self.max_pending_reset_streams.unwrap_or(4 * self.max_concurrent_streams as usize)
     }
 }
 
@@ -351,42 +374,6 @@ fn file_table(path: &Path) -> Result<Table, ConfigError> {
         }
     }
     Ok(table)
-}
-
-/// Variables as a table: the rest of the name in lower case, `__` between a table and its key.
-fn variable_table(
-    variables: impl IntoIterator<Item = (String, String)>,
-) -> Result<Table, ConfigError> {
-    let mut table = Table::new();
-    for (name, text) in variables {
-        let Some(rest) = name.strip_prefix(VARIABLE_PREFIX) else {
-            continue;
-        };
-        let key = rest.to_ascii_lowercase();
-        let value = scalar(&text);
-        match key.split_once("__") {
-            None => {
-                table.insert(key, value);
-            }
-            Some((outer, inner)) => {
-                let entry = table.entry(outer).or_insert_with(|| Value::Table(Table::new()));
-                let Value::Table(entry) = entry else {
-                    let what = format!("{name} is set beside a variable that it is part of");
-                    return Err(ConfigError::Source { origin: "environment".into(), what });
-                };
-                entry.insert(inner.into(), value);
-            }
-        }
-    }
-    Ok(table)
-}
-
-/// A variable's text as what it looks like: a number, a truth value, or itself.
-fn scalar(text: &str) -> Value {
-    if let Ok(number) = i64::from_str(text) {
-        return Value::Integer(number);
-    }
-    bool::from_str(text).map_or_else(|_| Value::String(text.into()), Value::Boolean)
 }
 
 /// Puts `later` over `base`, table by table.
@@ -487,7 +474,7 @@ mod tests {
 
         let environment = variables(&[("FOVEAL_SERVE_LISTN", "127.0.0.1:1")]);
         let text = Config::load(None, environment, flags(ONE)).unwrap_err().to_string();
-        assert!(text.contains("environment") && text.contains("listn"), "{text}");
+        assert!(text.contains("FOVEAL_SERVE_LISTN") && text.contains("listn"), "{text}");
 
         let text = Config::load(None, [], flags("thread = 1")).unwrap_err().to_string();
         assert!(text.contains("flags") && text.contains("thread"), "{text}");
@@ -523,7 +510,11 @@ mod tests {
             ("limits.max_k = 16385", "limits.max_k"),
             ("limits.max_batch_queries = 4097", "limits.max_batch_queries"),
             ("limits.max_pending_requests = 0", "limits.max_pending_requests"),
+            ("limits.max_pending_bytes = 67108863", "limits.max_pending_bytes"),
             ("transport.drain_seconds = 0", "transport.drain_seconds"),
+            ("transport.handshake_seconds = 0", "transport.handshake_seconds"),
+            ("transport.max_connections = 0", "transport.max_connections"),
+            ("transport.max_pending_reset_streams = 255", "transport.max_pending_reset_streams"),
             ("threads = 9999", "threads"),
             ("io = \"mapped\"", "io"),
             ("io = \"floppy\"", "floppy"),

@@ -8,7 +8,7 @@ mod status;
 use std::time::Duration;
 
 use foveal_datasets::{Element, Metric, Row, Rows, Values};
-use foveal_index::{Frontier, Index, Neighbor, ParamsError, QueryStats, SearchParams};
+use foveal_index::{Frontier, Index, Neighbor, ParamsError, QueryStats, SearchError, SearchParams};
 use foveal_proto::v1 as pb;
 use half::{bf16, f16};
 use tonic::Status;
@@ -20,7 +20,7 @@ pub use decode::{
     asked_tokens, decode_batch_response, decode_params, decode_response, token_filter,
 };
 pub use status::{
-    DOMAIN, deadline_exceeded, invalid, no_collection, search_status, with_error_info,
+    DOMAIN, deadline_exceeded, invalid, no_collection, search_status, unavailable, with_error_info,
 };
 
 /// Results of a query that does not say how many it wants.
@@ -214,6 +214,37 @@ pub fn queries(
     Ok(rows)
 }
 
+/// Whether the engine takes a query, by its own `rule`.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming the field.
+pub fn accepted(
+    field: &str,
+    query: &Rows,
+    rule: impl Fn(Row<'_>) -> Result<(), SearchError>,
+) -> Result<(), Status> {
+    let refused = |error: SearchError| invalid(field, &format!("cannot be used: {error}"));
+    rule(query.row(0)).map_err(refused)
+}
+
+/// Whether the engine takes each query of a batch, by its own `rule`. Linear in their values.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming the first that it does not take (`queries[17]`).
+pub fn all_accepted(
+    field: &str,
+    queries: &Rows,
+    rule: impl Fn(Row<'_>) -> Result<(), SearchError>,
+) -> Result<(), Status> {
+    for (i, row) in queries.iter().enumerate() {
+        let refused = |error: SearchError| {
+            invalid(&format!("{field}[{i}]"), &format!("cannot be used: {error}"))
+        };
+        rule(row).map_err(refused)?;
+    }
+    Ok(())
+}
+
 fn rows(field: &str, dim: usize, values: Values) -> Result<Rows, Status> {
     Rows::new(dim, values).map_err(|error| invalid(field, &error.to_string()))
 }
@@ -326,7 +357,7 @@ fn params_message(Asked { params, recall }: &Asked) -> pb::SearchParams {
 /// What the queries of a task cost together.
 fn usage<'a>(queued: Duration, of: impl Iterator<Item = &'a QueryStats>) -> pb::Usage {
     let mut sum = pb::Usage { queue_micros: queued.as_micros() as u64, ..Default::default() };
-    let (mut preview_nanos, mut fullview_nanos) = (0, 0);
+    let (mut preview_nanos, mut fullview_nanos, mut payload_nanos) = (0, 0, 0);
     for stats in of {
         sum.distances += u64::from(stats.distances);
         sum.hops += u64::from(stats.hops);
@@ -336,9 +367,12 @@ fn usage<'a>(queued: Duration, of: impl Iterator<Item = &'a QueryStats>) -> pb::
         sum.read_bytes += stats.read_bytes;
         preview_nanos += stats.preview_nanos;
         fullview_nanos += stats.fullview_nanos;
+        sum.payload_reads += u64::from(stats.payload_reads);
+        payload_nanos += stats.payload_nanos;
     }
     sum.preview_micros = preview_nanos / 1_000;
     sum.fullview_micros = fullview_nanos / 1_000;
+    sum.payload_micros = payload_nanos / 1_000;
     sum
 }
 

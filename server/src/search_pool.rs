@@ -10,7 +10,7 @@ mod worker;
 
 pub use worker::Searchers;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -190,6 +190,13 @@ impl SearchPool {
         }
     }
 
+    /// Only the collections of these numbers are searched from now on: workers let go of what they
+    /// hold of others, once the tasks have ended that still search them.
+    pub fn keep(&self, slots: BTreeSet<usize>) {
+        self.queue.lock().kept = Some(Arc::new(slots));
+        self.queue.arrived.notify_all();
+    }
+
     fn admit<R: Send + 'static>(&self, task: Task<R>) -> Result<Admitted<R>, PoolError> {
         let mut waiting = self.queue.lock();
         if waiting.closing {
@@ -246,6 +253,8 @@ struct Waiting {
     entries: VecDeque<Entry>,
     /// Workers with nothing to do.
     idle: usize,
+    /// The collections whose searchers are worth keeping; all, if that was never said.
+    kept: Option<Arc<BTreeSet<usize>>>,
     closing: bool,
 }
 
@@ -261,12 +270,19 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for something to do, a part of a task; none once the pool closes.
-    fn next(&self) -> Option<(Arc<dyn Fly>, usize)> {
+    /// Waits for something to do, a part of a task; none once the pool closes. Meanwhile searchers
+    /// of collections that are not kept are let go.
+    fn next(&self, searchers: &mut Searchers) -> Option<(Arc<dyn Fly>, usize)> {
         let mut waiting = self.lock();
         loop {
             if waiting.closing {
                 return None;
+            }
+            if let Some(kept) = waiting.kept.clone().filter(|kept| searchers.has_others(kept)) {
+                drop(waiting);
+                searchers.keep(&kept);
+                waiting = self.lock();
+                continue;
             }
             if let Some(Entry { flight, next }) = waiting.entries.pop_front() {
                 if next + 1 < flight.parts() && !flight.is_cancelled() {

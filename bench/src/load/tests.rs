@@ -145,7 +145,7 @@ impl CollectionService for Fake {
             collection("lines", 1, pb::Metric::L2),
             collection("planes", 2, pb::Metric::L2),
         ];
-        Ok(Response::new(pb::ListCollectionsResponse { collections }))
+        Ok(Response::new(pb::ListCollectionsResponse { collections, unavailable: Vec::new() }))
     }
 
     async fn get(

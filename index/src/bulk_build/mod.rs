@@ -76,8 +76,7 @@ pub struct BuildReport {
     pub manifest: Manifest,
     /// Seconds and memory.
     pub measured: Measured,
-    /// Bytes of codes, their finer bits, keys, token codes, and of the graph where it is not left
-    /// for the first walk: what opening it takes, full vectors left out.
+    /// Bytes of memory that opening it takes, full vectors left out.
     pub resident_bytes: u64,
     /// Bytes of all its files.
     pub disk_bytes: u64,
@@ -171,7 +170,7 @@ pub fn build(
     measured.write(&Disk, publication.dir())?;
     publication.commit()?;
     Ok(BuildReport {
-        resident_bytes: resident_bytes(&manifest),
+        resident_bytes: manifest.memory().at_open,
         disk_bytes: manifest.files.iter().map(|file| file.bytes).sum(),
         repaired: grown.repaired,
         warnings,
@@ -316,16 +315,6 @@ fn check_learn(
         digest.update(rows.values().bytes());
     }
     Ok(Some(digest.digest()))
-}
-
-/// Bytes of what `Index::open` keeps in memory beside full vectors: codes, their finer bits, graph
-/// where it is not left for the first walk, keys, token codes.
-fn resident_bytes(manifest: &Manifest) -> u64 {
-    use ArrayKind::{Codes, Finer, Graph, Keys, Tokens};
-    let first = if manifest.tokens { Tokens } else { Graph };
-    let resident = [first, Codes, Finer, Keys].map(ArrayKind::name);
-    let files = manifest.files.iter().filter(|file| resident.contains(&file.name.as_str()));
-    files.map(|file| file.bytes).sum()
 }
 
 /// The files of an index that is being written.

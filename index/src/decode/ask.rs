@@ -1,7 +1,9 @@
 //! What is asked of a decode, and what it tells.
 
+use foveal_datasets::Row;
+
 use crate::params::{DecodeMode, DecodeParams};
-use crate::search::Index;
+use crate::search::{Index, SearchError};
 use crate::softmax::LogZ;
 use crate::stats::{QueryStats, Stop};
 
@@ -112,13 +114,34 @@ impl DecodeAsk<'_> {
 impl Index {
     /// Whether a key names a token.
     pub fn has_token(&self, key: u64) -> bool {
-        self.shared.id_of(key).is_some()
+        self.shared.keys.id_of(key).is_some()
+    }
+
+    /// Whether a key names a token, and one that counts.
+    pub fn counts(&self, tokens: &Tokens, key: u64) -> bool {
+        self.shared.keys.id_of(key).is_some_and(|id| tokens.allows(id))
+    }
+
+    /// Whether a hidden state can be decoded.
+    ///
+    /// # Errors
+    /// Another dimension; a number that is not finite; one so long that its logits pass the range
+    /// of f32.
+    pub fn check_hidden(&self, hidden: Row<'_>) -> Result<(), SearchError> {
+        let wanted = self.hidden_dim();
+        if hidden.dim() != wanted {
+            return Err(SearchError::Dim { found: hidden.dim(), wanted });
+        }
+        // Where rows end with a bias, a 1 stands for it.
+        let mut wide = vec![1.0; self.dim()];
+        hidden.widen_into(&mut wide[..wanted]);
+        self.check_query(Row::F32(&wide))
     }
 
     /// The tokens that `keys` name; those that name none are left out.
     pub fn token_set(&self, keys: &[u64]) -> TokenSet {
         let mut set = TokenSet { bits: vec![0; self.len().div_ceil(64) as usize], len: 0 };
-        for id in keys.iter().filter_map(|key| self.shared.id_of(*key)) {
+        for id in keys.iter().filter_map(|key| self.shared.keys.id_of(*key)) {
             let word = &mut set.bits[id as usize / 64];
             set.len += usize::from(*word >> (id % 64) & 1 == 0);
             *word |= 1 << (id % 64);

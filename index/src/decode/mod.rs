@@ -125,18 +125,6 @@ impl Index {
 }
 
 impl Shared {
-    /// The id of a key. Sorts all keys the first time.
-    fn id_of(&self, key: u64) -> Option<u32> {
-        let ids = self.ids.get_or_init(|| {
-            let n = self.manifest.n as u32;
-            let mut ids: Vec<(u64, u32)> = (0..n).map(|id| (self.keys.key(id), id)).collect();
-            ids.sort_unstable();
-            ids
-        });
-        let at = ids.binary_search_by_key(&key, |(key, _)| *key).ok()?;
-        Some(ids[at].1)
-    }
-
     /// Bytes of a full vector.
     fn row_bytes(&self) -> usize {
         self.manifest.dim as usize * self.manifest.element.size()
@@ -169,7 +157,7 @@ impl Decoder {
         }
         let mut asked = Vec::with_capacity(ask.asked.len());
         for key in ask.asked {
-            asked.push(shared.id_of(*key).ok_or(SearchError::UnknownKey { key: *key })?);
+            asked.push(shared.keys.id_of(*key).ok_or(SearchError::UnknownKey { key: *key })?);
         }
         let mut stats = QueryStats::default();
         let mut effort = self.plan.effort(&shared, ask);

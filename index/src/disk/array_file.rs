@@ -228,6 +228,13 @@ impl OpenArray {
         verify_block(self.path(), &self.crcs, index, bytes)
     }
 
+    /// How many blocks of the file bytes `range` of the rows touch.
+    pub fn blocks_of(&self, range: &Range<u64>) -> u64 {
+        let data_offset = u64::from(self.header.data_offset);
+        let (start, end) = (range.start + data_offset, range.end + data_offset);
+        end.div_ceil(BLOCK as u64).saturating_sub(start / BLOCK as u64)
+    }
+
     /// Reads bytes `range` of the rows (from the first row's first byte), and verifies all
     /// blocks they touch.
     ///

@@ -15,6 +15,7 @@
 //! | `listed_file` | digests while writing, lengths before reading |
 //! | `blob_file` | files read whole |
 //! | `manifest` | the list of files and what they must agree with |
+//! | `residency` | how much memory the files take once an index is open |
 //! | `publish` | nothing or all of it: lock, build aside, rename |
 //! | `verify` | every damage of a directory, not only the first |
 //! | `ram_array` | memory that is counted, never evicted, in large pages |
@@ -31,6 +32,7 @@ mod listed_file;
 pub mod manifest;
 pub mod publish;
 pub mod ram_array;
+mod residency;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod storage;
@@ -43,6 +45,7 @@ pub use error::{OpenError, PublishError, WriteError};
 pub use manifest::{DecodeQuality, FileEntry, Manifest, Measured};
 pub use publish::Publication;
 pub use ram_array::{MemoryError, RamArray};
+pub use residency::{IndexMemory, Residency};
 pub use storage::{Disk, Storage};
 pub use verify::{CheckedFile, Verified, verify_files};
 

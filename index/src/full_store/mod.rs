@@ -14,6 +14,7 @@
 //! | `seen` | which units a query asked for already |
 //! | `loaded` | all rows in memory |
 //! | `mapped` | the file in the page cache: verified at first touch |
+//! | `fault` | what a touch of a page comes to that the file no longer has |
 //! | `block_file` | units by read calls (pread), verified at each read |
 //! | `uring` | the same, many at once |
 //! | `block_cache` | units that were read, as far as a memory limit allows |
@@ -28,6 +29,7 @@
 
 mod block_cache;
 mod block_file;
+mod fault;
 pub mod layout;
 mod loaded;
 mod mapped;
@@ -62,7 +64,9 @@ pub enum Io {
     Auto,
     /// Loaded whole.
     Memory,
-    /// Through the page cache.
+    /// Through the page cache. A row is verified when it is first touched; a file that is cut or
+    /// written to after that is an error. The first such opening of a process installs a handler
+    /// of SIGBUS, which hands on what does not concern it.
     Mapped,
     /// By read calls.
     Pread,
@@ -227,6 +231,21 @@ impl FullStore {
     /// grants no further ring, this one reader uses read calls.
     pub fn reader(&self) -> RowReader {
         RowReader::new(Arc::clone(&self.shared))
+    }
+
+    /// Whether the rows read so far were those that were published: of interest where rows are
+    /// mapped, which are verified once; all others are verified whenever they are read.
+    ///
+    /// # Errors
+    /// The file was cut or written to since it was opened.
+    pub fn check_unchanged(&self) -> Result<(), OpenError> {
+        match &self.shared.medium {
+            Medium::Mapped(mapped) => {
+                mapped.look_now();
+                mapped.intact()
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Bytes of full vectors that are in memory or in the page cache now. Linear in the size of

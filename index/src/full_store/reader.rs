@@ -94,6 +94,9 @@ impl RowReader {
     pub fn begin_query(&mut self) {
         self.plan.ahead = 0;
         self.seen.clear();
+        if let Medium::Mapped(mapped) = &self.shared.medium {
+            mapped.look();
+        }
     }
 
     /// Counts the reads of the first rows of `ids`, as many as leave `stats.reads` at `most` or
@@ -208,7 +211,7 @@ impl RowReader {
                     let unit = mapped.unit(layout.unit_of(id))?;
                     visit(i, row_of(self.shared.element, &unit[layout.within_unit(id)]));
                 }
-                Ok(())
+                Ok(mapped.intact()?)
             }
             Medium::Blocks(_) => self.read_one_by_one(ids, stop, stats, visit),
         }
@@ -249,6 +252,9 @@ impl RowReader {
             for id in layout.ids_of(unit, rows.clone()) {
                 visit(id, row_of(*element, &bytes[layout.within_unit(id)]));
             }
+        }
+        if let Medium::Mapped(mapped) = medium {
+            mapped.intact()?;
         }
         Ok(())
     }

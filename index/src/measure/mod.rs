@@ -280,12 +280,15 @@ struct Worker<Found> {
 /// Answers all queries again and again and measures.
 ///
 /// # Errors
-/// The first query that failed; the plan was cancelled; the memory of the process is not told.
+/// The first query that failed; the plan was cancelled; the memory of the process is not told;
+/// full vectors that were written to meanwhile.
 ///
 /// # Panics
 /// If a searcher panicked.
 pub fn run(plan: &Plan<'_>) -> Result<Measurement, MeasureError> {
-    measured(plan)
+    let measured = measured(plan)?;
+    plan.index.check_unchanged().map_err(SearchError::from)?;
+    Ok(measured)
 }
 
 /// Decodes all hidden states again and again and measures.
@@ -296,7 +299,9 @@ pub fn run(plan: &Plan<'_>) -> Result<Measurement, MeasureError> {
 /// # Panics
 /// If a decoder panicked.
 pub fn run_decodes(plan: &DecodePlan<'_>) -> Result<Measurement<Decoded>, MeasureError> {
-    measured(plan)
+    let measured = measured(plan)?;
+    plan.index.check_unchanged().map_err(SearchError::from)?;
+    Ok(measured)
 }
 
 fn measured<A: Asked>(asked: &A) -> Result<Measurement<A::Found>, MeasureError> {

@@ -9,6 +9,7 @@ pub use searcher::{Query, Searcher};
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use foveal_datasets::{Metric, Row};
 
@@ -44,17 +45,17 @@ pub(crate) struct Shared {
     /// None where the codes hold the rows.
     pub(crate) store: Option<FullStore>,
     payload: Option<Payload>,
-    /// `[n]`: keys and their ids, sorted; made when first asked for.
-    pub(crate) ids: OnceLock<Vec<(u64, u32)>>,
     /// Rows that codes tell little about; made by the first decode.
     pub(crate) odd: OnceLock<Vec<u32>>,
 }
 
 /// The answer to one query.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
     /// At most k, nearest first; equal distances smaller key first.
     pub neighbors: Vec<Neighbor>,
+    /// The row of each neighbor, for its payload.
+    ids: Vec<u32>,
     /// Whether the index holds fewer than k rows.
     pub exhausted: bool,
     /// Whether `max_reads` left candidates unread.
@@ -89,14 +90,15 @@ impl Index {
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Index, OpenError> {
         let path = path.as_ref();
         let Opened { manifest, frontier, preview, vocabulary, keys } = open::open(path)?;
+        let payload = manifest.payload.then(|| Payload::open(path, &manifest)).transpose()?;
         let words = vocabulary.as_ref().map_or(0, Vocabulary::resident_bytes);
-        let resident = preview.most_bytes() + keys.resident_bytes() + words;
+        let checksums = payload.as_ref().map_or(0, Payload::resident_bytes);
+        let resident = preview.most_bytes() + keys.resident_bytes() + words + checksums;
         let options = open::less(options, resident)?;
         let store = match preview.quantizer.is_exact() {
             true => None,
             false => Some(FullStore::open(path, &manifest, &options)?),
         };
-        let payload = manifest.payload.then(|| Payload::open(path, &manifest)).transpose()?;
         let path = path.into();
         let shared = Shared {
             path,
@@ -107,7 +109,6 @@ impl Index {
             keys,
             store,
             payload,
-            ids: OnceLock::new(),
             odd: OnceLock::new(),
         };
         Ok(Index { shared: Arc::new(shared) })
@@ -150,11 +151,13 @@ impl Index {
         self.shared.store.as_ref().and_then(FullStore::refused)
     }
 
-    /// Bytes of codes, their finer bits, graph, keys and token codes in memory; of the graph only
-    /// once it is.
+    /// Bytes of codes, their finer bits, graph, keys, token codes and checksums of payloads in
+    /// memory; of the graph only once it is.
     pub fn resident_bytes(&self) -> u64 {
-        let vocabulary = self.shared.vocabulary.as_ref().map_or(0, Vocabulary::resident_bytes);
-        self.shared.preview.resident_bytes() + self.shared.keys.resident_bytes() + vocabulary
+        let Shared { preview, keys, vocabulary, payload, .. } = &*self.shared;
+        let vocabulary = vocabulary.as_ref().map_or(0, Vocabulary::resident_bytes);
+        let checksums = payload.as_ref().map_or(0, Payload::resident_bytes);
+        preview.resident_bytes() + keys.resident_bytes() + vocabulary + checksums
     }
 
     /// Bytes of full vectors in memory or in the page cache now. Slow: meant for reports.
@@ -163,6 +166,15 @@ impl Index {
     /// The operating system does not tell.
     pub fn full_store_cached_bytes(&self) -> Result<u64, OpenError> {
         self.shared.store.as_ref().map_or(Ok(0), FullStore::cached_bytes)
+    }
+
+    /// Whether the full vectors read so far were those that were published. Searches notice within
+    /// a millisecond if a mapped file is written to or cut; this notices at once.
+    ///
+    /// # Errors
+    /// It was.
+    pub fn check_unchanged(&self) -> Result<(), OpenError> {
+        self.shared.store.as_ref().map_or(Ok(()), FullStore::check_unchanged)
     }
 
     /// Those of them in memory of this process alone: loaded, or kept of earlier reads.
@@ -175,15 +187,40 @@ impl Index {
         Searcher::new(self.clone())
     }
 
-    /// The payload of a row as JSON text; none if the index has no payloads or no such key. Scans
-    /// the keys: meant for the few rows of an answer.
+    /// The payload of a row as JSON text; none if the index has no payloads or no such key. The
+    /// first look-up by key sorts all keys; [`Index::payload_of`] needs none.
     ///
     /// # Errors
     /// Damage, or a read refused.
     pub fn payload(&self, key: u64) -> Result<Option<String>, SearchError> {
         let Some(payload) = &self.shared.payload else { return Ok(None) };
         let Some(id) = self.shared.keys.id_of(key) else { return Ok(None) };
-        Ok(Some(payload.get(id)?))
+        Ok(Some(payload.get(id)?.0))
+    }
+
+    /// The payload of neighbor number `rank` of an answer of this index as JSON text; none if the
+    /// index has no payloads. Time and reads are added to the stats of the answer.
+    ///
+    /// # Errors
+    /// Damage, or a read refused.
+    ///
+    /// # Panics
+    /// If the answer has no such neighbor.
+    pub fn payload_of(
+        &self,
+        answer: &mut Answer,
+        rank: usize,
+    ) -> Result<Option<String>, SearchError> {
+        let Some(payload) = &self.shared.payload else { return Ok(None) };
+        let started = Instant::now();
+        let key = answer.neighbors[rank].key;
+        // The caller may have changed the neighbors, which are public, or mixed up two indexes.
+        let known = answer.ids.get(rank).copied().filter(|id| self.shared.keys.is(*id, key));
+        let Some(id) = known.or_else(|| self.shared.keys.id_of(key)) else { return Ok(None) };
+        let (text, reads) = payload.get(id)?;
+        answer.stats.payload_reads += reads;
+        answer.stats.payload_nanos += started.elapsed().as_nanos() as u64;
+        Ok(Some(text))
     }
 
     fn check(&self, query: Row<'_>, params: &SearchParams) -> Result<(), SearchError> {
@@ -192,7 +229,11 @@ impl Index {
     }
 
     /// Whether a query can be asked of the rows.
-    pub(crate) fn check_query(&self, query: Row<'_>) -> Result<(), SearchError> {
+    ///
+    /// # Errors
+    /// Another dimension; a number that is not finite; all zeros under cosine; a query so long that
+    /// its distances pass the range of f32.
+    pub fn check_query(&self, query: Row<'_>) -> Result<(), SearchError> {
         if query.dim() != self.dim() {
             return Err(SearchError::Dim { found: query.dim(), wanted: self.dim() });
         }

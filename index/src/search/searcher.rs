@@ -246,7 +246,7 @@ impl Slot {
         let origin = index.shared.row_origin();
         let ask = ask(&self.preview, query, wait);
         let ranked = self.fullview.rank(&origin, &mut self.exact, &ask, &mut self.stats)?;
-        let Some(Reranked { neighbors, partial, unread }) = ranked else { return Ok(None) };
+        let Some(Reranked { neighbors, ids, partial, unread }) = ranked else { return Ok(None) };
         let bound = unread.map(|estimate| preview.lower_bound(&self.preview, estimate));
         let certified = match bound {
             _ if !is_finite(self.preview.candidates()) => 0,
@@ -259,6 +259,7 @@ impl Slot {
         self.stats.fullview_nanos = (end - self.walked).as_nanos() as u64;
         Ok(Some(Answer {
             neighbors,
+            ids,
             exhausted: manifest.n < u64::from(query.params.k),
             partial,
             certified: certified as u32,

@@ -9,6 +9,7 @@ mod damage;
 mod decode;
 mod frontier;
 mod media;
+mod payload;
 mod reach;
 mod sameness;
 mod scale;

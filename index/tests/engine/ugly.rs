@@ -8,7 +8,7 @@ use foveal_datasets::{Element, Metric, Rows};
 use foveal_index::stats::Job;
 use foveal_index::{BuildInput, BuildParams, Index, Keys, SearchParams, build};
 
-use crate::built::{floats, wide, write_rows};
+use crate::built::{Built, answers, floats, params, part, recall_of, wide, write_rows};
 
 const COUNT: &str = "FOVEAL_TEST_UGLY_BUILDS";
 /// Builds where nothing else is said.
@@ -33,9 +33,10 @@ enum Kind {
     Copies,
     Sorted,
     Axes,
+    LongQueries,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     Kind::Plain,
     Kind::Scaled,
     Kind::ExtremeRows,
@@ -48,6 +49,7 @@ const KINDS: [Kind; 12] = [
     Kind::Copies,
     Kind::Sorted,
     Kind::Axes,
+    Kind::LongQueries,
 ];
 
 /// Numbers of `n` rows and some queries of the same kind, queries last.
@@ -111,6 +113,10 @@ fn numbers(kind: Kind, (n, dim): (usize, usize), random: &mut Seeded) -> Vec<f32
             each(&mut |i, j, x| if is_copy[i] { copied[j] } else { x });
         }
         Kind::Axes => each(&mut |i, j, x| if j == i % dim { 10.0 * x } else { 0.001 * x }),
+        Kind::LongQueries => {
+            let factor = power(random, -9, 9);
+            each(&mut |i, _, x| if i >= n { x * factor } else { x });
+        }
     }
     rows
 }
@@ -125,8 +131,8 @@ struct Outcome {
 /// Builds and searches; nothing where the build refuses the rows.
 fn outcome(rows: &Rows, n: usize, params: &BuildParams) -> Result<Outcome, String> {
     let dir = tempfile::tempdir().unwrap();
-    let base = write_rows(dir.path(), "base", &crate::built::part(rows, 0..n));
-    let queries = crate::built::part(rows, n..rows.len());
+    let base = write_rows(dir.path(), "base", &part(rows, 0..n));
+    let queries = part(rows, n..rows.len());
     let path = dir.path().join("index");
     let input =
         BuildInput { base: &base, keys: Keys::From(0), payload: None, learn: None, bias: false };
@@ -217,4 +223,56 @@ fn a_default_search_finds_the_nearest_or_the_build_warned() {
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
     assert!(failures.is_empty(), "{} of {count}:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Rows that two bits once could not be built of, or not be opened of, or not be found by.
+#[test]
+fn two_bits_hold_equal_rows_rows_along_axes_and_sorted_files() {
+    let dim = 384;
+    let row: Vec<f32> = (0..dim).map(|i| (i % 7) as f32 - 3.0).collect();
+    for n in [1, 600] {
+        let built = Built::new(&floats(dim, row.repeat(n)), &params(Metric::L2, 2));
+        let found = answers(&built.open(), &floats(dim, row.clone()), &SearchParams::new(1));
+        assert_eq!(found[0].neighbors[0].distance, 0.0, "{n} equal rows");
+    }
+    // Most rows lie in few directions, some in directions of their own.
+    let mut random = Seeded::new(8);
+    let (n, own) = (2000, 20);
+    let mut numbers = vec![0.0; n * dim];
+    for (i, row) in numbers.chunks_exact_mut(dim).enumerate() {
+        row[..40].iter_mut().for_each(|x| *x = random.gaussian());
+        if i < own {
+            row.fill(0.0);
+            row[300 + i] = 1.0;
+        }
+    }
+    let rows = floats(dim, numbers);
+    let built = Built::new(&rows, &params(Metric::L2, 2));
+    let found = answers(&built.open(), &part(&rows, 0..own), &SearchParams::new(1));
+    let itself = found.iter().zip(0..).filter(|(answer, i)| answer.neighbors[0].key == *i).count();
+    assert_eq!(itself, own, "rows along axes of their own find themselves");
+}
+
+/// Whatever the order of the file, the rows that codes are learned from are of every part of it.
+#[test]
+fn a_sorted_file_is_coded_as_well_as_a_shuffled_one() {
+    let (n, dim, classes) = (2400, 320, 12);
+    let mut random = Seeded::new(9);
+    let directions: Vec<f32> = (0..classes * 20 * dim).map(|_| random.gaussian()).collect();
+    let mut numbers = Vec::with_capacity(n * dim);
+    for i in 0..n {
+        let class = i * classes / n;
+        let mut row = vec![0.0f32; dim];
+        for direction in directions[class * 20 * dim..][..20 * dim].chunks_exact(dim) {
+            let weight = random.gaussian();
+            row.iter_mut().zip(direction).for_each(|(x, y)| *x += weight * y);
+        }
+        numbers.extend(row);
+    }
+    let rows = floats(dim, numbers);
+    let last = part(&rows, n - n / classes..n);
+    let built = Built::new(&rows, &params(Metric::L2, 2));
+    let found = answers(&built.open(), &last, &SearchParams::new(K as u32));
+    let recall = recall_of(&found, &built.exact(&last, K), K, Metric::L2);
+    assert!(recall >= 0.95 || !built.report.warnings.is_empty(), "the last class: {recall}");
 }

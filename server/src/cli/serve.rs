@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use foveal_index::Io;
 use foveal_server::config::{self, Config, ConfigError};
-use foveal_server::service::{self, ServeError};
+use foveal_server::service::{self, Command, ServeError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -20,6 +20,10 @@ use super::size;
 ///
 /// Each setting is taken from the flags, else from the environment (FOVEAL_SERVE_LISTEN,
 /// FOVEAL_SERVE_LIMITS__MAX_K, ...), else from the configuration file, else from the defaults.
+///
+/// SIGTERM and SIGINT drain. SIGHUP reads the configuration again: collections that are new, or
+/// whose files changed, are opened and take the place of those before; one that cannot be opened
+/// leaves the one before in its place. Other settings take a restart.
 #[derive(clap::Args)]
 pub(crate) struct ServeArgs {
     /// Configuration file (TOML); its keys are those of the flags, `[collections]`, `[limits]`
@@ -36,7 +40,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Memory for compressed and full vectors together, such as 8GiB: full vectors that do not
-    /// fit are read from disk, and blocks of them kept. Without it the page cache keeps them.
+    /// fit are read from disk, and blocks of them kept. Without it those are loaded that fit into
+    /// free memory; the page cache keeps others.
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory: Option<u64>,
     /// How full vectors are read [default: auto, which decides by --memory].
@@ -47,23 +52,41 @@ pub(crate) struct ServeArgs {
     insecure: bool,
 }
 
-/// Serves until SIGINT or SIGTERM, then drains.
+/// Serves until SIGINT or SIGTERM, then drains. SIGHUP has the configuration read again.
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
     let flags = args.table().map_err(ServeError::from)?;
-    // A variable that is no text cannot be one of ours.
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let config =
-        Config::load(args.config.as_deref(), variables, flags).map_err(ServeError::from)?;
+    let file = args.config;
+    let load = move || Config::load(file.as_deref(), variables()?, flags.clone());
+    let config = load().map_err(ServeError::from)?;
 
     let runtime = runtime()?;
     let served = runtime.block_on(async {
-        let stop = stop_signals()?;
-        service::run(config, announce, stop).await
+        let commands = commands()?;
+        service::run(config, Box::new(load), announce, commands).await
     });
     // An index that is still being loaded must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(served?)
+}
+
+/// The environment, as far as it is text.
+///
+/// # Errors
+/// A variable of ours is none.
+fn variables() -> Result<Vec<(String, String)>, ConfigError> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        // A name that is no text is none of ours.
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) if name.starts_with("FOVEAL_") => {
+                return Err(ConfigError::Source { origin: name, what: "is not UTF-8".into() });
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(variables)
 }
 
 impl ServeArgs {
@@ -103,7 +126,7 @@ impl ServeArgs {
     }
 }
 
-/// As the other verbs take it, less `mapped`: a mapped read that fails ends the process.
+/// As the other verbs take it, less `mapped`: a mapped row is verified only once.
 fn served_io() -> impl TypedValueParser<Value = Io> {
     let names = ["auto", "memory", "pread", "uring"];
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Io>())
@@ -121,20 +144,24 @@ fn runtime() -> Result<Runtime, ServeError> {
         .map_err(|source| ServeError::System { what: "threads that serve", source })
 }
 
-/// Receives once for each SIGINT or SIGTERM.
-fn stop_signals() -> Result<mpsc::Receiver<()>, ServeError> {
-    let refused = |source| ServeError::System { what: "signals", source };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(refused)?;
+/// What signals say: SIGINT and SIGTERM to stop, SIGHUP to reload. None of them ends the process by
+/// itself from now on.
+fn commands() -> Result<mpsc::Receiver<Command>, ServeError> {
+    let caught =
+        |kind| signal(kind).map_err(|source| ServeError::System { what: "signals", source });
+    let mut interrupt = caught(SignalKind::interrupt())?;
+    let mut terminate = caught(SignalKind::terminate())?;
+    let mut hang_up = caught(SignalKind::hangup())?;
     let (sender, receiver) = mpsc::channel(2);
     tokio::spawn(async move {
         loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+            let command = tokio::select! {
+                _ = interrupt.recv() => Command::Stop,
+                _ = terminate.recv() => Command::Stop,
+                _ = hang_up.recv() => Command::Reload,
+            };
             // Whoever has stopped listening is stopping already.
-            if sender.send(()).await.is_err() {
+            if sender.send(command).await.is_err() {
                 return;
             }
         }

@@ -87,22 +87,21 @@ pub fn token_filter(given: Option<&pb::TokenFilter>, index: &Index) -> Result<To
     Ok(tokens)
 }
 
-/// Whether the tokens asked for exist and are not too many.
+/// Whether the tokens asked for exist, count, and are not too many.
 ///
 /// # Errors
 /// INVALID_ARGUMENT naming the entry.
-pub fn asked_tokens(asked: &[u64], index: &Index) -> Result<(), Status> {
+pub fn asked_tokens(asked: &[u64], tokens: &Tokens, index: &Index) -> Result<(), Status> {
     if asked.len() > MAX_ASKED {
         let found = asked.len();
         return Err(invalid("asked", &format!("has {found} keys; wanted at most {MAX_ASKED}")));
     }
-    match asked.iter().position(|key| !index.has_token(*key)) {
-        Some(at) => {
-            let what = format!("is {}, which names no token of the collection", asked[at]);
-            Err(invalid(&format!("asked[{at}]"), &what))
-        }
-        None => Ok(()),
-    }
+    let Some(at) = asked.iter().position(|key| !index.counts(tokens, *key)) else { return Ok(()) };
+    let what = match index.has_token(asked[at]) {
+        true => format!("is {}, which the filter leaves out: it has no probability", asked[at]),
+        false => format!("is {}, which names no token of the collection", asked[at]),
+    };
+    Err(invalid(&format!("asked[{at}]"), &what))
 }
 
 /// The response to one hidden state.

@@ -49,6 +49,15 @@ pub fn no_collection(field: &str, name: &str) -> Status {
     Status::with_error_details(Code::NotFound, format!("collection {name}: {what}"), details)
 }
 
+/// UNAVAILABLE: the server is to serve a collection, and cannot, for a reason that its log tells
+/// in full.
+pub fn unavailable(name: &str, why: &str) -> Status {
+    let mut details = details("COLLECTION_UNAVAILABLE");
+    details.set_resource_info("foveal.v1.Collection", name, "", why);
+    let message = format!("collection {name} {why}; the server's log tells more");
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
 /// What a client is told of a search in `collection` that has no result. Names of files stay in
 /// the log.
 pub fn search_status(error: &PoolError, collection: &str) -> Status {
@@ -88,7 +97,9 @@ fn engine_status(error: &SearchError, collection: &str) -> Status {
         | SearchError::NoToken
         | SearchError::UnknownKey { .. }
         | SearchError::ZeroQuery => {
-            return invalid("vector", &error.to_string());
+            // Requests are looked through before they reach the engine, and name the field then.
+            let message = error.to_string();
+            return plain_status(Code::InvalidArgument, "INVALID_REQUEST", &message);
         }
         _ => {}
     }

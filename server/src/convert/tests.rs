@@ -225,14 +225,9 @@ fn batches_are_refused_whole_and_name_the_query() {
 fn done(distances: &[f32], payloads: Vec<Option<String>>) -> Done<Found> {
     let neighbors = (1..).zip(distances).map(|(key, &distance)| Neighbor { key, distance });
     let stats = QueryStats { distances: 5, preview_nanos: 1_600, ..QueryStats::default() };
-    let answer = Answer {
-        neighbors: neighbors.collect(),
-        exhausted: true,
-        partial: false,
-        certified: 1,
-        nanos: 0,
-        stats,
-    };
+    let mut answer = Answer::default();
+    answer.neighbors = neighbors.collect();
+    (answer.exhausted, answer.certified, answer.stats) = (true, 1, stats);
     Done { found: vec![Found { answer, payloads }], queued: Duration::from_micros(42) }
 }
 

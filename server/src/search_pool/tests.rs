@@ -22,14 +22,8 @@ fn task(
 }
 
 fn found(certified: u32) -> Found {
-    let answer = Answer {
-        neighbors: Vec::new(),
-        exhausted: false,
-        partial: false,
-        certified,
-        nanos: 0,
-        stats: foveal_index::QueryStats::default(),
-    };
+    let mut answer = Answer::default();
+    answer.certified = certified;
     Found { answer, payloads: Vec::new() }
 }
 

@@ -1,6 +1,8 @@
 //! What a worker does with its turn.
 
 use std::cell::OnceCell;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,17 +19,14 @@ const MOST_TOGETHER: usize = 256;
 /// then kept.
 #[derive(Default)]
 pub struct Searchers {
-    by_slot: Vec<Option<Searcher>>,
-    decoders: Vec<Option<Decoder>>,
+    by_slot: BTreeMap<usize, Searcher>,
+    decoders: BTreeMap<usize, Decoder>,
 }
 
 impl Searchers {
     /// The searcher of the collection number `slot`, which is over `index`.
     pub fn of(&mut self, slot: usize, index: &Index) -> &mut Searcher {
-        if self.by_slot.len() <= slot {
-            self.by_slot.resize_with(slot + 1, || None);
-        }
-        self.by_slot[slot].get_or_insert_with(|| index.searcher())
+        self.by_slot.entry(slot).or_insert_with(|| index.searcher())
     }
 
     /// The decoder of the collection number `slot`, which is over `index`.
@@ -35,20 +34,28 @@ impl Searchers {
     /// # Errors
     /// The index is no head.
     pub fn decoder_of(&mut self, slot: usize, index: &Index) -> Result<&mut Decoder, SearchError> {
-        if self.decoders.len() <= slot {
-            self.decoders.resize_with(slot + 1, || None);
+        match self.decoders.entry(slot) {
+            Entry::Occupied(decoder) => Ok(decoder.into_mut()),
+            Entry::Vacant(empty) => Ok(empty.insert(index.decoder()?)),
         }
-        match &mut self.decoders[slot] {
-            Some(decoder) => Ok(decoder),
-            empty => Ok(empty.insert(index.decoder()?)),
-        }
+    }
+
+    /// Whether there are some of other collections than these.
+    pub(super) fn has_others(&self, kept: &BTreeSet<usize>) -> bool {
+        self.by_slot.keys().chain(self.decoders.keys()).any(|slot| !kept.contains(slot))
+    }
+
+    /// Lets go of those of other collections than these, and of their memory.
+    pub(super) fn keep(&mut self, kept: &BTreeSet<usize>) {
+        self.by_slot.retain(|slot, _| kept.contains(slot));
+        self.decoders.retain(|slot, _| kept.contains(slot));
     }
 }
 
 /// Takes turns until the pool closes.
 pub(super) fn work(queue: &Queue) {
     let mut searchers = Searchers::default();
-    while let Some((flight, part)) = queue.next() {
+    while let Some((flight, part)) = queue.next(&mut searchers) {
         flight.begin();
         let together: Vec<OnceCell<Arc<dyn Fly>>> = match flight.single() {
             Some(single) if single.in_flight > 1 => vec![OnceCell::new(); MOST_TOGETHER],

@@ -21,15 +21,22 @@ impl CollectionService for Collections {
         let describe = |collection: &Arc<super::Collection>| {
             convert::collection(&collection.name, &collection.index)
         };
-        let collections = self.0.catalog.iter().map(describe).collect();
-        Ok(Response::new(pb::ListCollectionsResponse { collections }))
+        let catalog = self.0.catalog();
+        let collections = catalog.iter().map(describe).collect();
+        let unavailable = catalog.unavailable().map(|(name, reason)| pb::UnavailableCollection {
+            name: name.into(),
+            reason: reason.into(),
+        });
+        let unavailable = unavailable.collect();
+        Ok(Response::new(pb::ListCollectionsResponse { collections, unavailable }))
     }
 
     async fn get(
         &self,
         request: Request<pb::GetCollectionRequest>,
     ) -> Result<Response<pb::GetCollectionResponse>, Status> {
-        let collection = self.0.catalog.get("name", &request.get_ref().name)?;
+        let catalog = self.0.catalog();
+        let collection = catalog.get("name", &request.get_ref().name)?;
         let collection = Some(convert::collection(&collection.name, &collection.index));
         Ok(Response::new(pb::GetCollectionResponse { collection }))
     }

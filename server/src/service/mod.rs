@@ -4,16 +4,21 @@
 //! |---|---|
 //! | `lifecycle` | how a server starts, says that it is ready, and drains |
 //! | `transport` | what a connection may do, and which services it meets |
+//! | `accept` `connection` | which connections there are; when one ends |
+//! | `descriptors` | how many file descriptors connections may take |
 //! | `call` | what every call passes through: deadline, `ErrorInfo`, log |
-//! | `catalog` | which collections are open, and how their full vectors are read |
+//! | `catalog` | which collections are open, which cannot be, and how their full vectors are read |
 //! | `search` `collection` `admin` | what a call of this service does |
 //! | `search_job` `decode_job` | how a search or a decode becomes parts for the pool |
 
+mod accept;
 mod admin;
 mod call;
 mod catalog;
 mod collection;
+mod connection;
 mod decode_job;
+mod descriptors;
 mod lifecycle;
 mod search;
 mod search_job;
@@ -23,27 +28,54 @@ mod transport;
 pub(crate) mod tests;
 
 use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use foveal_datasets::ErrorKind;
 use foveal_index::OpenError;
 
 pub use catalog::{Catalog, Collection};
-pub use lifecycle::{run, serve};
+pub use lifecycle::{Command, LoadConfig, Reload, run, serve};
 
-use crate::config::{ConfigError, Limits};
+use crate::config::{Config, ConfigError, Limits};
 use crate::search_pool::SearchPool;
 
 /// What every call may reach.
 pub struct Shared {
-    /// The open collections.
-    pub catalog: Catalog,
+    /// The collections; a reload puts others in their place.
+    catalog: RwLock<Arc<Catalog>>,
     /// The threads that search.
     pub pool: SearchPool,
     /// What a request may ask for.
     pub limits: Limits,
     /// When the server became ready.
     pub started: Instant,
+}
+
+impl Shared {
+    /// What calls may reach from now on.
+    pub fn new(catalog: Catalog, pool: SearchPool, limits: Limits) -> Shared {
+        Shared { catalog: RwLock::new(Arc::new(catalog)), pool, limits, started: Instant::now() }
+    }
+
+    /// The collections as they are now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        // Nothing that can panic runs under the lock.
+        Arc::clone(&self.catalog.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Opens the collections of `config` that changed, and serves them from now on. Calls in flight
+    /// go on with those they began with.
+    ///
+    /// # Errors
+    /// A budget that does not hold codes, graphs and keys. Nothing was changed.
+    pub fn reload(&self, config: &Config) -> Result<(), ServeError> {
+        let catalog = Arc::new(self.catalog().reopen(config)?);
+        let slots = catalog.slots();
+        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = catalog;
+        self.pool.keep(slots);
+        Ok(())
+    }
 }
 
 /// Why a server did not start, or ended.
@@ -89,9 +121,6 @@ pub enum ServeError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The transport failed.
-    #[error("the server failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
     /// The server was told to stop before it was ready.
     #[error("interrupted before the server was ready")]
     Interrupted,
@@ -104,9 +133,7 @@ impl ServeError {
             ServeError::Config(error) => error.kind(),
             ServeError::Open { source, .. } => source.kind(),
             ServeError::Memory { .. } => ErrorKind::Usage,
-            ServeError::Listen { .. } | ServeError::System { .. } | ServeError::Transport(_) => {
-                ErrorKind::Io
-            }
+            ServeError::Listen { .. } | ServeError::System { .. } => ErrorKind::Io,
             ServeError::Interrupted => ErrorKind::Interrupted,
         }
     }

@@ -30,11 +30,12 @@ impl SearchService for Search {
     ) -> Result<Response<pb::SearchResponse>, Status> {
         let deadline = deadline_of(&request);
         let request = request.into_inner();
-        let collection = Arc::clone(self.0.catalog.get("collection", &request.collection)?);
+        let collection = Arc::clone(self.0.catalog().get("collection", &request.collection)?);
         let asked = self.asked(request.params.as_ref(), &collection)?;
         let params = asked.params;
         let expected = Expected::by(&collection.index);
         let queries = convert::query("vector", request.vector, &expected)?;
+        convert::accepted("vector", &queries, |row| collection.index.check_query(row))?;
 
         let payload_limit = self.payload_limit(request.with_payload);
         let done = self.submit(SearchJob { collection, queries, params, payload_limit }, deadline);
@@ -47,14 +48,19 @@ impl SearchService for Search {
     ) -> Result<Response<pb::SearchBatchResponse>, Status> {
         let deadline = deadline_of(&request);
         let request = request.into_inner();
-        let collection = Arc::clone(self.0.catalog.get("collection", &request.collection)?);
+        let collection = Arc::clone(self.0.catalog().get("collection", &request.collection)?);
         let asked = self.asked(request.params.as_ref(), &collection)?;
         let params = asked.params;
         let expected = Expected::by(&collection.index);
         // Up to 16 MiB are looked through: too long for a thread that others' calls wait for.
         let limits = self.0.limits.clone();
-        let queries =
-            move || convert::queries("queries", request.queries, &expected, (params.k, &limits));
+        let index = collection.index.clone();
+        let queries = move || {
+            let vectors = request.queries;
+            let rows = convert::queries("queries", vectors, &expected, (params.k, &limits))?;
+            convert::all_accepted("queries", &rows, |row| index.check_query(row))?;
+            Ok(rows)
+        };
         let queries = validated(queries, &collection).await?;
 
         let payload_limit = self.payload_limit(request.with_payload);
@@ -81,9 +87,13 @@ impl SearchService for Search {
         let tokens = tokens(request.filter, Vec::new(), &collection).await?;
         let expected = Expected::of_hidden(&collection.index);
         let limits = self.0.limits.clone();
-        let queries =
-            move || convert::queries("hidden", request.hidden, &expected, (params.k, &limits));
-        let hidden = validated(queries, &collection).await?;
+        let index = collection.index.clone();
+        let hidden = move || {
+            let rows = convert::queries("hidden", request.hidden, &expected, (params.k, &limits))?;
+            convert::all_accepted("hidden", &rows, |row| index.check_hidden(row))?;
+            Ok(rows)
+        };
+        let hidden = validated(hidden, &collection).await?;
         let job = DecodeJob { collection, hidden, params, tokens, asked: Vec::new() };
         let done = self.submit_decode(job, deadline).await?;
         Ok(Response::new(convert::decode_batch_response(done, &params)))
@@ -127,6 +137,7 @@ impl Search {
         let tokens = tokens(request.filter, request.asked.clone(), &collection).await?;
         let expected = Expected::of_hidden(&collection.index);
         let hidden = convert::query("hidden", request.hidden, &expected)?;
+        convert::accepted("hidden", &hidden, |row| collection.index.check_hidden(row))?;
         let job = DecodeJob { collection, hidden, params, tokens, asked: request.asked };
         let done = self.submit_decode(job, deadline).await?;
         Ok(convert::decode_response(done, &params))
@@ -134,7 +145,7 @@ impl Search {
 
     /// The collection of a name, if it can be decoded with.
     fn head(&self, field: &str, name: &str) -> Result<Arc<Collection>, Status> {
-        let collection = Arc::clone(self.0.catalog.get(field, name)?);
+        let collection = Arc::clone(self.0.catalog().get(field, name)?);
         let metric = collection.index.manifest().metric;
         if metric != Metric::InnerProduct {
             let what = format!("has metric {metric}; wanted ip, whose distances are logits");
@@ -175,7 +186,7 @@ impl Search {
     }
 }
 
-/// The tokens that count, once those asked for are known to exist.
+/// The tokens that count, once those asked for are known to be among them.
 async fn tokens(
     filter: Option<pb::TokenFilter>,
     asked: Vec<u64>,
@@ -186,8 +197,9 @@ async fn tokens(
     }
     let shared = Arc::clone(collection);
     let check = move || {
-        convert::asked_tokens(&asked, &shared.index)?;
-        convert::token_filter(filter.as_ref(), &shared.index)
+        let tokens = convert::token_filter(filter.as_ref(), &shared.index)?;
+        convert::asked_tokens(&asked, &tokens, &shared.index)?;
+        Ok(tokens)
     };
     validated(check, collection).await
 }

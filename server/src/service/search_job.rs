@@ -14,7 +14,7 @@ use crate::search_pool::{Found, PartError, Searchers, Single, Task, Work};
 const IN_FLIGHT: usize = 4;
 /// The same where rows come by io_uring, whose reads take longer than a walk. Each has a ring: a
 /// file descriptor.
-const IN_FLIGHT_READING: usize = 8;
+pub(super) const IN_FLIGHT_READING: usize = 8;
 
 /// The most queries in a part: at tens of microseconds each, a few milliseconds.
 const MAX_PART: usize = 64;
@@ -90,16 +90,16 @@ impl Payloads {
     }
 
     /// An answer with its payloads.
-    fn found(&self, answer: Answer, stop: &Stop<'_>) -> Result<Found, PartError> {
+    fn found(&self, mut answer: Answer, stop: &Stop<'_>) -> Result<Found, PartError> {
         let Some(limit) = self.limit else {
             return Ok(Found { answer, payloads: Vec::new() });
         };
         let mut payloads = Vec::with_capacity(answer.neighbors.len());
-        for neighbor in &answer.neighbors {
+        for rank in 0..answer.neighbors.len() {
             if let Some(why) = stop.now() {
                 return Err(SearchError::Stopped(why).into());
             }
-            let payload = self.index.payload(neighbor.key)?;
+            let payload = self.index.payload_of(&mut answer, rank)?;
             let bytes = payload.as_ref().map_or(0, |payload| payload.len() as u64);
             if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > limit {
                 return Err(PartError::PayloadTooLarge { limit });

@@ -20,8 +20,10 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
+mod connections;
 mod decode;
 mod lifecycle;
+mod reload;
 
 use super::*;
 use crate::config::Config;
@@ -79,8 +81,8 @@ struct Served {
     shared: Arc<Shared>,
     channel: Channel,
     address: std::net::SocketAddr,
-    stop: mpsc::Sender<()>,
-    task: JoinHandle<Result<(), ServeError>>,
+    stop: mpsc::Sender<Command>,
+    task: JoinHandle<()>,
     dir: tempfile::TempDir,
 }
 
@@ -93,18 +95,18 @@ async fn start(change: impl FnOnce(&mut Config)) -> Served {
         max_pending: config.limits.max_pending_requests,
         max_pending_bytes: config.limits.max_pending_bytes,
     };
-    let shared = Arc::new(Shared {
-        catalog: Catalog::open(&config).unwrap(),
-        pool: SearchPool::start(limits).unwrap(),
-        limits: config.limits.clone(),
-        started: Instant::now(),
-    });
+    let catalog = Catalog::open(&config).unwrap();
+    let pool = SearchPool::start(limits).unwrap();
+    let shared = Arc::new(Shared::new(catalog, pool, config.limits.clone()));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = mpsc::channel(2);
     let serving = Arc::clone(&shared);
     let transport = config.transport.clone();
-    let task = tokio::spawn(async move { serve(listener, serving, &transport, stopped).await });
+    let again = config.clone();
+    let reload = Reload::new(config, Box::new(move || Ok(again.clone())));
+    let task =
+        tokio::spawn(async move { serve(listener, serving, &transport, reload, stopped).await });
     let channel = Channel::from_shared(format!("http://{address}")).unwrap();
     let channel = channel.connect().await.unwrap();
     Served { shared, channel, address, stop, task, dir }
@@ -186,7 +188,11 @@ async fn a_row_finds_itself_with_its_payload() {
     assert!(!response.exhausted && !response.partial);
     let params = response.params.unwrap();
     assert_eq!((params.k, params.list_size, params.rerank_size), (Some(5), Some(100), Some(100)));
-    assert!(response.usage.unwrap().distances > 0);
+    let usage = response.usage.unwrap();
+    assert!(usage.distances > 0);
+    // An offset and a text for each hit, each in a block, or in two.
+    assert!((10..=20).contains(&usage.payload_reads), "{usage:?}");
+    assert!(usage.payload_micros > 0, "{usage:?}");
 
     let response = served.search().search(one("angles", row(17))).await.unwrap().into_inner();
     assert_eq!(response.hits[0].key, FIRST_KEY + 17);
@@ -248,11 +254,14 @@ async fn wrong_requests_name_their_field() {
         (pb::SearchRequest { vector: None, ..good() }, "vector"),
         (pb::SearchRequest { collection: "../rows".into(), ..good() }, "collection"),
         (one("angles", vec![0.0; DIM]), "vector"),
+        (one("rows", vec![1e19; DIM]), "vector"),
     ] {
         assert_field(client.search(request).await, field);
     }
     let mut values = rows();
     values[17 * DIM + 3] = f32::INFINITY;
+    assert_field(client.search_batch(batch("rows", &values)).await, "queries[17]");
+    values[17 * DIM + 3] = 1e20;
     assert_field(client.search_batch(batch("rows", &values)).await, "queries[17]");
     let values = vec![0.5; 4_097 * DIM];
     assert_field(client.search_batch(batch("rows", &values)).await, "queries");

@@ -1,5 +1,6 @@
 //! What a connection may do, and which services it meets.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,17 +8,19 @@ use foveal_proto::FILE_DESCRIPTOR_SET;
 use foveal_proto::v1::admin_service_server::AdminServiceServer;
 use foveal_proto::v1::collection_service_server::CollectionServiceServer;
 use foveal_proto::v1::search_service_server::SearchServiceServer;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tonic::server::NamedService;
 use tonic::service::{Routes, RoutesBuilder};
-use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::Shared;
 use super::admin::Admin;
 use super::collection::Collections;
+use super::connection::Rules;
 use super::search::Search;
-use crate::config::{Limits, Transport};
+use super::{Catalog, Shared};
+use crate::config::Transport;
 
 /// Bytes of a message that carries no vectors, health and reflection included.
 const MAX_SMALL_MESSAGE: usize = 4 << 20;
@@ -26,31 +29,36 @@ const MAX_SMALL_MESSAGE: usize = 4 << 20;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// How long the transport waits beyond the deadline of a call, which answers in better words.
-const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
-
-/// The names under which health is reported: each service, and all of them as "".
-const HEALTH_NAMES: [&str; 4] = [
+/// The names under which health is reported: each service, and all of them as "". Those of
+/// collections have no upper case.
+const SERVICES: [&str; 4] = [
     "",
     SearchServiceServer::<Search>::NAME,
     CollectionServiceServer::<Collections>::NAME,
     AdminServiceServer::<Admin>::NAME,
 ];
 
-/// A server with every limit that the library leaves open.
-pub(super) fn server(transport: &Transport, limits: &Limits) -> Server {
+/// What holds for every connection: every limit that the library leaves open.
+pub(super) fn rules(transport: &Transport) -> Rules {
     let seconds = Duration::from_secs;
-    Server::builder()
-        .timeout(Duration::from_millis(limits.request_timeout_millis) + TIMEOUT_SLACK)
+    let resets = transport.pending_reset_streams();
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
         .max_concurrent_streams(transport.max_concurrent_streams)
-        .http2_keepalive_interval(Some(seconds(transport.keepalive_seconds)))
-        .http2_keepalive_timeout(Some(seconds(transport.keepalive_timeout_seconds)))
-        .max_connection_age(seconds(transport.max_connection_age_seconds))
-        .max_connection_age_grace(seconds(transport.max_connection_age_grace_seconds))
-        .http2_max_header_list_size(transport.max_header_list_bytes)
-        .http2_max_pending_accept_reset_streams(Some(transport.max_pending_reset_streams))
+        .keep_alive_interval(seconds(transport.keepalive_seconds))
+        .keep_alive_timeout(seconds(transport.keepalive_timeout_seconds))
+        .max_header_list_size(transport.max_header_list_bytes)
+        .max_pending_accept_reset_streams(resets)
+        .max_local_error_reset_streams(resets)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    Rules {
+        http2,
+        handshake: seconds(transport.handshake_seconds),
+        age: seconds(transport.max_connection_age_seconds),
+        grace: seconds(transport.max_connection_age_grace_seconds),
+    }
 }
 
 /// Every service, and the reporter of their health.
@@ -83,16 +91,41 @@ pub(super) fn routes(shared: &Arc<Shared>) -> (Routes, HealthReporter) {
     (routes.routes(), reporter)
 }
 
-/// Tells everyone who asks, or watches, how the services are.
-pub(super) async fn report(reporter: &HealthReporter, status: ServingStatus) {
-    for name in HEALTH_NAMES {
+/// Tells everyone who asks, or watches, how the services are, and under the name of each collection
+/// whether it is served.
+pub(super) async fn report(reporter: &HealthReporter, status: ServingStatus, catalog: &Catalog) {
+    for name in SERVICES {
         reporter.set_service_status(name, status).await;
+    }
+    for collection in catalog.iter() {
+        reporter.set_service_status(&collection.name, status).await;
+    }
+    for (name, _) in catalog.unavailable() {
+        reporter.set_service_status(name, ServingStatus::NotServing).await;
     }
 }
 
+/// Tells how the collections are by now.
+pub(super) async fn report_change(reporter: &mut HealthReporter, before: &Catalog, now: &Catalog) {
+    let names = |catalog: &Catalog| -> BTreeSet<String> {
+        let open = catalog.iter().map(|collection| collection.name.clone());
+        open.chain(catalog.unavailable().map(|(name, _)| name.into())).collect()
+    };
+    for gone in names(before).difference(&names(now)) {
+        reporter.clear_service_status(gone).await;
+    }
+    report(reporter, ServingStatus::Serving, now).await;
+}
+
 /// Ends the streams of those who watch; they would outlive every call.
-pub(super) async fn end_watches(mut reporter: HealthReporter) {
-    for name in HEALTH_NAMES {
+pub(super) async fn end_watches(mut reporter: HealthReporter, catalog: &Catalog) {
+    for name in SERVICES {
+        reporter.clear_service_status(name).await;
+    }
+    for collection in catalog.iter() {
+        reporter.clear_service_status(&collection.name).await;
+    }
+    for (name, _) in catalog.unavailable() {
         reporter.clear_service_status(name).await;
     }
 }

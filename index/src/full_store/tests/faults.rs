@@ -189,3 +189,72 @@ fn a_file_that_is_replaced_before_it_is_opened_once_more_is_refused() {
     file.read_unit(0, &mut unit).unwrap();
     assert_eq!(row_of(Element::U8, &unit[..64]), written.rows.row(0));
 }
+
+/// Reads every row, all of which were read before.
+fn read_all(store: &FullStore, written: &Written) -> Result<(), OpenError> {
+    let ids = ids(written.manifest.n as u32);
+    let mut reader = store.reader();
+    reader.begin_query();
+    reader.read(&ids, &mut QueryStats::default(), |_, _| ())
+}
+
+#[test]
+fn a_file_cut_while_it_is_mapped_is_an_error_and_ends_no_process() {
+    let written = write(2000, 100, Element::U8);
+    let (store, other) = (written.open(Io::Mapped, false).unwrap(), write(200, 100, Element::U8));
+    let apart = other.open(Io::Mapped, false).unwrap();
+    read_all(&store, &written).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(written.path()).unwrap();
+    file.set_len(4096 * 3 + 100).unwrap();
+    // Within the millisecond in which a change is not looked for again, or after it; in a scan, a
+    // read of rows that were verified before, and from several threads.
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            let (store, written) = (&store, &written);
+            scope.spawn(move || {
+                let told = read_all(store, written).unwrap_err().to_string();
+                assert!(told.contains("vectors.bin: damaged at byte 12388"), "{told}");
+                let (stop, mut stats) = (Stop::default(), QueryStats::default());
+                let scan = store.reader().scan_until(0..2000, &stop, &mut stats, |_, _| ());
+                assert!(scan.unwrap_err().to_string().contains("file has 12388 bytes by now"));
+            });
+        }
+    });
+    // Another mapping of the process goes on, and one that is new.
+    read_all(&apart, &other).unwrap();
+    drop(store);
+    let again = other.open(Io::Mapped, false).unwrap();
+    read_all(&again, &other).unwrap();
+}
+
+#[test]
+fn a_page_that_was_never_touched_and_is_gone_is_an_error() {
+    let written = write(2000, 100, Element::U8);
+    let store = written.open(Io::Mapped, false).unwrap();
+    fs::OpenOptions::new().write(true).open(written.path()).unwrap().set_len(4096).unwrap();
+    let mut reader = store.reader();
+    let told = reader.read(&[1999], &mut QueryStats::default(), |_, _| panic!("no row"));
+    let told = told.unwrap_err().to_string();
+    assert!(told.contains("file has 4096 bytes by now"), "{told}");
+}
+
+#[test]
+fn rows_overwritten_after_the_first_touch_are_noticed_where_they_are_mapped() {
+    let written = write(2000, 100, Element::U8);
+    let store = written.open(Io::Mapped, false).unwrap();
+    read_all(&store, &written).unwrap();
+    // A further name, and the loss of a name, change nothing that was published.
+    let link = written.dir.path().join("link");
+    fs::hard_link(written.path(), &link).unwrap();
+    fs::remove_file(written.path()).unwrap();
+    store.check_unchanged().unwrap();
+
+    let file = fs::OpenOptions::new().write(true).open(&link).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    file.write_all_at(&[9; 100], 4096 * 2).unwrap();
+    let told = store.check_unchanged().unwrap_err().to_string();
+    assert!(told.contains("written to since it was opened"), "{told}");
+    // And by queries, without being told.
+    let told = read_all(&store, &written).unwrap_err().to_string();
+    assert!(told.contains("written to since it was opened"), "{told}");
+}

@@ -33,6 +33,62 @@ fn wanted(served: &Served, state: usize, params: DecodeParams) -> foveal_index::
     index.decoder().unwrap().decode(&row(state), &ask).unwrap()
 }
 
+/// Options that contradict each other when they meet, though each is right on its own.
+#[tokio::test]
+async fn a_token_that_does_not_count_is_not_told_of() {
+    let served = served().await;
+    let best = served.search().decode(request(row(3), five())).await.unwrap().into_inner();
+    let (best, other) = (best.tokens[0].key, best.tokens[1].key);
+    let with = |allow: &[u64], deny: &[u64], asked: &[u64]| pb::DecodeRequest {
+        filter: Some(pb::TokenFilter { allow: allow.into(), deny: deny.into() }),
+        asked: asked.into(),
+        ..request(row(3), five())
+    };
+    for (request, field) in [
+        (with(&[], &[best], &[best]), "asked[0]"),
+        (with(&[], &[best], &[other, best]), "asked[1]"),
+        (with(&[other], &[], &[best]), "asked[0]"),
+        (with(&[other], &[best], &[other]), "filter"),
+        (with(&[], &[best], &[1]), "asked[0]"),
+    ] {
+        assert_field(served.search().decode(request).await, field);
+    }
+    for request in [with(&[], &[best], &[other]), with(&[other], &[], &[other])] {
+        let response = served.search().decode(request).await.unwrap().into_inner();
+        assert!(response.asked[0].log_prob <= 1e-9, "{}", response.asked[0].log_prob);
+        assert_eq!(response.tokens[0].key, other);
+    }
+}
+
+#[tokio::test]
+async fn hidden_states_that_cannot_be_used_are_named() {
+    let served = served().await;
+    let mut client = served.search();
+    let five_of = |hidden: Vec<f32>| request(hidden, five());
+    assert_field(client.decode(five_of(vec![2e19; DIM])).await, "hidden");
+    assert_field(client.decode(five_of(vec![f32::NAN; DIM])).await, "hidden");
+    let mut values = rows();
+    values[5 * DIM] = 2e19;
+    let states = pb::DecodeBatchRequest {
+        collection: "head".into(),
+        hidden: batch("head", &values).queries,
+        params: Some(five()),
+        filter: None,
+    };
+    assert_field(client.decode_batch(states).await, "hidden[5]");
+    for params in [
+        pb::DecodeParams { temperature: Some(f64::NAN), ..five() },
+        pb::DecodeParams { temperature: Some(0.0), ..five() },
+        pb::DecodeParams { temperature: Some(f64::INFINITY), ..five() },
+    ] {
+        assert_field(client.decode(request(row(3), params)).await, "params.temperature");
+    }
+    let params = pb::DecodeParams { top_p: Some(f64::NAN), ..five() };
+    assert_field(client.decode(request(row(3), params)).await, "params.top_p");
+    let params = pb::DecodeParams { target_recall: Some(f64::NAN), ..five() };
+    assert_field(client.decode(request(row(3), params)).await, "params.target_recall");
+}
+
 fn told(tokens: &[pb::Token]) -> Vec<(u64, f32, f64)> {
     tokens.iter().map(|token| (token.key, token.logit, token.log_prob)).collect()
 }

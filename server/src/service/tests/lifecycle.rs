@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn no_reload() -> Box<LoadConfig> {
+    Box::new(|| panic!("nobody asks for it"))
+}
+
 #[tokio::test]
 async fn reflection_describes_every_service() {
     use tonic_reflection::pb::v1::ServerReflectionRequest;
@@ -78,7 +82,7 @@ async fn a_drain_finishes_what_is_in_flight_and_takes_nothing_new() {
     let call = tokio::spawn(async move { client.search(one("rows", row(3))).await });
     until(|| served.shared.pool.pending() == 2).await;
 
-    served.stop.send(()).await.unwrap();
+    served.stop.send(Command::Stop).await.unwrap();
     let status = within(watch.message()).await.unwrap().unwrap().status();
     assert_eq!(status, ServingStatus::NotServing);
     let refused = || std::net::TcpStream::connect(served.address).is_err();
@@ -90,7 +94,7 @@ async fn a_drain_finishes_what_is_in_flight_and_takes_nothing_new() {
     let response = within(call).await.unwrap().unwrap().into_inner();
     assert_eq!(response.hits[0].key, FIRST_KEY + 3);
     // Nor does a client that watches, or one that stays connected, hold up the end.
-    within(served.task).await.unwrap().unwrap();
+    within(served.task).await.unwrap();
 }
 
 #[tokio::test]
@@ -100,8 +104,8 @@ async fn a_drain_does_not_wait_for_ever() {
     let mut client = served.search();
     let _call = tokio::spawn(async move { client.search(one("rows", row(3))).await });
     until(|| served.shared.pool.pending() == 2).await;
-    served.stop.send(()).await.unwrap();
-    within(served.task).await.unwrap().unwrap();
+    served.stop.send(Command::Stop).await.unwrap();
+    within(served.task).await.unwrap();
     drop(open);
     held.await.unwrap();
 }
@@ -113,9 +117,9 @@ async fn a_second_stop_ends_a_drain() {
     let mut client = served.search();
     let _call = tokio::spawn(async move { client.search(one("rows", row(3))).await });
     until(|| served.shared.pool.pending() == 2).await;
-    served.stop.send(()).await.unwrap();
-    served.stop.send(()).await.unwrap();
-    within(served.task).await.unwrap().unwrap();
+    served.stop.send(Command::Stop).await.unwrap();
+    served.stop.send(Command::Stop).await.unwrap();
+    within(served.task).await.unwrap();
     drop(open);
     held.await.unwrap();
 }
@@ -129,13 +133,14 @@ async fn a_run_says_where_it_listens_and_stops_when_told() {
     config.io = foveal_index::Io::Auto;
     let (stop, stopped) = mpsc::channel(1);
     let (tell, told) = tokio::sync::oneshot::channel();
-    let running = tokio::spawn(run(config, move |address| tell.send(address).unwrap(), stopped));
+    let ready = move |address| tell.send(address).unwrap();
+    let running = tokio::spawn(run(config, no_reload(), ready, stopped));
     let address = within(told).await.unwrap();
     assert_ne!(address.port(), 0);
     let mut client = SearchServiceClient::connect(format!("http://{address}")).await.unwrap();
     let response = client.search(one("rows", row(9))).await.unwrap().into_inner();
     assert_eq!(response.hits[0].key, FIRST_KEY + 9);
-    stop.send(()).await.unwrap();
+    stop.send(Command::Stop).await.unwrap();
     within(running).await.unwrap().unwrap();
 }
 
@@ -144,7 +149,7 @@ async fn a_server_that_cannot_start_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let attempt = async |config: Config| {
         let (_stop, stopped) = mpsc::channel(1);
-        run(config, |_| panic!("it is not ready"), stopped).await.unwrap_err()
+        run(config, no_reload(), |_| panic!("it is not ready"), stopped).await.unwrap_err()
     };
     let good = config(dir.path());
 
@@ -156,7 +161,7 @@ async fn a_server_that_cannot_start_says_why() {
 
     let mut missing = good.clone();
     missing.listen.set_port(0);
-    missing.collections.insert("gone".into(), dir.path().join("gone"));
+    missing.collections = [("gone".to_string(), dir.path().join("gone"))].into();
     let error = attempt(missing).await;
     assert_eq!(error.kind(), ErrorKind::NoInput, "{error}");
     assert!(error.to_string().contains("collection gone"), "{error}");
@@ -181,7 +186,8 @@ async fn a_stop_before_it_is_ready_is_an_interruption() {
     let mut config = config(dir.path());
     config.listen.set_port(0);
     let (stop, stopped) = mpsc::channel(1);
-    stop.send(()).await.unwrap();
-    let error = run(config, |_| panic!("it was told to stop"), stopped).await.unwrap_err();
+    stop.send(Command::Stop).await.unwrap();
+    let error =
+        run(config, no_reload(), |_| panic!("it was told to stop"), stopped).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Interrupted);
 }

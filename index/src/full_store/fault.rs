@@ -1,0 +1,140 @@
+//! SIGBUS: a mapped page was touched that its file no longer has, or that the device cannot read.
+//!
+//! Without a handler the process would end. The handler puts a page of zeros in the place of the
+//! lost one, and marks the mapping; who reads from it looks at the mark before it believes what it
+//! read. That costs a load from memory for each call, and nothing for each row.
+
+use std::io;
+use std::ops::Range;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// The most mappings of a process that are guarded.
+const MOST: usize = 1024;
+
+static SLOTS: [Slot; MOST] = [const { Slot::empty() }; MOST];
+static HANDLER: OnceLock<Handler> = OnceLock::new();
+
+/// The addresses of a guarded mapping; `end` is 0 where there is none.
+struct Slot {
+    is_taken: AtomicBool,
+    start: AtomicUsize,
+    end: AtomicUsize,
+    is_lost: AtomicBool,
+}
+
+impl Slot {
+    const fn empty() -> Slot {
+        Slot {
+            is_taken: AtomicBool::new(false),
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            is_lost: AtomicBool::new(false),
+        }
+    }
+}
+
+/// What the handler needs to know.
+struct Handler {
+    page: usize,
+    /// What was done about SIGBUS before.
+    before: libc::sigaction,
+}
+
+/// A mapping whose lost pages are noticed. Dropped before the mapping is.
+#[derive(Debug)]
+pub(super) struct Guard {
+    slot: usize,
+}
+
+impl Guard {
+    /// Guards the mapping at `addresses`.
+    ///
+    /// # Errors
+    /// Too many mappings; the system does not let signals be handled.
+    pub(super) fn new(addresses: Range<usize>) -> io::Result<Guard> {
+        install()?;
+        let free = SLOTS.iter().position(|slot| !slot.is_taken.swap(true, Ordering::AcqRel));
+        let what = "more mappings than can be guarded at a time";
+        let slot = free.ok_or_else(|| io::Error::other(what))?;
+        SLOTS[slot].is_lost.store(false, Ordering::Relaxed);
+        SLOTS[slot].start.store(addresses.start, Ordering::Relaxed);
+        SLOTS[slot].end.store(addresses.end, Ordering::Release);
+        Ok(Guard { slot })
+    }
+
+    /// Whether a page of the mapping was lost.
+    #[inline]
+    pub(super) fn is_lost(&self) -> bool {
+        SLOTS[self.slot].is_lost.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let slot = &SLOTS[self.slot];
+        slot.end.store(0, Ordering::Release);
+        slot.start.store(0, Ordering::Release);
+        slot.is_taken.store(false, Ordering::Release);
+    }
+}
+
+/// Installs the handler, once.
+fn install() -> io::Result<()> {
+    static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
+    let installed = INSTALLED.get_or_init(|| {
+        let failed = || io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL);
+        // SAFETY: a `sigaction` is plain data, of which all zeros are a value.
+        let (mut before, mut ours) = unsafe {
+            (std::mem::zeroed::<libc::sigaction>(), std::mem::zeroed::<libc::sigaction>())
+        };
+        // SAFETY: no new action is given, and `before` may be written to.
+        if unsafe { libc::sigaction(libc::SIGBUS, std::ptr::null(), &mut before) } != 0 {
+            return Err(failed());
+        }
+        let page = rustix::param::page_size();
+        HANDLER.get_or_init(|| Handler { page, before });
+        let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = on_fault;
+        ours.sa_sigaction = handler as usize;
+        // On the alternate stack, which every thread of Rust has.
+        ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        // SAFETY: `ours` names a function of the form that SA_SIGINFO asks for, which makes only
+        // calls that a signal handler may make; what it needs was stored above.
+        match unsafe { libc::sigaction(libc::SIGBUS, &ours, std::ptr::null_mut()) } {
+            0 => Ok(()),
+            _ => Err(failed()),
+        }
+    });
+    installed.map_err(io::Error::from_raw_os_error)
+}
+
+extern "C" fn on_fault(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    let Some(handler) = HANDLER.get() else { return };
+    // SAFETY: the kernel gives a handler with SA_SIGINFO what it knows of the signal, and SIGBUS
+    // has an address.
+    let address = unsafe { (*info).si_addr() } as usize;
+    let guarded = SLOTS.iter().find(|slot| {
+        let end = slot.end.load(Ordering::Acquire);
+        (slot.start.load(Ordering::Relaxed)..end).contains(&address)
+    });
+    if let Some(slot) = guarded {
+        // Before the page is there: no other thread may take its zeros for rows.
+        slot.is_lost.store(true, Ordering::SeqCst);
+        let page = (address / handler.page * handler.page) as *mut libc::c_void;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        // SAFETY: the page lies within a mapping of ours, which is only read, and which nobody
+        // unmaps while it is guarded. errno is the interrupted thread's: it is put back.
+        let is_mapped = unsafe {
+            let errno = *libc::__errno_location();
+            let fresh = libc::mmap(page, handler.page, libc::PROT_READ, flags, -1, 0);
+            *libc::__errno_location() = errno;
+            fresh != libc::MAP_FAILED
+        };
+        if is_mapped {
+            return;
+        }
+    }
+    // Not ours: the touch is repeated when this returns, and meets who was asked before.
+    // SAFETY: it is the action that the system gave back.
+    unsafe { libc::sigaction(libc::SIGBUS, &handler.before, std::ptr::null_mut()) };
+}

@@ -53,9 +53,9 @@ const CERTAIN: f64 = 0.5;
 /// from that: one that is hopelessly wrong must not outweigh all others.
 const FARTHEST: f64 = 30.0;
 /// Standard deviations of logs of masses over weights up to which draws are trusted, of the first
-/// and of the second phase; and of how many draws at least what was drawn must be worth.
+/// and of the second phase; and the share of the draws that they must be worth.
 const LARGEST_SPREAD: (f64, f64) = (1.25, 0.8);
-const LEAST_WORTH: (f64, f64) = (32.0, 16.0);
+const LEAST_WORTH: (f64, f64) = (0.06, 0.15);
 /// Standard deviations that the estimate of a token may be wrong by, where no draw tells.
 const FARTHEST_WRONG: f64 = 4.0;
 /// Steps of a logit over the temperature in which tokens are counted, and how many of them.
@@ -183,9 +183,10 @@ impl Spread {
         self.variance().sqrt()
     }
 
-    /// How many numbers of one size say as much as these: the square of the sum over that of each.
+    /// The share of them that says as much, were they of one size (effective sample size).
     fn worth(&self) -> f64 {
-        if self.squares > 0.0 { self.sum * self.sum / self.squares } else { f64::INFINITY }
+        let of_all = self.squares * self.count;
+        if of_all > 0.0 { self.sum * self.sum / of_all } else { 1.0 }
     }
 
     /// The variance of one of them; 0 where there are too few to tell.
@@ -205,7 +206,7 @@ struct Phase {
     variance: f64,
     /// The squares of the masses that were drawn.
     squares: f64,
-    /// How many draws of one mass say as much as those that were made, and what they sum to.
+    /// The share of the draws that they are worth, and what they sum to.
     worth: f64,
     drawn: f64,
 }

@@ -15,7 +15,7 @@ use crate::stats::QueryStats;
 /// Standard deviations that a candidate's estimate may be too low by, to be ranked exactly.
 const LIKELY: f32 = 3.0;
 /// Of the tokens wanted, the share that estimates may be expected to have missed.
-const MISSED: f64 = 0.03;
+const MISSED: f64 = 0.05;
 /// Candidates that tell how far estimates are from logits, at least.
 const TELLING: f64 = 8.0;
 

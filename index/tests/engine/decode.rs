@@ -493,3 +493,49 @@ fn the_same_input_gives_the_same_codes_on_any_number_of_threads() {
         assert_eq!(report.manifest.digest, head.index.manifest().digest, "{threads} threads");
     }
 }
+
+/// A token that does not count has no probability, whatever its logit; and no token has more than
+/// all of it, even one that a walk missed.
+#[test]
+fn probabilities_of_tokens_asked_for_are_at_most_one() {
+    let head = head(true);
+    for mode in [DecodeMode::Scan, DecodeMode::Graph, DecodeMode::Exact] {
+        for log_z in [LogZMode::Off, LogZMode::Interval] {
+            let best = [head.truth(7)[0].0];
+            let params = DecodeParams { mode, log_z, list_size: 1, ..DecodeParams::new(1) };
+            let deny = Tokens::Deny(head.index.token_set(&best));
+            let mut decoder = head.index.decoder().unwrap();
+            let denied = DecodeAsk { params, tokens: &deny, asked: &best, ..DecodeAsk::new(1) };
+            let denied = decoder.decode(head.hidden.row(7), &denied).unwrap();
+            assert_eq!(denied.asked[0].log_prob, f64::NEG_INFINITY, "{mode:?}");
+            let asked = DecodeAsk { params, asked: &best, ..DecodeAsk::new(1) };
+            let asked = decoder.decode(head.hidden.row(7), &asked).unwrap();
+            assert!(asked.asked[0].log_prob <= 1e-9, "{mode:?} {:?}", asked.asked);
+            assert_eq!(asked.tokens[0].key, best[0], "{mode:?}");
+        }
+    }
+}
+
+/// Hidden states far out where rows hardly differ, and rows far from 0: codes tell little of them,
+/// and the truth is told all the same.
+#[test]
+fn intervals_hold_log_z_where_codes_tell_little() {
+    let mut head = head(false);
+    let far = |rows: &Rows| {
+        let numbers = rows.iter().flat_map(|row| wide(row).into_iter().map(|x| x + 200.0));
+        floats(DIM, numbers.collect::<Vec<_>>())
+    };
+    head.hidden = far(&head.hidden);
+    for temperature in [0.02, 0.3, 1.0, 5.0] {
+        for mode in [DecodeMode::Auto, DecodeMode::Scan, DecodeMode::Graph] {
+            let params = DecodeParams { temperature, mode, ..DecodeParams::new(10) };
+            for state in 0..20 {
+                let logits = head.truth(state);
+                let truth = log_sum_exp(logits.iter().map(|(_, logit)| *logit), temperature);
+                let log_z = head.decode(state, params).log_z.unwrap();
+                assert!(log_z.low <= truth && truth <= log_z.high, "{temperature} {mode:?}");
+            }
+            assert!(precision(&head, params) >= 0.95, "{temperature} {mode:?}");
+        }
+    }
+}

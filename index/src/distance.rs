@@ -227,7 +227,7 @@ fn exact_inverse_norm(vector: &[f32]) -> f64 {
 /// The largest squared norm of a row or query: what distances add up to stays within f32.
 pub(crate) const MAX_SQUARE: f32 = f32::MAX / 16.0;
 
-/// Whether the squared norm of a vector passes [`MAX_SQUARE`]; only types with the range of f32 can.
+/// Whether the squared norm of a vector passes [`MAX_SQUARE`]; only f32 and bf16 can.
 pub(crate) fn is_too_long(vector: Row<'_>) -> bool {
     match vector {
         Row::F32(x) => float::dot(x, x) > MAX_SQUARE,
@@ -272,7 +272,8 @@ pub(crate) const VANISHING_ROWS: usize = 1000;
 
 /// What such data are told.
 pub(crate) const TOO_SMALL: &str = "where f32 has no digits left; wanted values so large that \
-    squared distances are above 1e-36: multiply rows and queries by a number, which changes no order";
+    squared distances are above 1e-36: multiply rows and queries by a number, which changes no \
+    order";
 
 /// One over the norm of a row; outside of `PLAIN_INVERSE_NORMS` it may be wrong, even 0, but lies
 /// outside as well. 0 for a row of zeros, which a build refuses under cosine.

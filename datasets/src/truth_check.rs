@@ -258,7 +258,7 @@ impl<R: KeyedRows> OneQuery<'_, R> {
                 let wrong =
                     || TruthMismatch::Distance { query, key, found, wanted: distance, metric };
                 // NaN is no agreement either.
-                if !(off <= slack) {
+                if off.is_nan() || off > slack {
                     return Some(wrong());
                 }
                 strange.of += 1;

@@ -242,7 +242,7 @@ fn exact_inverse_norm(vector: &[f32]) -> f64 {
 /// The largest squared norm of a row or query: what distances add up to stays within f32.
 pub(crate) const MAX_SQUARE: f32 = f32::MAX / 16.0;
 
-/// Whether the squared norm of a vector passes [`MAX_SQUARE`]; only types with the range of f32 can.
+/// Whether the squared norm of a vector passes [`MAX_SQUARE`]; only f32 and bf16 can.
 pub(crate) fn is_too_long(vector: Row<'_>) -> bool {
     match vector {
         Row::F32(x) => float::dot(x, x) > MAX_SQUARE,
@@ -254,9 +254,9 @@ pub(crate) fn is_too_long(vector: Row<'_>) -> bool {
     }
 }
 
-/// The smallest typical squared distance, or product: below it those of near neighbors, a million
-/// times smaller, pass under the range of f32 and are 0.
-pub(crate) const MIN_SQUARE: f64 = 1.0 / (1u128 << 106) as f64;
+/// The smallest typical squared distance, or product: below it those of near neighbors, some orders
+/// smaller, pass under the range of f32 and are 0.
+pub(crate) const MIN_SQUARE: f64 = 1.0 / (1u128 << 120) as f64;
 
 /// The typical squared distance of a sample of rows, or under ip their typical squared norm, if it
 /// is below [`MIN_SQUARE`]; f32 and bf16 alone can be so small. Copies and zeros do not count, and
@@ -287,7 +287,8 @@ pub(crate) const VANISHING_ROWS: usize = 1000;
 
 /// What such data are told.
 pub(crate) const TOO_SMALL: &str = "where f32 has no digits left; wanted values so large that \
-    squared distances are above 1e-32: multiply rows and queries by a number, which changes no order";
+    squared distances are above 1e-36: multiply rows and queries by a number, which changes no \
+    order";
 
 /// One over the norm of a row; outside of `PLAIN_INVERSE_NORMS` it may be wrong, even 0, but lies
 /// outside as well. 0 for a row of zeros, which a build refuses under cosine.

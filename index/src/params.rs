@@ -85,7 +85,8 @@ pub struct BuildParams {
 }
 
 impl BuildParams {
-    /// The defaults for a metric: 4 bits where they will do, 32 neighbors, list size 128, alpha 1 (MRNG), no shift.
+    /// The defaults for a metric: 4 bits where they will do, 32 neighbors, list size 128, alpha 1
+    /// (MRNG), no shift.
     pub fn new(metric: Metric) -> BuildParams {
         BuildParams {
             metric,

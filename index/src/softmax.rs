@@ -212,7 +212,7 @@ struct Phase {
 }
 
 impl Sampler {
-    /// log Z of all tokens, if draws can tell. `better(places, out)` estimates the logits of places better;
+    /// log Z of all tokens, if draws can tell. `better(places, out)` estimates logits better;
     /// `exact(places, visit)` tells the true logit of the i-th place, i in any order.
     ///
     /// # Errors

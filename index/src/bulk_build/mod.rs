@@ -31,7 +31,7 @@ use crate::key_table::KeyTable;
 use crate::open::Meta;
 use crate::params::{BuildParams, MAX_ROWS, out_of_range};
 use crate::payload::PayloadSource;
-use crate::quantizer::TRIED_QUERIES;
+use crate::quantizer::{Quantizer, TRIED_QUERIES};
 use crate::search::Index;
 use crate::stats::Job;
 use grown::{Grown, Order};
@@ -82,8 +82,8 @@ pub struct BuildReport {
     pub disk_bytes: u64,
     /// Nodes that growing left unreachable and repair attached.
     pub repaired: u64,
-    /// What the caller should know, a sentence each: rows that lie apart from all others, codes that
-    /// do not tell rows apart, a recall or a precision of decodes below 0.95 at the default effort.
+    /// What the caller should know, a sentence each: rows that lie apart from all others, codes
+    /// that do not tell rows apart, a recall or a precision of decodes below 0.95 at the default effort.
     pub warnings: Vec<String>,
 }
 
@@ -112,9 +112,6 @@ pub fn build(
     let (payload, learn_digest) = check_input(input, params, job)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(params.threads).build()?;
     let sample = sample(input.base, params)?;
-    if let Some(square) = vanishing(&sample, params.metric) {
-        return Err(BuildError::TooSmall { path: input.base.path().into(), square });
-    }
     let mut pass = RowPass::new(input.base, params.metric, job);
     let width = pool.install(|| Width::choose(input, sample, params))?;
     memory = width.memory.unwrap_or(memory);
@@ -124,12 +121,8 @@ pub fn build(
     files.write_graph(&grown.graph)?;
     let entry_points = entry_points_of(grown.graph.len() as u32);
     drop(grown.graph);
-    let (stride, beyond) = (grown.quantizer.stride(), grown.quantizer.finer_stride());
     let coded = &grown.old[..grown.extremes.first() as usize];
-    files.write_records(ArrayKind::Codes, &grown.codes, (coded, stride))?;
-    if beyond > 0 {
-        files.write_records(ArrayKind::Finer, &grown.finer, (coded, beyond))?;
-    }
+    files.write_codes(&grown.quantizer, (&grown.codes, &grown.finer), coded)?;
     drop((grown.codes, grown.finer));
     let mut vocabulary = None;
     if tokens::wanted(input, params) {
@@ -144,9 +137,11 @@ pub fn build(
     if let Some(payload) = &payload {
         files.entries.extend(payload.write(files.storage, files.dir, &grown.rows, job)?);
     }
-    if check_learn(input, params.metric, job)? != learn_digest {
-        let learn = input.learn.expect("without samples there is no digest");
-        return Err(BuildError::Changed { path: learn.path().into() });
+    match input.learn {
+        Some(learn) if check_learn(input, params.metric, job)? != learn_digest => {
+            return Err(BuildError::Changed { path: learn.path().into() });
+        }
+        _ => {}
     }
     let quantizer = grown.quantizer.spec().clone();
     let extreme_rows = grown.extremes.ids().len() as u32;
@@ -209,6 +204,9 @@ fn sample(base: &VectorFile, params: &BuildParams) -> Result<Rows, BuildError> {
     let row_bytes = base.dim() * base.element().size();
     let count = SAMPLE_ROWS.min(SAMPLE_BYTES / row_bytes).max(1000);
     let sorted = base.sample(count, params.seed)?.1;
+    if let Some(square) = vanishing(&sorted, params.metric) {
+        return Err(BuildError::TooSmall { path: base.path().into(), square });
+    }
     let mut order: Vec<usize> = (0..sorted.len()).collect();
     Seeded::new(params.seed).shuffle(&mut order);
     Ok(picked(&sorted, &order))
@@ -331,6 +329,20 @@ impl Files<'_> {
         writer.append(bytemuck::cast_slice(graph.lists()))?;
         self.entries.extend(writer.finish()?);
         Ok(())
+    }
+
+    /// Writes codes and what lies beyond them, those at place `old[id]` for each id in order.
+    fn write_codes(
+        &mut self,
+        quantizer: &Quantizer,
+        (codes, finer): (&[u8], &[u8]),
+        old: &[u32],
+    ) -> Result<(), BuildError> {
+        self.write_records(ArrayKind::Codes, codes, (old, quantizer.stride()))?;
+        match quantizer.finer_stride() {
+            0 => Ok(()),
+            beyond => self.write_records(ArrayKind::Finer, finer, (old, beyond)),
+        }
     }
 
     /// Writes the record at place `old[id]` for each id in order.

@@ -1,8 +1,8 @@
 //! How many bits a dimension codes need for the data at hand, and what a build says of the data.
 //!
-//! Four bits find the nearest rows of nearly all data. Not where near rows differ by a thousandth of
-//! what all rows differ by, as groups far apart or a column of timestamps have it: codes round that
-//! away. A sample is tried before the work starts.
+//! Four bits find the nearest rows of nearly all data. They do not where near rows differ by a
+//! thousandth of what all rows differ by, as in groups far apart or beside a column of timestamps:
+//! codes round that away. So a sample is tried before the work starts.
 
 use std::fmt::Write as _;
 

@@ -6,7 +6,7 @@
 //! | pair | 2 bits a leading dimension of the residual, two f16 factors | preview at 2 bits |
 //! | planar | 8 bits a dimension (of bytes: the row), two f32 factors | preview at 8 bits, builds |
 //! | bytes | the bytes of the row | preview and builds over byte rows under l2 |
-//! | float | the numbers of the row as f32 | preview and builds of rows that no code can stand for |
+//! | float | the numbers of the row as f32 | preview and builds where shorter codes will not do |
 //!
 //! The residual r of a row is what is left of it (of the unit row under cosine) when the mean is
 //! taken off. With u the code's grid point, a query's residual p and the factors
@@ -20,7 +20,8 @@
 //! space gives `|q - x'|^2 = U^2 + |q|^2 - 2 <q, x>` for the lifted row x', and `<q, x>` is
 //! `<q, mean>` plus the same estimate; the query is scaled to the length U, which changes no order.
 //! Distances to a query leave out what is the same for every row (`|p|^2`, or
-//! `U^2 + |q|^2 - 2 <q, mean>`): f32 would lose small differences beside a large common term. Records are whole cache lines; `kernel` draws their bytes.
+//! `U^2 + |q|^2 - 2 <q, mean>`): f32 would lose small differences beside a large common term.
+//! Records are whole cache lines; `kernel` draws their bytes.
 //! A fifth and sixth bit lie apart: see `finer`.
 
 mod axes;
@@ -196,8 +197,8 @@ impl Quantizer {
     }
 
     /// The quantizer that serves queries at `bits`, once `facts` of every row that gets a code are
-    /// known: their largest values set the units of the f16 factors and the lift. `asked` are sample
-    /// queries, if there are any.
+    /// known: their largest values set the units of the f16 factors and the lift. `asked` are
+    /// sample queries, if there are any.
     pub(crate) fn serving(
         &self,
         bits: u8,

@@ -437,8 +437,8 @@ impl QueryDistance for CodeDistance<'_> {
 }
 
 impl CodeDistance<'_> {
-    /// Distances of whole rows, as sums of differences or products: not in line with the walk, whose
-    /// usual codes are short.
+    /// Distances of whole rows, as sums of differences or products. Kept out of line: the walk is
+    /// made for short codes.
     #[inline(never)]
     fn float_distances(&self, ids: &[u32], out: &mut [f32]) {
         let query = &self.query.residual;

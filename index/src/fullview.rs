@@ -357,7 +357,7 @@ impl RowSource {
                 }
                 Ok(())
             }
-            RowSource::Store(reader) => reader.read_until(ids, stop, stats, |i, row| visit(i, row)),
+            RowSource::Store(reader) => reader.read_until(ids, stop, stats, visit),
         }
     }
 }

@@ -100,7 +100,7 @@ pub(super) fn of(metric: Metric, sample: &Rows) -> Vec<f32> {
     let rows = widened(sample);
     let median = median(&rows, sample.dim());
     let limit = FAR * typical_square(&rows, &median);
-    let mean = mean(metric, sample, |row| !(squared_distance(row, &median) > limit));
+    let mean = mean(metric, sample, |row| squared_distance(row, &median) <= limit);
     if closeness(&rows, &mean) - closeness(&rows, &median) > MUCH_CLOSER << MANTISSA_BITS {
         return median;
     }

@@ -521,11 +521,8 @@ fn probabilities_of_tokens_asked_for_are_at_most_one() {
 #[test]
 fn intervals_hold_log_z_where_codes_tell_little() {
     let mut head = head(false);
-    let far = |rows: &Rows| {
-        let numbers = rows.iter().flat_map(|row| wide(row).into_iter().map(|x| x + 200.0));
-        floats(DIM, numbers.collect::<Vec<_>>())
-    };
-    head.hidden = far(&head.hidden);
+    let far = head.hidden.iter().flat_map(|row| wide(row).into_iter().map(|x| x + 200.0));
+    head.hidden = floats(DIM, far.collect());
     for temperature in [0.02, 0.3, 1.0, 5.0] {
         for mode in [DecodeMode::Auto, DecodeMode::Scan, DecodeMode::Graph] {
             let params = DecodeParams { temperature, mode, ..DecodeParams::new(10) };

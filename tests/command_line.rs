@@ -6,7 +6,7 @@ use crate::program::{Place, fields};
 use crate::sample::{DIM, QUERIES, ROWS, place_beside_it, sample};
 use crate::vectors::{Lists, ibin};
 
-const BUILD_FIELDS: [&str; 16] = [
+const BUILD_FIELDS: [&str; 17] = [
     "n",
     "dim",
     "metric",
@@ -23,6 +23,7 @@ const BUILD_FIELDS: [&str; 16] = [
     "disk_bytes",
     "format_version",
     "digest",
+    "warnings",
 ];
 
 const SEARCH_FIELDS: [&str; 28] = [

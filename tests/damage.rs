@@ -150,10 +150,10 @@ fn a_file_that_is_missing_or_does_not_belong() {
 fn an_index_of_a_future_version() {
     let sound = Sound::new();
     let text = String::from_utf8(sound.file("manifest.json")).unwrap();
-    let future = text.replace("\"format_version\": 6,", "\"format_version\": 7,\n  \"new\": {},");
+    let future = text.replace("\"format_version\": 7,", "\"format_version\": 8,\n  \"new\": {},");
     assert_ne!(text, future);
     sound.put("manifest.json", future.as_bytes());
-    let wanted = ["index/manifest.json: format version 7; wanted 6"];
+    let wanted = ["index/manifest.json: format version 8; wanted 7"];
     for line in [
         "check index",
         "check index --deep",

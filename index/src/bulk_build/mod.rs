@@ -34,6 +34,7 @@ use crate::payload::PayloadSource;
 use crate::quantizer::{Quantizer, TRIED_QUERIES};
 use crate::search::Index;
 use crate::stats::Job;
+use crate::vocabulary::VocabularySpec;
 use grown::{Grown, Order};
 use memory::BuildMemory;
 use row_pass::{CHUNK_BYTES, NO_COSINE, RowPass, TOO_LONG};
@@ -83,7 +84,8 @@ pub struct BuildReport {
     /// Nodes that growing left unreachable and repair attached.
     pub repaired: u64,
     /// What the caller should know, a sentence each: rows that lie apart from all others, codes
-    /// that do not tell rows apart, a recall or a precision of decodes below 0.95 at the default effort.
+    /// that do not tell rows apart, a recall or a precision of decodes below 0.95 at the default
+    /// effort.
     pub warnings: Vec<String>,
 }
 
@@ -124,13 +126,8 @@ pub fn build(
     let coded = &grown.old[..grown.extremes.first() as usize];
     files.write_codes(&grown.quantizer, (&grown.codes, &grown.finer), coded)?;
     drop((grown.codes, grown.finer));
-    let mut vocabulary = None;
-    if tokens::wanted(input, params) {
-        let encode = || tokens::encode(&mut pass, input, &grown.rows, (params, job));
-        let TokenCodes { spec, records } = pool.install(encode)?;
-        files.write_tokens(&records, spec.stride())?;
-        vocabulary = Some(spec);
-    }
+    let order = Order { input, params, job };
+    let vocabulary = pool.install(|| files.write_vocabulary(&mut pass, order, &grown.rows))?;
     let window = memory.window_rows(input.base);
     files.entries.extend(pass.write_rows(files.storage, files.dir, (&grown.rows, window))?);
     files.write_keys(input.keys, &grown.rows)?;
@@ -366,12 +363,23 @@ impl Files<'_> {
         Ok(())
     }
 
-    fn write_tokens(&mut self, records: &[u8], stride: usize) -> Result<(), BuildError> {
+    /// Learns token codes and writes them, where they are wanted.
+    fn write_vocabulary(
+        &mut self,
+        pass: &mut RowPass<'_>,
+        Order { input, params, job }: Order<'_>,
+        rows: &[u32],
+    ) -> Result<Option<VocabularySpec>, BuildError> {
+        if !tokens::wanted(input, params) {
+            return Ok(None);
+        }
+        let TokenCodes { spec, records } = tokens::encode(pass, input, rows, (params, job))?;
+        let stride = spec.stride();
         let shape = ArrayShape::packed((records.len() / stride) as u64, stride as u32);
         let mut writer = ArrayWriter::create(self.storage, self.dir, ArrayKind::Tokens, shape)?;
-        writer.append(records)?;
+        writer.append(&records)?;
         self.entries.extend(writer.finish()?);
-        Ok(())
+        Ok(Some(spec))
     }
 
     fn write_keys(&mut self, keys: Keys<'_>, rows: &[u32]) -> Result<(), BuildError> {

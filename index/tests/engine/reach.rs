@@ -2,7 +2,8 @@
 
 use foveal_datasets::synthetic::{Seeded, clusters};
 use foveal_datasets::{Element, Metric, Rows};
-use foveal_index::SearchParams;
+use foveal_index::stats::Job;
+use foveal_index::{BuildError, BuildInput, Keys, SearchParams, build};
 
 use crate::built::{Built, answers, floats, params, part, rows_and_queries};
 
@@ -115,8 +116,15 @@ fn norms_from_denormal_to_huge() {
         check(&rows, Metric::InnerProduct, bits, "mixed norms");
     }
     let tiny = floats(4, (0..400).map(|i| i as f32 * 1e-42).collect());
-    check(&tiny, Metric::L2, 4, "denormals alone");
-    check(&tiny, Metric::InnerProduct, 8, "denormals alone");
+    let dir = tempfile::tempdir().unwrap();
+    let base = crate::built::write_rows(dir.path(), "tiny", &tiny);
+    for (metric, bits) in [(Metric::L2, 4), (Metric::InnerProduct, 8)] {
+        let (keys, out) = (Keys::From(0), dir.path().join("index"));
+        let input = BuildInput { base: &base, keys, payload: None, learn: None, bias: false };
+        let refused = build(&input, &out, &params(metric, bits), Job::default()).unwrap_err();
+        assert!(matches!(refused, BuildError::TooSmall { .. }), "{refused}");
+        assert!(!out.exists());
+    }
 }
 
 /// Equal rows and few entry points: a walk must not end with room in its pool while rows are left.

@@ -421,7 +421,7 @@ mod tests {
             r#"{"n":100,"dim":8,"metric":"cosine","element":"f16","bits":4,"max_degree":32,"#,
             r#""alpha":1.2,"shift":0.0,"seed":42,"build_seconds":1.5,"predicted_peak_bytes":5000,"#,
             r#""peak_rss_bytes":4000,"resident_bytes_per_vector":144.5,"disk_bytes":90000,"#,
-            r#""format_version":1,"digest":"abc"}"#
+            r#""format_version":1,"digest":"abc","warnings":[]}"#
         );
         assert_eq!(text, wanted);
         let warned = BuildReport { warnings: vec!["rows are long".into()], ..report() };

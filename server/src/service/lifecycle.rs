@@ -141,6 +141,9 @@ pub async fn serve(
             },
             before = reload.done() => {
                 transport::report_change(&mut health, &before, &shared.catalog()).await;
+                if std::mem::take(&mut reload.again) {
+                    reload.begin(&shared);
+                }
             }
         }
     }
@@ -195,18 +198,22 @@ pub struct Reload {
     load: Arc<LoadConfig>,
     /// The reload under way, and the collections before it.
     running: Option<(JoinHandle<Option<Config>>, Arc<Catalog>)>,
+    /// Whether another one was wanted meanwhile: what it is to see may have come too late for the
+    /// one under way.
+    again: bool,
 }
 
 impl Reload {
     /// Of a server that was started with `config`, whose sources `load` reads again.
     pub fn new(config: Config, load: Box<LoadConfig>) -> Reload {
-        Reload { config: Arc::new(config), load: load.into(), running: None }
+        Reload { config: Arc::new(config), load: load.into(), running: None, again: false }
     }
 
-    /// Begins a reload, unless one is under way.
+    /// Begins a reload, or notes that one is to follow the one under way.
     fn begin(&mut self, shared: &Arc<Shared>) {
         if self.running.is_some() {
-            return warn!("a reload is under way; this one is not begun");
+            self.again = true;
+            return info!("a reload is under way; another one follows");
         }
         info!("reloading");
         let (before, load) = (Arc::clone(&self.config), Arc::clone(&self.load));

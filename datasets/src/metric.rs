@@ -26,6 +26,9 @@ pub enum Metric {
 /// cosine near one has few digits, or none.
 pub const NEAR_COSINE: f64 = 1.0 / 32.0;
 
+/// What a cosine in f32 is rounded by: some steps of the numbers just below 1.
+const ROUNDED_COSINE: f64 = 8.0 * f32::EPSILON as f64 / 2.0;
+
 impl Metric {
     /// Every metric, in the order in which help texts name them.
     pub const ALL: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
@@ -42,14 +45,17 @@ impl Metric {
     /// The largest distance that ties with `distance`: a millionth of it more. Wherever ties are
     /// counted, this is the rule.
     ///
-    /// f32 rounds a sum of some thousand squares, as L2 and cosine distances are, by less than that
-    /// share of the sum, at any scale of the data. An inner product may be much smaller than its
-    /// terms, and is then rounded by more than the share allows: near 0 a tie counts only if both
-    /// products were computed alike. Recall is then too low, and never too high.
+    /// f32 rounds a sum of some thousand squares, as L2 distances are, by less than that share of
+    /// the sum, at any scale of the data. A cosine distance is one minus a product wherever other
+    /// programs computed a truth: rounded as numbers near 1 are, below 0 even for copies. An inner
+    /// product may be much smaller than its terms, and is then rounded by more than the share
+    /// allows: near 0 a tie counts only if both products were computed alike. Recall is then too
+    /// low, and never too high.
     pub fn tie_limit(self, distance: f64) -> f64 {
         let share = 1e-6;
         match self {
-            Metric::L2 | Metric::Cosine => distance * (1.0 + share),
+            Metric::L2 => distance * (1.0 + share),
+            Metric::Cosine => distance.max(0.0) * (1.0 + share) + ROUNDED_COSINE,
             Metric::InnerProduct => distance + share * distance.abs(),
         }
     }

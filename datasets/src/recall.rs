@@ -170,7 +170,7 @@ mod tests {
             let truth = Truth::new(1, 1, vec![1], Some(vec![last])).unwrap();
             recall(&truth, &[vec![(2, found)]], 1, metric).unwrap() == 1.0
         };
-        for (metric, scale) in Metric::ALL
+        for (metric, scale) in [Metric::L2, Metric::InnerProduct]
             .into_iter()
             .flat_map(|metric| [1e-30, 1e-10, 1.0, 1e10, 1e30].map(|scale| (metric, scale)))
         {
@@ -179,6 +179,10 @@ mod tests {
             assert!(tie(0.0, 0.0, metric) && tie(0.0, -0.0, metric) && !tie(0.0, 1e-45, metric));
             assert!(!tie(1.0, f32::NAN, metric));
         }
+        // Copies, which other programs put a little below 0; what f32 rounds a cosine by, and more.
+        assert!(tie(-1.2e-7, 0.0, Metric::Cosine) && tie(0.3, 0.300_000_6, Metric::Cosine));
+        assert!(!tie(0.3, 0.300_002, Metric::Cosine) && !tie(0.0, 1e-6, Metric::Cosine));
+        assert!(!tie(1.0, f32::NAN, Metric::Cosine));
         for scale in [1e-30, 1.0, 1e30] {
             // Minus an inner product: upwards is nearer to 0.
             assert!(tie(-scale, -scale * 0.999_999_3, Metric::InnerProduct), "{scale}");

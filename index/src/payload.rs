@@ -101,7 +101,7 @@ impl PayloadError {
     }
 }
 
-/// A file with one JSON object a line. Remembers where each line is: [`SOURCE_BYTES`] a row.
+/// A file with one JSON object a line. Remembers where each line is: 12 bytes a row.
 pub struct PayloadSource {
     path: PathBuf,
     file: File,

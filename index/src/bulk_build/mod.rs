@@ -118,7 +118,8 @@ pub fn build(
     let width = pool.install(|| Width::choose(input, sample, params))?;
     memory = width.memory.unwrap_or(memory);
     let bits = width.bits;
-    let grown = pool.install(|| Grown::over(&mut pass, Order { input, params, job }, width))?;
+    let order = Order { input, params, job };
+    let grown = pool.install(|| Grown::over(&mut pass, order, width))?;
     let mut files = Files { storage: &Disk, dir: publication.dir(), entries: Vec::new() };
     files.write_graph(&grown.graph)?;
     let entry_points = entry_points_of(grown.graph.len() as u32);
@@ -126,7 +127,6 @@ pub fn build(
     let coded = &grown.old[..grown.extremes.first() as usize];
     files.write_codes(&grown.quantizer, (&grown.codes, &grown.finer), coded)?;
     drop((grown.codes, grown.finer));
-    let order = Order { input, params, job };
     let vocabulary = pool.install(|| files.write_vocabulary(&mut pass, order, &grown.rows))?;
     let window = memory.window_rows(input.base);
     files.entries.extend(pass.write_rows(files.storage, files.dir, (&grown.rows, window))?);
@@ -147,10 +147,8 @@ pub fn build(
     drop((grown.rows, grown.old, payload));
     let manifest = files.write_manifest(input, (params, bits, extreme_rows))?;
     open_once(publication.dir(), job)?;
-    let decodes = match manifest.tokens {
-        true => pool.install(|| trial::measure(publication.dir(), input, job))?,
-        false => None,
-    };
+    let tried = || pool.install(|| trial::measure(publication.dir(), input, job));
+    let decodes = manifest.tokens.then(tried).transpose()?.flatten();
     let mut warnings = grown.warnings;
     warnings.extend(decodes.iter().flat_map(trial::warnings));
     let measured = Measured {

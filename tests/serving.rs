@@ -20,7 +20,7 @@ async fn asks(server: &Server) {
     assert_eq!(response.hits[0].key, FIRST_KEY);
 }
 
-/// The end of a server that is told to drain.
+/// How a server ends when it drains.
 async fn drained(mut server: Server) -> (Ran, Duration) {
     server.signal(Signal::TERM);
     let asked = Instant::now();

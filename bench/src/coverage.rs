@@ -103,7 +103,7 @@ struct Truth {
 /// Builds, decodes, prints.
 ///
 /// # Errors
-/// A build or a decode fails; no room for files.
+/// A build or a decode fails, or a file cannot be written.
 pub(crate) fn run(args: &CoverageArgs) -> anyhow::Result<()> {
     let shapes = if args.shapes.is_empty() { Shape::value_variants() } else { &args.shapes };
     for shape in shapes {

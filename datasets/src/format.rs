@@ -138,7 +138,7 @@ pub(crate) fn extension(path: &Path) -> &str {
     path.extension().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
-/// The error for a file to be read whose extension is none of `known`.
+/// The error for an input whose extension is not in `known`.
 fn unnamed(path: &Path, known: &[&str]) -> FileError {
     let known = [known, &["or the name of the format (such as --base-format fbin)"]].concat();
     unknown_extension(path, &known)

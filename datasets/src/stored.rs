@@ -23,7 +23,7 @@ pub(crate) enum Wide {
     U64,
 }
 
-/// A number that does not become f32 the way that was asked for.
+/// A number that cannot become f32 under the conversion chosen.
 pub(crate) struct Inexact {
     /// Its position among the numbers given.
     pub(crate) at: usize,
@@ -92,7 +92,7 @@ impl Wide {
     }
 }
 
-/// An f32, or the words for a number that is none and whether rounding would do.
+/// An f32, or the text of a number that f32 cannot hold and whether rounding would do.
 type Narrowed = Result<f32, (String, bool)>;
 
 fn each<const N: usize>(

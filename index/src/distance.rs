@@ -285,7 +285,7 @@ pub(crate) fn typical_square(rows: &Rows, metric: Metric) -> Option<f64> {
 /// Rows that tell how large distances are.
 pub(crate) const VANISHING_ROWS: usize = 1000;
 
-/// What such data are told.
+/// The end of the error for such data.
 pub(crate) const TOO_SMALL: &str = "where f32 has no digits left; wanted values so large that \
     squared distances are above 1e-36: multiply rows and queries by a number, which changes no \
     order";

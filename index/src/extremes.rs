@@ -50,7 +50,7 @@ impl Extremes {
         self.first
     }
 
-    /// Whether there is none.
+    /// Whether there are no extreme rows.
     pub(crate) fn is_empty(&self) -> bool {
         self.numbers.is_empty()
     }

@@ -138,7 +138,7 @@ impl Decoder {
         self.add(shared, (ask, &ids), stats)?;
         self.sort(shared);
         let value = self.log_z_known(temperature);
-        // The rest is told in units of what was known before.
+        // The rest is in units of what was known before.
         let rest = (rest * (known - value).exp()).ln_1p();
         let log_z = LogZ { value: value + rest / 2.0, low: value, high: value + rest };
         Ok(Total::Widened(log_z.widened(rounding)))

@@ -87,7 +87,7 @@ impl Scan<'_> {
         self.strangers()
     }
 
-    /// Notes damage, and passes on what is none.
+    /// Records damage; returns every other error.
     fn report(&mut self, error: OpenError) -> Result<(), OpenError> {
         if !error.is_damage() {
             return Err(error);

@@ -15,7 +15,7 @@ const MOST: usize = 1024;
 static SLOTS: [Slot; MOST] = [const { Slot::empty() }; MOST];
 static HANDLER: OnceLock<Handler> = OnceLock::new();
 
-/// The addresses of a guarded mapping; `end` is 0 where there is none.
+/// The addresses of a guarded mapping; `end` is 0 in a free slot.
 struct Slot {
     is_taken: AtomicBool,
     start: AtomicUsize,

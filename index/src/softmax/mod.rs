@@ -83,7 +83,7 @@ impl LogZ {
         LogZ { value, low: value, high: value }
     }
 
-    /// The same with so much more room to either side.
+    /// The same interval, wider by so much on either side.
     pub(crate) fn widened(self, by: f64) -> LogZ {
         LogZ { low: self.low - by, high: self.high + by, ..self }
     }

@@ -517,7 +517,7 @@ fn probabilities_of_tokens_asked_for_are_at_most_one() {
 }
 
 /// Hidden states far out where rows hardly differ, and rows far from 0: codes tell little of them,
-/// and the truth is told all the same.
+/// and the intervals still hold.
 #[test]
 fn intervals_hold_log_z_where_codes_tell_little() {
     let mut head = head(false);

@@ -110,7 +110,7 @@ def main():
     parser.add_argument("--all-out", help="search for every row and write the keys to this .npy")
     args = parser.parse_args()
     if args.all_out:
-        # Before the work: a file that cannot be written is told now.
+        # Before the work: fail now if the file cannot be written.
         out = pathlib.Path(args.all_out)
         if out.suffix != ".npy" or not out.parent.is_dir() or out.exists():
             sys.exit(f"{harmless(str(out))}: wanted a new .npy file in a directory that exists")

@@ -256,7 +256,7 @@ impl Files {
 /// Whether the true best tokens are all allowed, so that their share can be told.
 ///
 /// # Errors
-/// They are not, and a least share was asked for.
+/// They are not, although --min-recall is set.
 fn truth_is_allowed(
     truth: &Truth,
     k: u32,

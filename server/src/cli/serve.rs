@@ -72,11 +72,11 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
 /// The environment, as far as it is text.
 ///
 /// # Errors
-/// A variable of ours is none.
+/// A `FOVEAL_` variable is not valid UTF-8.
 fn variables() -> Result<Vec<(String, String)>, ConfigError> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {
-        // A name that is no text is none of ours.
+        // A name that is not UTF-8 is not a FOVEAL_ name.
         let Ok(name) = name.into_string() else { continue };
         match value.into_string() {
             Ok(value) => variables.push((name, value)),

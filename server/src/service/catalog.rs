@@ -157,7 +157,7 @@ impl Catalog {
     /// The collection of that name.
     ///
     /// # Errors
-    /// A status that names `field` where there is none, or says why it is not served.
+    /// A status that names `field` if no collection has the name, or says why it is not served.
     pub fn get(&self, field: &str, name: &str) -> Result<&Arc<Collection>, tonic::Status> {
         match self.by_name.get(name) {
             Some(Entry::Open(collection)) => Ok(collection),

@@ -28,7 +28,7 @@ const BACKLOG: u32 = 1_024;
 /// How long those who watch health have to hear that the server is leaving.
 const FAREWELL: Duration = Duration::from_millis(100);
 
-/// What a running server is told to do.
+/// Commands to a running server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Drain and end; a second time: end at once.

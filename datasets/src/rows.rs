@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
@@ -357,7 +358,7 @@ impl Row<'_> {
         assert_eq!(self.dim(), out.len(), "dimension mismatch");
         match self {
             Row::F32(v) => out.copy_from_slice(v),
-            Row::F16(v) => out.iter_mut().zip(*v).for_each(|(to, from)| *to = from.to_f32()),
+            Row::F16(v) => v.convert_to_f32_slice(out),
             Row::Bf16(v) => {
                 let widened = v.iter().map(|x| f32::from_bits(u32::from(x.to_bits()) << 16));
                 out.iter_mut().zip(widened).for_each(|(to, from)| *to = from);

@@ -35,8 +35,8 @@ pub struct Decoded {
     pub order_proved: bool,
     /// How candidates were found; never `Auto`, and `Exact` where estimates told too little.
     pub mode: DecodeMode,
-    /// Whether it took more exact logits than planned to be as sure as wanted, because estimates
-    /// are poor for this hidden state.
+    /// Whether it took more than planned to be as sure as wanted, because estimates are poor for
+    /// this hidden state: better estimates of all tokens, or more exact logits.
     pub widened: bool,
     /// From the start of the decode to its end, in nanoseconds.
     pub nanos: u64,

@@ -96,6 +96,11 @@ impl Vocabulary {
         self.offsets[id as usize]
     }
 
+    /// `offset` of every token, by id.
+    pub(crate) fn offsets(&self) -> &[f32] {
+        &self.offsets
+    }
+
     /// The row of every token in the blocks, by id.
     pub(crate) fn rows(&self) -> Vec<u32> {
         let mut rows = vec![0; self.offsets.len()];

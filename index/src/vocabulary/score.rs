@@ -232,6 +232,11 @@ impl TokenScores {
         &self.centred
     }
 
+    /// Whether estimates are those of `room_for`.
+    pub(crate) fn in_order(&self) -> bool {
+        self.held == Held::InOrder
+    }
+
     /// The estimated logits, by position.
     pub(crate) fn scores(&self) -> &[f32] {
         self.found.values()

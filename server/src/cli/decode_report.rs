@@ -65,7 +65,7 @@ pub(crate) struct LogZReport {
     width_p50: Option<f64>,
     /// The share of the intervals, among the first thousand, that hold the truth.
     pub(crate) covered: Option<f64>,
-    /// The share of the decodes that took more exact logits than planned to be as sure as wanted.
+    /// The share of the decodes that took more than planned to be as sure as wanted.
     widened: f64,
 }
 
@@ -160,7 +160,10 @@ impl DecodeReport {
         table.line("logits", format!("{estimated} estimated, {ranked} exact a state"));
         if self.log_z.widened > 0.0 {
             let share = 100.0 * self.log_z.widened;
-            table.line("widened", format!("{share:.1} %: more exact logits, estimates are poor"));
+            table.line(
+                "widened",
+                format!("{share:.1} %: more work than planned, estimates are poor"),
+            );
         }
         let resident = three_digits(self.resident_bytes_per_vector);
         table.line("resident", format!("{resident} B a token"));

@@ -52,6 +52,9 @@ pub(super) fn measure(
     let index = Index::open(dir)?;
     let affordable = PRODUCTS / (input.base.len() * input.base.dim());
     let states = affordable.clamp(LEAST_STATES, STATES).min(tokens::checks(learn.len()));
+    if states == 0 {
+        return Ok(None);
+    }
     let held_out = learn.read(learn.len() - states..learn.len())?;
     let decoder = || index.decoder().expect("only output layers have token codes");
     let shown: Result<Vec<Shown>, SearchError> = (0..states)
@@ -130,9 +133,37 @@ pub(super) fn warnings(quality: &DecodeQuality) -> Vec<String> {
     if widened > WIDENED {
         warnings.push(format!(
             "token codes tell little about {:.0} % of {states} hidden states that were held out: \
-             decodes of such states compute many logits and take longer",
+             decodes of such states look at more tokens and take longer",
             100.0 * widened,
         ));
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(right: usize, covered: bool, widened: bool) -> Shown {
+        Shown { right, wanted: 10, covered, width: 0.01, widened }
+    }
+
+    #[test]
+    fn a_build_warns_of_each_thing_that_decodes_fall_short_of() {
+        let told = |shown: &[Shown]| warnings(&quality(shown)).join("\n");
+        let all = |one: fn() -> Shown| (0..200).map(|_| one()).collect::<Vec<Shown>>();
+        assert_eq!(told(&all(|| shown(10, true, false))), "");
+        let missing = told(&all(|| shown(9, true, false)));
+        assert!(
+            missing.starts_with("decode finds 90.0 % of the 10 best tokens of 200"),
+            "{missing}"
+        );
+        let mut uncovered = all(|| shown(10, true, false));
+        uncovered[..10].iter_mut().for_each(|one| one.covered = false);
+        assert!(told(&uncovered).starts_with("intervals of log Z hold the truth for 95.0 %"));
+        // So few tell nothing of 97 %.
+        assert_eq!(told(&[shown(10, true, false), shown(10, false, false)]), "");
+        let widened = told(&all(|| shown(10, true, true)));
+        assert!(widened.starts_with("token codes tell little about 100 %"), "{widened}");
+    }
 }

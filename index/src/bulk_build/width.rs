@@ -211,3 +211,49 @@ fn leading_column(sample: &Rows) -> Option<(usize, f64)> {
     let (column, most) = variances().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))?;
     (dim > 1 && most > MUCH_OF_VARIANCE * all).then_some((column, most / all))
 }
+
+#[cfg(test)]
+mod tests {
+    use foveal_datasets::Values;
+
+    use super::*;
+    use crate::calibrate::FrontierPoint;
+
+    #[test]
+    fn a_recall_below_what_is_wanted_names_the_list_size_that_reaches_it() {
+        let told = |recalls: [f64; 3]| {
+            let point = |(list_size, recall): (u32, f64)| FrontierPoint {
+                k: USUAL_K,
+                list_size,
+                recall,
+                lower: recall,
+                distances: 1.0,
+            };
+            let points = [32, 64, 128].into_iter().zip(recalls).map(point).collect();
+            recall_warning(&Frontier { queries: 100, points, ..Frontier::default() })
+        };
+        assert_eq!(SearchParams::new(USUAL_K).list_size, 64);
+        assert_eq!(told([0.9, 0.96, 0.98]), None);
+        let reached = told([0.8, 0.9, 0.97]).unwrap();
+        assert!(reached.contains("0.900 at the default list size of 64; --list-size 128 reaches"));
+        assert!(told([0.5, 0.6, 0.7]).unwrap().contains("no list size tried reaches 0.95"));
+        assert_eq!(recall_warning(&Frontier::default()), None, "nothing was measured");
+    }
+
+    #[test]
+    fn warnings_name_rows_and_columns() {
+        assert_eq!(extremes_warning(&[]), None);
+        let few = extremes_warning(&[7, 9]).unwrap();
+        assert!(few.starts_with("2 rows lie") && few.contains("(row 7, 9)"), "{few}");
+        let many = extremes_warning(&[1, 2, 3, 4, 5, 6]).unwrap();
+        assert!(many.contains("(row 1, 2, 3, 4, 5, ...)"), "{many}");
+        let rows = |column: usize, factor: f32| {
+            let scale = |i: usize| if i % 3 == column { factor } else { 1.0 };
+            let numbers = (0..30).map(|i| scale(i) * (i * 7 % 5) as f32).collect();
+            Rows::new(3, Values::F32(numbers)).unwrap()
+        };
+        let (column, share) = leading_column(&rows(2, 100.0)).unwrap();
+        assert!(column == 2 && share > 0.99, "{column} {share}");
+        assert_eq!(leading_column(&rows(0, 1.0)), None);
+    }
+}

@@ -246,7 +246,7 @@ pub struct DecodeQuality {
     pub covered: f64,
     /// The width of half of the intervals is no more, in nats.
     pub width_p50: f64,
-    /// The share of the decodes that took more exact logits than planned.
+    /// The share of the decodes that took more than planned.
     pub widened: f64,
 }
 

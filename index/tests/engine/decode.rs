@@ -515,24 +515,3 @@ fn probabilities_of_tokens_asked_for_are_at_most_one() {
         }
     }
 }
-
-/// Hidden states far out where rows hardly differ, and rows far from 0: codes tell little of them,
-/// and the intervals still hold.
-#[test]
-fn intervals_hold_log_z_where_codes_tell_little() {
-    let mut head = head(false);
-    let far = head.hidden.iter().flat_map(|row| wide(row).into_iter().map(|x| x + 200.0));
-    head.hidden = floats(DIM, far.collect());
-    for temperature in [0.02, 0.3, 1.0, 5.0] {
-        for mode in [DecodeMode::Auto, DecodeMode::Scan, DecodeMode::Graph] {
-            let params = DecodeParams { temperature, mode, ..DecodeParams::new(10) };
-            for state in 0..20 {
-                let logits = head.truth(state);
-                let truth = log_sum_exp(logits.iter().map(|(_, logit)| *logit), temperature);
-                let log_z = head.decode(state, params).log_z.unwrap();
-                assert!(log_z.low <= truth && truth <= log_z.high, "{temperature} {mode:?}");
-            }
-            assert!(precision(&head, params) >= 0.95, "{temperature} {mode:?}");
-        }
-    }
-}

@@ -8,6 +8,7 @@ mod built;
 mod damage;
 mod decode;
 mod frontier;
+mod heads;
 mod media;
 mod payload;
 mod reach;

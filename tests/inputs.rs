@@ -141,7 +141,7 @@ fn tensors_are_read_by_every_verb() {
 #[test]
 fn pipes_are_refused_and_nothing_waits_for_them() {
     let place = place();
-    for name in ["pipe.fbin", "pipe.jsonl", "pipe.npy", "pipe.ibin"] {
+    for name in ["pipe.fbin", "pipe.jsonl", "pipe.npy", "pipe.ibin", "pipe.toml"] {
         mkfifoat(CWD, place.path(name), Mode::RUSR | Mode::WUSR).unwrap();
     }
     let build = "build --base base.fbin --metric ip --out no";
@@ -152,6 +152,7 @@ fn pipes_are_refused_and_nothing_waits_for_them() {
         "truth --base base.fbin --queries pipe.fbin --metric l2 --k 1 --out no.ibin",
         "search --index index --queries pipe.fbin --k 1",
         "search --index index --queries base.fbin --k 1 --truth pipe.ibin",
+        "serve --config pipe.toml",
         &format!("{build} --payload pipe.jsonl"),
         &format!("{build} --keys pipe.npy"),
         &format!("{build} --learn pipe.fbin"),

@@ -4,11 +4,14 @@
 //! A key of the file `[limits] max_k = 100` is the variable `FOVEAL_SERVE_LIMITS__MAX_K=100`.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use foveal_datasets::ErrorKind;
+use foveal_datasets::regular_file::{self, NotOpened};
 use foveal_index::{Io, MAX_K, MAX_LIST_SIZE, MAX_THREADS};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
@@ -160,6 +163,14 @@ pub enum ConfigError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The file is no regular one, such as a pipe, which might never say anything.
+    #[error("{}: is {found}; wanted a regular file", path.display())]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
     /// A source says something that cannot be understood, or under a key that is unknown.
     #[error("{origin}: {what}")]
     Source {
@@ -184,9 +195,10 @@ impl ConfigError {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            ConfigError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            ConfigError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 ErrorKind::NoInput
             }
+            ConfigError::NotAFile { .. } => ErrorKind::NoInput,
             ConfigError::Read { .. } => ErrorKind::Io,
             ConfigError::Source { .. } | ConfigError::Value { .. } => ErrorKind::Usage,
         }
@@ -358,8 +370,12 @@ pub fn parse_collection(text: &str) -> Result<(String, PathBuf), ConfigError> {
 
 /// The file as a table; directories in it are relative to its own.
 fn file_table(path: &Path) -> Result<Table, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    let refused = |source| ConfigError::Read { path: path.into(), source };
+    let file = regular_file::open(path, OFlags::empty()).map_err(|reason| match reason {
+        NotOpened::NotRegular(found) => ConfigError::NotAFile { path: path.into(), found },
+        NotOpened::Refused(source) => refused(source),
+    })?;
+    let text = io::read_to_string(file).map_err(refused)?;
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
         let what = error.to_string();
         ConfigError::Source { origin: path.display().to_string(), what: one_line(&what) }

@@ -166,6 +166,10 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
     }
     bars.finish();
 
+    if let Some(path) = &args.ids_out {
+        let lists: Vec<Vec<Neighbor>> = measured.found.iter().map(neighbors_of).collect();
+        truth_of(&lists, params.k as usize)?.write(path)?;
+    }
     let mut output = Output::stdout();
     for (state, decoded) in measured.found.iter().enumerate().take(args.show) {
         output.print(&tokens_shown(&index, state, decoded, terminal)?)?;
@@ -173,10 +177,6 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
     match args.format {
         Format::Json => output.print_json(&report)?,
         Format::Table => output.print(&report.table(terminal))?,
-    }
-    if let Some(path) = &args.ids_out {
-        let lists: Vec<Vec<Neighbor>> = measured.found.iter().map(neighbors_of).collect();
-        truth_of(&lists, params.k as usize)?.write(path)?;
     }
     Ok(verdict(args.min_recall, report.precision.map(|precision| precision.at_k)))
 }
@@ -224,7 +224,7 @@ impl Files {
     ///
     /// # Errors
     /// A truth of other rows, hidden states or another metric; next tokens that the index does not
-    /// hold; keys that `--ids-out` cannot hold.
+    /// hold or that do not count; keys that `--ids-out` cannot hold.
     fn check(
         &self,
         args: &DecodeArgs,
@@ -240,6 +240,14 @@ impl Files {
                 let (shown, wanted) = (path.display(), self.next.len());
                 let message = format!(
                     "{shown}: {known} of {wanted} next tokens are in this index; wanted all of them"
+                );
+                return Err(Failure::bad_data(message).into());
+            }
+            if let Some(state) = self.next.iter().position(|key| !allowed.allows(*key)) {
+                let (shown, key) = (path.display(), self.next[state]);
+                let message = format!(
+                    "{shown}: row {state}: next token {key} does not count: its probability is 0, \
+                     and no perplexity follows; wanted tokens that --allow or --deny let count"
                 );
                 return Err(Failure::bad_data(message).into());
             }

@@ -148,6 +148,9 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
         let found: Vec<_> = measured.found.iter().map(|list| pairs_of(list)).collect();
         report.recall = Some(recall(truth, &found, args.k as usize, index.manifest().metric)?);
     }
+    if let Some(path) = &args.ids_out {
+        truth_of(&measured.found, args.k as usize)?.write(path)?;
+    }
     let mut output = Output::stdout();
     for (query, neighbors) in measured.found.iter().enumerate().take(args.show) {
         output.print(&neighbors_shown(&index, query, neighbors, terminal)?)?;
@@ -155,9 +158,6 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
     match args.format {
         Format::Json => output.print_json(&report)?,
         Format::Table => output.print(&report.table(terminal))?,
-    }
-    if let Some(path) = &args.ids_out {
-        truth_of(&measured.found, args.k as usize)?.write(path)?;
     }
     Ok(verdict(args.min_recall, report.recall))
 }

@@ -22,6 +22,8 @@ pub(crate) struct Extremes {
     dim: usize,
     /// `[count x dim]`.
     numbers: Vec<f32>,
+    /// The squared length of the longest one.
+    largest_square: f64,
 }
 
 impl Extremes {
@@ -31,7 +33,9 @@ impl Extremes {
         assert!(numbers.len().is_multiple_of(dim), "whole rows");
         let first = n - (numbers.len() / dim) as u32;
         assert!(first > 0, "not all rows are extreme");
-        Extremes { metric, first, dim, numbers }
+        let squares = numbers.chunks_exact(dim).map(|row| float::dot_in_f64(row, row));
+        let largest_square = squares.fold(0.0, f64::max);
+        Extremes { metric, first, dim, numbers, largest_square }
     }
 
     /// How many of `n` rows may be extreme.
@@ -58,6 +62,11 @@ impl Extremes {
     /// Their ids.
     pub(crate) fn ids(&self) -> Range<u32> {
         self.first..self.first + (self.numbers.len() / self.dim) as u32
+    }
+
+    /// The squared length of the longest one; 0 if there is none.
+    pub(crate) fn largest_square(&self) -> f64 {
+        self.largest_square
     }
 
     /// Bytes in memory.

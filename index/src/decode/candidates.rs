@@ -42,7 +42,9 @@ impl Decoder {
         }
         if effort.mode != DecodeMode::Exact {
             let odd = shared.odd.get_or_init(|| odd_rows(&shared.preview, self.hidden.len()));
-            self.certain.extend(odd.iter().filter(|id| ask.tokens.allows(**id)));
+            // Token codes err about extreme rows by more than any other logit.
+            let certain = odd.iter().copied().chain(shared.preview.extremes.ids());
+            self.certain.extend(certain.filter(|id| ask.tokens.allows(*id)));
             self.certain.sort_unstable();
             self.certain.dedup();
             self.scores.take_out(vocabulary, &self.certain);

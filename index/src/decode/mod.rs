@@ -211,7 +211,8 @@ impl Decoder {
         self.exact.set(Row::F32(&self.hidden));
         let spec = shared.preview.quantizer.spec();
         let length = float::dot_in_f64(&self.hidden, &self.hidden).sqrt();
-        let longest = f64::from(spec.largest_square).sqrt();
+        let extreme = shared.preview.extremes.largest_square();
+        let longest = extreme.max(f64::from(spec.largest_square)).sqrt();
         (self.common, self.rounding) = (0.0, PRODUCT_ERROR * length * longest);
         if self.rounding > ROUNDING * temperature.min(1.0) {
             self.common = float::dot_in_f64(&self.hidden, &spec.mean);

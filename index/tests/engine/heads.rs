@@ -23,13 +23,16 @@ enum Kind {
     Peaked,
     /// One row is 30 times as long as the others.
     LongRow,
+    /// One row is 1,000 times as long.
+    ExtremeRow,
     /// Rows and states have a common mean of 200.
     Far,
     /// States differ by 200 where rows differ by 0.01.
     Still,
 }
 
-const KINDS: [Kind; 5] = [Kind::Mixed, Kind::Peaked, Kind::LongRow, Kind::Far, Kind::Still];
+const KINDS: [Kind; 6] =
+    [Kind::Mixed, Kind::Peaked, Kind::LongRow, Kind::ExtremeRow, Kind::Far, Kind::Still];
 
 /// Tokens.
 fn rows_of(kind: Kind, count: usize, random: &mut Seeded) -> Rows {
@@ -39,7 +42,8 @@ fn rows_of(kind: Kind, count: usize, random: &mut Seeded) -> Rows {
             Kind::Mixed | Kind::Far => 0.5 + (random.next_u64() % 1000) as f32 / 1000.0,
             Kind::Peaked => (0.8 * random.gaussian()).exp(),
             Kind::LongRow if row == count / 2 => 7.5,
-            Kind::LongRow | Kind::Still => 0.25,
+            Kind::ExtremeRow if row == count / 2 => 250.0,
+            Kind::LongRow | Kind::ExtremeRow | Kind::Still => 0.25,
         };
         numbers.extend((0..DIM).map(|column| {
             let x = random.gaussian();
@@ -64,7 +68,7 @@ fn states_of(kind: Kind, (rows, count): (&Rows, usize), random: &mut Seeded) -> 
                 Kind::Mixed | Kind::Peaked => x + 0.3 * near[column],
                 Kind::Far => x + 200.0,
                 Kind::Still if column < 3 => 200.0 * x,
-                Kind::LongRow | Kind::Still => x,
+                Kind::LongRow | Kind::ExtremeRow | Kind::Still => x,
             }
         }));
     }

@@ -8,8 +8,8 @@ use foveal_bench::data::{Data, DataArgs};
 use foveal_bench::line::{Build, Figures, Line, Sink};
 use foveal_bench::machine;
 use foveal_bench::progress::Bars;
-use foveal_datasets::{Metric, VectorFile};
-use foveal_index::{BuildInput, BuildParams, Keys, build};
+use foveal_datasets::{Metric, RowSource, VectorFile};
+use foveal_index::{BuildInput, BuildParams, build};
 
 /// Build an index and measure time, memory and bytes: one line for each combination of values.
 #[derive(Args)]
@@ -58,7 +58,12 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<()> {
     for params in combinations {
         let scratch = tempfile::Builder::new().prefix("foveal-bench-").tempdir()?;
         let out = args.keep.clone().unwrap_or_else(|| scratch.path().join("index"));
-        sink.write(&measure(&data, learn.as_ref(), &out, &params)?)?;
+        sink.write(&measure(
+            &data,
+            learn.as_ref().map(|file| file as &dyn RowSource),
+            &out,
+            &params,
+        )?)?;
     }
     Ok(())
 }
@@ -92,13 +97,12 @@ fn combinations(args: &BuildArgs, metric: Metric) -> anyhow::Result<Vec<BuildPar
 /// Builds once.
 fn measure(
     data: &Data,
-    learn: Option<&VectorFile>,
+    learn: Option<&dyn RowSource>,
     out: &Path,
     params: &BuildParams,
 ) -> anyhow::Result<Line> {
     let bars = Bars::start();
-    let input =
-        BuildInput { base: &data.base, keys: Keys::From(0), payload: None, learn, bias: false };
+    let input = BuildInput { learn, ..BuildInput::of(&data.base) };
     let built = build(&input, out, params, bars.job())?;
     bars.finish();
     let threads = if params.threads == 0 { machine::cores() } else { params.threads as u32 };

@@ -3,12 +3,10 @@
 //! Builds output layers from random numbers and compares every decode with sums over all tokens in
 //! f64 over the same rows. One JSON object a cell, on stdout.
 
-use std::path::Path;
-
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use foveal_datasets::synthetic::Seeded;
-use foveal_datasets::{Element, Metric, Row, Rows, Values, VectorFile, VectorWriter};
+use foveal_datasets::{Metric, Row, RowSource, Rows, Values};
 use foveal_index::{
     BuildInput, BuildParams, DecodeAsk, DecodeMode, DecodeParams, Decoder, Index, Job, Keys, build,
 };
@@ -142,11 +140,9 @@ impl Head {
 
     fn measure(&self, args: &CoverageArgs, learned: bool) -> anyhow::Result<()> {
         let dir = tempfile::tempdir()?;
-        let base = write(dir.path(), "rows", &self.rows)?;
-        let learn = write(dir.path(), "learn", &self.learn)?;
-        let learn = learned.then_some(&learn);
+        let learn: Option<&dyn RowSource> = if learned { Some(&self.learn) } else { None };
         let keys = Keys::From(0);
-        let input = BuildInput { base: &base, keys, payload: None, learn, bias: false };
+        let input = BuildInput { keys, learn, ..BuildInput::of(&self.rows) };
         let params = BuildParams::new(Metric::InnerProduct);
         build(&input, &dir.path().join("index"), &params, Job::default())?;
         let index = Index::open(dir.path().join("index"))?;
@@ -300,12 +296,4 @@ fn truth_of(rows: &Rows, state: &[f32], args: &CoverageArgs) -> Truth {
     }
     order.truncate(k);
     Truth { log_z: args.temperatures.iter().map(log_z).collect(), best: order }
-}
-
-fn write(dir: &Path, name: &str, rows: &Rows) -> anyhow::Result<VectorFile> {
-    let path = dir.join(format!("{name}.fbin"));
-    let mut writer = VectorWriter::create(&path, Element::F32, rows.dim())?;
-    writer.append(rows)?;
-    writer.finish()?;
-    Ok(VectorFile::open(&path)?)
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use foveal_datasets::format::Format;
 use foveal_datasets::truth_check::is_distance;
-use foveal_datasets::{Element, KeyedRows, Metric, Rows, Truth, TruthCheck, VectorFile};
+use foveal_datasets::{Element, KeyedRows, Metric, RowSource, Rows, Truth, TruthCheck, VectorFile};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::line::Dataset;

@@ -7,7 +7,7 @@ use clap::Args;
 use foveal_bench::data::{Data, DataArgs, digest, find};
 use foveal_bench::line::{Build, Dataset, Figures, Line, Origin, Recall, Sink};
 use foveal_bench::machine;
-use foveal_datasets::{Metric, VectorFile};
+use foveal_datasets::{Metric, RowSource, VectorFile};
 use serde::Deserialize;
 
 /// Turn points that other programs measured into lines.

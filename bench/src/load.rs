@@ -26,8 +26,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use foveal_datasets::Metric;
 use foveal_datasets::recall::recall;
+use foveal_datasets::{Metric, RowSource};
 use foveal_proto::v1 as pb;
 
 use crate::data::{Data, DataArgs};

@@ -8,6 +8,7 @@ use foveal_bench::data::{Data, DataArgs};
 use foveal_bench::line::{Cost, Dataset, Figures, Line, Origin, Recall, RecallAt, Sink};
 use foveal_bench::machine;
 use foveal_bench::progress::Bars;
+use foveal_datasets::RowSource;
 use foveal_datasets::recall::{recall, recall_ann_benchmarks};
 use foveal_index::measure::{self, Measurement, Plan, Totals};
 use foveal_index::{Index, Io, MAX_THREADS, OpenOptions, SearchParams};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use foveal_bench::line::{self, Figures, Line, Recall};
-use foveal_datasets::{Element, Metric, Truth, VectorFile, VectorWriter};
+use foveal_datasets::{Element, Metric, RowSource, Truth, VectorFile, VectorWriter};
 use foveal_index::{ExactAsk, Job, exact};
 
 const K: usize = 10;

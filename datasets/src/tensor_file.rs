@@ -150,6 +150,7 @@ fn one_of(mut names: Vec<String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::row_source::RowSource;
     use std::fs;
     use std::path::Path;
 
@@ -237,28 +238,5 @@ mod tests {
         assert!(refused().contains("wanted a header of safetensors"), "{}", refused());
         write(&path, HEADER, &[0; 10]);
         assert!(refused().contains("head"), "{}", refused());
-    }
-
-    #[test]
-    fn rows_are_rounded_and_lengthened_as_they_are_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.safetensors");
-        write(
-            &path,
-            r#"{"w":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}"#,
-            bytemuck::cast_slice(&[1.0f32, 2.0, 3.0, 1.0 + 1.0 / 512.0]),
-        );
-        let open = || VectorFile::open_tensor(&path, "w").unwrap();
-        let rounded = open().rounded_to(Element::Bf16).unwrap();
-        let wanted = [1.0, 2.0, 3.0, 1.0].map(half::bf16::from_f32);
-        assert_eq!(rounded.read(0..2).unwrap().values(), &Values::Bf16(wanted.into()));
-        let longer = open().with_last(vec![7.0, 8.0]).unwrap();
-        assert_eq!((longer.dim(), longer.len()), (3, 2));
-        let wanted = vec![3.0, 1.0 + 1.0 / 512.0, 8.0];
-        assert_eq!(longer.read(1..2).unwrap().values(), &Values::F32(wanted));
-        assert_eq!(longer.sample(2, 1).unwrap().1, longer.read(0..2).unwrap());
-        let ones = open().with_ones().unwrap();
-        assert_eq!(ones.read(0..1).unwrap().values(), &Values::F32(vec![1.0, 2.0, 1.0]));
-        assert!(open().with_last(vec![1.0]).is_err() && open().rounded_to(Element::U8).is_err());
     }
 }

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 
 use crate::error::FileError;
 use crate::metric::Metric;
-use crate::rows::{Element, Row, Rows, Values};
+use crate::row_source::RowSource;
+use crate::rows::{Element, Row, Rows};
 use crate::truth_file::Truth;
 use crate::vector_file::VectorFile;
 
@@ -44,13 +45,8 @@ impl KeyedRows for VectorFile {
     }
 
     fn rows(&self, keys: &[u64]) -> Result<Rows, FileError> {
-        let mut values = Values::zeroed(self.element(), keys.len() * self.dim());
-        let places = values.bytes_mut().chunks_exact_mut(self.dim() * self.element().size());
-        for (key, place) in keys.iter().zip(places) {
-            let row = usize::try_from(*key).unwrap_or(usize::MAX - 1);
-            place.copy_from_slice(self.read(row..row + 1)?.values().bytes());
-        }
-        Ok(Rows::new(self.dim(), values).expect("whole rows of the file's dimension"))
+        let row = |key: &u64| usize::try_from(*key).unwrap_or(usize::MAX - 1);
+        self.read_each(&keys.iter().map(row).collect::<Vec<usize>>())
     }
 
     fn some_keys(&self, count: usize) -> Vec<u64> {
@@ -58,7 +54,7 @@ impl KeyedRows for VectorFile {
     }
 
     fn element(&self) -> Element {
-        VectorFile::element(self)
+        RowSource::element(self)
     }
 }
 

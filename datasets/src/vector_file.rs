@@ -11,7 +11,6 @@
 //! hdf5 is read if the crate has the feature `hdf5`: `a.hdf5` is the dataset `train` of a file in
 //! the layout of ann-benchmarks, `a.hdf5/test` the dataset `test`.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -21,9 +20,9 @@ use crate::hdf5::{Place, Shape, Table};
 use crate::input_file::InputFile;
 use crate::layout::{self, Array, Axes, Layout};
 use crate::metric::Metric;
-use crate::rows::{Element, MAX_DIM, Rows, RowsError, Values};
+use crate::row_source::{RowSource, check_finite, check_range};
+use crate::rows::{Element, Rows, Values};
 use crate::stored::{Inexact, Stored, Wide};
-use crate::synthetic::Seeded;
 use crate::tensor_file::{self, Tensor};
 
 /// Rows with a dimension before each are read in blocks of about this size and then closed up.
@@ -37,19 +36,6 @@ pub struct VectorFile {
     path: PathBuf,
     input: Input,
     layout: Layout,
-    /// A number to stand behind those of each row.
-    last: Option<Last>,
-    /// The type rows are handed out in.
-    element: Element,
-}
-
-/// Numbers that a file does not hold, behind those it does.
-#[derive(Debug)]
-enum Last {
-    /// One for each row.
-    Each(Vec<f32>),
-    /// The same for all.
-    Same(f32),
 }
 
 /// What the numbers are read from.
@@ -129,55 +115,7 @@ impl VectorFile {
     }
 
     fn new(path: &Path, input: Input, layout: Layout) -> VectorFile {
-        let element = layout.element;
-        VectorFile { path: path.into(), input, layout, last: None, element }
-    }
-
-    /// The same rows with numbers of another type: f32 become f16 or bf16 by rounding.
-    ///
-    /// # Errors
-    /// Numbers that are no f32, or a type that is none of these three.
-    pub fn rounded_to(self, element: Element) -> Result<VectorFile, FileError> {
-        let floats = matches!(element, Element::F32 | Element::F16 | Element::Bf16);
-        if !floats || self.element != Element::F32 && self.element != element {
-            let (found, wanted) =
-                (self.element.to_string(), format!("f32, to be kept as {element}"));
-            return Err(FileError::Content { path: self.path, found, wanted });
-        }
-        Ok(VectorFile { element, ..self })
-    }
-
-    /// The same rows, each with one number more: `numbers[i]` behind row i. Numbers become f32.
-    ///
-    /// # Errors
-    /// Another number of numbers than rows; the largest dimension is taken.
-    pub fn with_last(self, numbers: Vec<f32>) -> Result<VectorFile, FileError> {
-        if numbers.len() != self.len() {
-            let found = format!("{} rows", self.len());
-            let wanted = format!("{}, one for each number to stand behind them", numbers.len());
-            return Err(FileError::Content { path: self.path, found, wanted });
-        }
-        self.with(Last::Each(numbers))
-    }
-
-    /// The same rows, each with a 1 behind it. Numbers become f32.
-    ///
-    /// # Errors
-    /// The largest dimension is taken.
-    pub fn with_ones(self) -> Result<VectorFile, FileError> {
-        self.with(Last::Same(1.0))
-    }
-
-    fn with(self, last: Last) -> Result<VectorFile, FileError> {
-        if self.layout.dim == MAX_DIM {
-            return Err(FileError::dim(&self.path, 0, MAX_DIM + 1));
-        }
-        Ok(VectorFile { last: Some(last), element: Element::F32, ..self })
-    }
-
-    /// The path as it was given.
-    pub fn path(&self) -> &Path {
-        &self.path
+        VectorFile { path: path.into(), input, layout }
     }
 
     /// What near means, if the file says so. Only hdf5 does.
@@ -189,74 +127,6 @@ impl VectorFile {
             Input::Bytes(_) => Ok(None),
             Input::Hdf5(table) => table.metric().map(Some),
         }
-    }
-
-    /// How many rows there are; at least 1.
-    #[expect(clippy::len_without_is_empty, reason = "a file without rows cannot be opened")]
-    pub fn len(&self) -> usize {
-        self.layout.len
-    }
-
-    /// Numbers in a row; 1 to [`MAX_DIM`].
-    pub fn dim(&self) -> usize {
-        self.layout.dim + usize::from(self.last.is_some())
-    }
-
-    /// The type of the numbers.
-    pub fn element(&self) -> Element {
-        self.element
-    }
-
-    /// Reads `rows` in order, in their element type.
-    ///
-    /// # Errors
-    /// Rows that the file does not have; NaN or infinity; a row that names another dimension; a
-    /// file that became shorter; a failed read.
-    pub fn read(&self, rows: Range<usize>) -> Result<Rows, FileError> {
-        if rows.start > rows.end || rows.end > self.len() {
-            let (path, len) = (self.path().into(), self.len());
-            return Err(FileError::NoSuchRows { path, asked: rows, rows: len });
-        }
-        let mut values = Values::zeroed(self.layout.element, rows.len() * self.layout.dim);
-        self.fill(rows.start, values.bytes_mut())?;
-        self.checked(values, |i| rows.start + i)
-    }
-
-    /// All rows in order, at most `rows_per_chunk` at a time, each time with the number of the
-    /// first. Nothing is read ahead.
-    ///
-    /// # Panics
-    /// If `rows_per_chunk` is 0.
-    pub fn chunks(
-        &self,
-        rows_per_chunk: usize,
-    ) -> impl Iterator<Item = Result<(usize, Rows), FileError>> + '_ {
-        assert!(rows_per_chunk > 0, "a chunk must have rows");
-        (0..self.len()).step_by(rows_per_chunk).map(move |first| {
-            let end = first.saturating_add(rows_per_chunk).min(self.len());
-            Ok((first, self.read(first..end)?))
-        })
-    }
-
-    /// `count` distinct rows, every set of them equally likely, and their ascending row numbers.
-    /// The same seed gives the same rows. All rows if there are no more than `count`.
-    ///
-    /// One small read for each row.
-    ///
-    /// # Errors
-    /// As [`VectorFile::read`].
-    pub fn sample(&self, count: usize, seed: u64) -> Result<(Vec<usize>, Rows), FileError> {
-        if count >= self.len() {
-            return Ok(((0..self.len()).collect(), self.read(0..self.len())?));
-        }
-        let picked = distinct(self.len(), count, seed);
-        let mut values = Values::zeroed(self.layout.element, count * self.layout.dim);
-        let row_bytes = self.layout.dim * self.layout.element.size();
-        for (&row, out) in picked.iter().zip(values.bytes_mut().chunks_exact_mut(row_bytes)) {
-            self.fill(row, out)?;
-        }
-        let rows = self.checked(values, |i| picked[i])?;
-        Ok((picked, rows))
     }
 
     /// Reads the rows from `first` on into `out`, a whole number of them, without their prefixes.
@@ -334,59 +204,48 @@ impl VectorFile {
             wanted: format!("{}, as row 0 says", self.layout.dim),
         }
     }
-
-    /// Values that were read, as rows, if all are finite. `row_of` gives the number of a row in the
-    /// file.
-    fn checked(&self, values: Values, row_of: impl Fn(usize) -> usize) -> Result<Rows, FileError> {
-        let rows = Rows::new(self.layout.dim, values).expect("the layout gives whole rows");
-        let not_finite = |row: usize, column, value| {
-            let path = self.path().into();
-            Err(FileError::NotFinite { path, row: row_of(row), column, value })
-        };
-        if let Some((row, column, value)) = rows.first_not_finite() {
-            return not_finite(row, column, value);
-        }
-        let rows = match &self.last {
-            None => rows,
-            Some(last) => self.lengthened(&rows, |row| match last {
-                Last::Each(numbers) => numbers[row_of(row)],
-                Last::Same(number) => *number,
-            }),
-        };
-        if rows.element() == self.element {
-            return Ok(rows);
-        }
-        match rows.convert(self.element) {
-            Ok(rows) => Ok(rows),
-            Err(RowsError::DoesNotFit { row, column, value, .. }) => not_finite(row, column, value),
-            Err(_) => unreachable!("a conversion fails by a number that does not fit alone"),
-        }
-    }
-
-    /// Rows of f32 with one number more each.
-    fn lengthened(&self, rows: &Rows, last: impl Fn(usize) -> f32) -> Rows {
-        let dim = rows.dim() + 1;
-        let mut wide = vec![0.0; rows.len() * dim];
-        for (i, (row, out)) in rows.iter().zip(wide.chunks_exact_mut(dim)).enumerate() {
-            let (numbers, behind) = out.split_at_mut(dim - 1);
-            row.widen_into(numbers);
-            behind[0] = last(i);
-        }
-        Rows::new(dim, Values::F32(wide)).expect("whole rows of one number more")
-    }
 }
 
-/// `count` distinct numbers below `len`, ascending (Floyd's algorithm: no list of all numbers).
-fn distinct(len: usize, count: usize, seed: u64) -> Vec<usize> {
-    let mut seeded = Seeded::new(seed);
-    let mut picked = BTreeSet::new();
-    for last in len - count..len {
-        let pick = seeded.below(last as u64 + 1) as usize;
-        if !picked.insert(pick) {
-            picked.insert(last);
-        }
+/// There is at least one row.
+impl RowSource for VectorFile {
+    fn path(&self) -> &Path {
+        &self.path
     }
-    picked.into_iter().collect()
+
+    fn len(&self) -> usize {
+        self.layout.len
+    }
+
+    fn dim(&self) -> usize {
+        self.layout.dim
+    }
+
+    fn element(&self) -> Element {
+        self.layout.element
+    }
+
+    /// Fails as well for a row that names another dimension, and for a file that became shorter.
+    fn read(&self, rows: Range<usize>) -> Result<Rows, FileError> {
+        check_range(self, &rows)?;
+        let mut values = Values::zeroed(self.element(), rows.len() * self.dim());
+        self.fill(rows.start, values.bytes_mut())?;
+        let read = Rows::new(self.dim(), values).expect("the layout gives whole rows");
+        check_finite(&read, &self.path, |row| rows.start + row)?;
+        Ok(read)
+    }
+
+    /// One small read for each row.
+    fn read_each(&self, rows: &[usize]) -> Result<Rows, FileError> {
+        let mut values = Values::zeroed(self.element(), rows.len() * self.dim());
+        let row_bytes = self.dim() * self.element().size();
+        for (&row, out) in rows.iter().zip(values.bytes_mut().chunks_exact_mut(row_bytes)) {
+            check_range(self, &(row..row + 1))?;
+            self.fill(row, out)?;
+        }
+        let read = Rows::new(self.dim(), values).expect("the layout gives whole rows");
+        check_finite(&read, &self.path, |row| rows[row])?;
+        Ok(read)
+    }
 }
 
 /// Refuses a tensor's name where there are no tensors.
@@ -400,6 +259,7 @@ fn refuse_tensor(path: &Path, how: &ReadAs) -> Result<(), FileError> {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+    use crate::row_source::chunks;
     use crate::vector_writer::VectorWriter;
     use half::f16;
     use proptest::prelude::*;
@@ -491,7 +351,7 @@ mod tests {
             assert_eq!(file.read(70_000..70_001).unwrap().row(0), all.row(70_000), "{name}");
             for size in [1_000, 29_127, 70_001, usize::MAX] {
                 let mut next = 0;
-                for chunk in file.chunks(size) {
+                for chunk in chunks(&file, size) {
                     let (first, rows) = chunk.unwrap();
                     assert_eq!(first, next);
                     assert_eq!(rows.row(rows.len() - 1), all.row(first + rows.len() - 1));
@@ -528,16 +388,6 @@ mod tests {
             assert_eq!(file.sample(count, 7).unwrap().0, (0..1_000).collect::<Vec<_>>());
         }
         assert!(file.sample(0, 7).unwrap().1.is_empty());
-    }
-
-    #[test]
-    fn every_row_is_as_likely_to_be_sampled() {
-        let mut times = [0; 10];
-        for seed in 0..3_000 {
-            distinct(10, 3, seed).into_iter().for_each(|row| times[row] += 1);
-        }
-        // 900 times each, deviation 25.
-        assert!(times.iter().all(|count| (775..1025).contains(count)), "{times:?}");
     }
 
     #[test]
@@ -612,7 +462,7 @@ mod tests {
         assert_eq!(file.read(0..2).unwrap().len(), 2);
         let wanted = bad("at byte 24: found dimension 3 in row 2; wanted 2, as row 0 says");
         assert_eq!(said(file.read(0..3).unwrap_err(), &path), wanted);
-        assert_eq!(said(file.chunks(1).last().unwrap().unwrap_err(), &path), wanted);
+        assert_eq!(said(chunks(&file, 1).last().unwrap().unwrap_err(), &path), wanted);
     }
 
     #[test]

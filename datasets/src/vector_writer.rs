@@ -114,6 +114,7 @@ fn unfit(path: &Path, found: String, wanted: String) -> FileError {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+    use crate::row_source::RowSource;
     use crate::rows::Values;
     use crate::vector_file::VectorFile;
     use half::f16;

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 
-use foveal_datasets::{Element, Rows, VectorFile};
+use foveal_datasets::{Element, RowSource, Rows, VectorFile};
 
 fn sample(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("samples").join(name)

@@ -12,7 +12,7 @@ mod bound;
 
 use std::collections::HashSet;
 
-use foveal_datasets::{FileError, Metric, Row, Rows, Values, VectorFile};
+use foveal_datasets::{FileError, Metric, Row, RowSource, Rows};
 use rayon::prelude::*;
 
 use crate::exact::{self, ExactAsk, ExactError};
@@ -171,9 +171,9 @@ pub(crate) struct Subject<'a> {
     pub(crate) rows: &'a [u32],
     /// How many of the last of them are not in the graph yet, the extreme ones aside.
     pub(crate) held_out: usize,
-    pub(crate) base: &'a VectorFile,
+    pub(crate) base: &'a dyn RowSource,
     /// Sample queries, if there are any.
-    pub(crate) learn: Option<&'a VectorFile>,
+    pub(crate) learn: Option<&'a dyn RowSource>,
     pub(crate) metric: Metric,
     pub(crate) seed: u64,
     /// Threads that look for the truth; walks run on the caller's pool.
@@ -259,14 +259,8 @@ fn reaches(subject: &Subject<'_>, asked: &[Asked<'_>]) -> Vec<Reach> {
 }
 
 /// Rows of the base file in the order of `rows`.
-pub(crate) fn gather(base: &VectorFile, rows: &[u32]) -> Result<Rows, FileError> {
-    let mut values = Values::zeroed(base.element(), rows.len() * base.dim());
-    let places = values.bytes_mut().chunks_exact_mut(base.dim() * base.element().size());
-    for (row, place) in rows.iter().zip(places) {
-        let row = *row as usize;
-        place.copy_from_slice(base.read(row..row + 1)?.values().bytes());
-    }
-    Ok(Rows::new(base.dim(), values).expect("whole rows of the base's dimension"))
+pub(crate) fn gather(base: &dyn RowSource, rows: &[u32]) -> Result<Rows, FileError> {
+    base.read_each(&rows.iter().map(|row| *row as usize).collect::<Vec<usize>>())
 }
 
 /// A query and what is truly near to it.

@@ -4,7 +4,8 @@ use std::collections::BinaryHeap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use foveal_datasets::{Element, ErrorKind, FileError, Metric, Rows, VectorFile};
+use foveal_datasets::row_source::chunks;
+use foveal_datasets::{Element, ErrorKind, FileError, Metric, RowSource, Rows};
 use rayon::prelude::*;
 
 use crate::distance::{
@@ -113,7 +114,7 @@ impl ExactError {
 /// `k` of 0 or above [`MAX_K`]; dimensions that differ; a vector of zeros under cosine; what the
 /// base file holds against it; an interrupt.
 pub fn search(
-    base: &VectorFile,
+    base: &dyn RowSource,
     queries: &Rows,
     ask: &ExactAsk,
     job: Job<'_>,
@@ -123,7 +124,7 @@ pub fn search(
 
 /// The same by sums that do not depend on the CPU, for builds.
 pub(crate) fn search_in_fixed_order(
-    base: &VectorFile,
+    base: &dyn RowSource,
     queries: &Rows,
     ask: &ExactAsk,
     job: Job<'_>,
@@ -132,7 +133,7 @@ pub(crate) fn search_in_fixed_order(
 }
 
 fn search_by(
-    base: &VectorFile,
+    base: &dyn RowSource,
     queries: &Rows,
     (ask, exact_query): (&ExactAsk, fn(Metric, Element) -> ExactQuery),
     job: Job<'_>,
@@ -163,7 +164,7 @@ fn search_by(
     let pool = rayon::ThreadPoolBuilder::new().num_threads(ask.threads).build()?;
     let row_bytes = base.dim() * base.element().size();
     let work = Work { job, done: AtomicU64::new(0), total: (base.len() * queries.len()) as u64 };
-    for chunk in base.chunks((CHUNK_BYTES / row_bytes).max(1)) {
+    for chunk in chunks(base, (CHUNK_BYTES / row_bytes).max(1)) {
         let (first, rows) = chunk?;
         let zero = rows.first_zero().filter(|_| ask.metric == Metric::Cosine);
         if let Some(row) = zero.map(|row| first + row) {
@@ -184,7 +185,7 @@ fn search_by(
 }
 
 /// Refuses rows, under ip rows and queries, so small that their distances are 0 in f32.
-fn check_scale(base: &VectorFile, queries: &Rows, metric: Metric) -> Result<(), ExactError> {
+fn check_scale(base: &dyn RowSource, queries: &Rows, metric: Metric) -> Result<(), ExactError> {
     let (_, rows) = base.sample(VANISHING_ROWS, 0)?;
     let square = match metric {
         Metric::L2 | Metric::Cosine => vanishing(&rows, metric),

@@ -1,28 +1,42 @@
 //! The engine: build, open, search. No network, no async, no wire types; usable on its own.
 //!
 //! ```
-//! use foveal_datasets::synthetic::Seeded;
-//! use foveal_datasets::{Element, Metric, Rows, Values, VectorFile, VectorWriter};
+//! use foveal_datasets::{Metric, Rows, Values};
+//! use foveal_index::{BuildInput, BuildParams, Index, Job, SearchParams, build};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let out = dir.path().join("photos.index");
+//! # let numbers: Vec<f32> = (0..8_000).map(|i| (i * 7_919 % 1_009) as f32).collect();
+//! let rows = Rows::new(8, Values::F32(numbers))?;
+//! build(&BuildInput::of(&rows), &out, &BuildParams::new(Metric::L2), Job::default())?;
+//! let index = Index::open(&out)?;
+//! let answer = index.searcher().search(rows.row(7), &SearchParams::new(10))?;
+//! assert_eq!(answer.neighbors[0].key, 7);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Rows come from memory, from a file, or from anywhere else that implements [`RowSource`]:
+//!
+//! ```
+//! use foveal_datasets::{Element, Metric, RowSource, VectorFile, VectorWriter};
 //! use foveal_index::{BuildInput, BuildParams, Index, Job, Keys, SearchParams, build};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
-//! # let (rows, out) = (dir.path().join("photos.fbin"), dir.path().join("photos.index"));
-//! // A file of 1,000 rows of 8 numbers, as other programs write it.
-//! let mut random = Seeded::new(1);
-//! let numbers = (0..8_000).map(|_| random.below(1_000) as f32).collect();
-//! let mut writer = VectorWriter::create(&rows, Element::F32, 8)?;
-//! writer.append(&Rows::new(8, Values::F32(numbers))?)?;
-//! writer.finish()?;
-//!
-//! let base = VectorFile::open(&rows)?;
-//! let keys = Keys::From(100);
-//! let input = BuildInput { base: &base, keys, payload: None, learn: None, bias: false };
+//! # let (photos, out) = (dir.path().join("photos.fbin"), dir.path().join("photos.index"));
+//! # let numbers = (0..8_000).map(|i| 1.0 + (i * 7_919 % 1_009) as f32).collect();
+//! # let mut writer = VectorWriter::create(&photos, Element::F32, 8)?;
+//! # writer.append(&foveal_datasets::Rows::new(8, foveal_datasets::Values::F32(numbers))?)?;
+//! # writer.finish()?;
+//! // A file of 1,000 rows of 8 numbers, whose keys start at 100.
+//! let base = VectorFile::open(&photos)?;
+//! let input = BuildInput { keys: Keys::From(100), ..BuildInput::of(&base) };
 //! build(&input, &out, &BuildParams::new(Metric::Cosine), Job::default())?;
 //!
-//! let index = Index::open(&out)?;
 //! let query = base.read(7..8)?;
-//! let answer = index.searcher().search(query.row(0), &SearchParams::new(10))?;
+//! let answer = Index::open(&out)?.searcher().search(query.row(0), &SearchParams::new(10))?;
 //! for neighbor in &answer.neighbors {
 //!     println!("{} at {}", neighbor.key, neighbor.distance);
 //! }
@@ -30,6 +44,8 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`RowSource`]: foveal_datasets::RowSource
 
 pub mod bulk_build;
 mod calibrate;

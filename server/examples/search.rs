@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Parser;
 use foveal_datasets::harmless::harmless;
-use foveal_datasets::{Element, VectorFile};
+use foveal_datasets::{Element, RowSource, VectorFile};
 use foveal_proto::v1 as pb;
 use foveal_proto::v1::collection_service_client::CollectionServiceClient;
 use foveal_proto::v1::search_service_client::SearchServiceClient;

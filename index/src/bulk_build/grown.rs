@@ -1,7 +1,7 @@
 //! Rows -> codes and a graph over them, in their final order.
 
 use foveal_datasets::synthetic::Seeded;
-use foveal_datasets::{Metric, VectorFile};
+use foveal_datasets::{Metric, RowSource};
 
 use super::row_pass::{BuildCodes, RowPass};
 use super::width::{self, WHOLE, Width};
@@ -137,7 +137,7 @@ struct Arranged {
 impl Arranged {
     fn new(
         pass: &mut RowPass<'_>,
-        base: &VectorFile,
+        base: &dyn RowSource,
         quantizer: &Quantizer,
         params: &BuildParams,
     ) -> Result<Arranged, BuildError> {
@@ -178,7 +178,7 @@ fn extremes_last(
 }
 
 /// Reads the extreme rows.
-fn extremes_of(rows: &[u32], base: &VectorFile, metric: Metric) -> Result<Extremes, BuildError> {
+fn extremes_of(rows: &[u32], base: &dyn RowSource, metric: Metric) -> Result<Extremes, BuildError> {
     let rows = calibrate::gather(base, rows)?;
     let mut numbers = vec![0.0; rows.len() * base.dim()];
     let places = numbers.chunks_exact_mut(base.dim());

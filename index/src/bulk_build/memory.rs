@@ -1,6 +1,6 @@
 //! How much memory a build takes, told before it starts.
 
-use foveal_datasets::{Element, Metric, VectorFile};
+use foveal_datasets::{Element, Metric, RowSource};
 
 use super::error::BuildError;
 use super::row_pass::CHUNK_BYTES;
@@ -123,7 +123,7 @@ impl BuildMemory {
     }
 
     /// How many rows are written at a time: as many as fit into what growing needed before.
-    pub(super) fn window_rows(&self, base: &VectorFile) -> usize {
+    pub(super) fn window_rows(&self, base: &dyn RowSource) -> usize {
         let row_bytes = (base.dim() * base.element().size()) as u64;
         (self.window_bytes() / row_bytes).max(1) as usize
     }

@@ -13,8 +13,9 @@ pub use error::BuildError;
 use std::path::Path;
 use std::time::Instant;
 
+use foveal_datasets::row_source::chunks;
 use foveal_datasets::synthetic::Seeded;
-use foveal_datasets::{Metric, Rows, Values, VectorFile};
+use foveal_datasets::{FileError, Metric, RowSource, Rows, Values};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::disk::{
@@ -50,18 +51,25 @@ const SAMPLE_BYTES: usize = 32 << 20;
 #[derive(Clone, Copy, Debug)]
 pub struct BuildInput<'a> {
     /// The vectors, `[n x dim]`.
-    pub base: &'a VectorFile,
+    pub base: &'a dyn RowSource,
     /// What the rows are called.
     pub keys: Keys<'a>,
-    /// JSON lines, an object a row in the order of the base file.
+    /// JSON lines, an object a row in the order of the base.
     pub payload: Option<&'a Path>,
     /// Sample queries, `[any x dim]`, to calibrate with; without them rows of the base serve.
-    pub learn: Option<&'a VectorFile>,
+    pub learn: Option<&'a dyn RowSource>,
     /// Whether the last number of a row is the bias of its token, and that of a hidden state 1.
     pub bias: bool,
 }
 
-/// The caller's names for the rows of the base file.
+impl<'a> BuildInput<'a> {
+    /// The rows alone, called by their numbers.
+    pub fn of(base: &'a dyn RowSource) -> BuildInput<'a> {
+        BuildInput { base, keys: Keys::From(0), payload: None, learn: None, bias: false }
+    }
+}
+
+/// The caller's names for the rows.
 #[derive(Clone, Copy, Debug)]
 pub enum Keys<'a> {
     /// Row `i` is called `first + i`.
@@ -107,6 +115,7 @@ pub fn build(
 ) -> Result<BuildReport, BuildError> {
     let started = Instant::now();
     params.check()?;
+    check_not_empty(input)?;
     let mut memory = BuildMemory::plan(input, params, params.bits.unwrap_or(width::FEWEST))?;
     // First what costs nothing, then what reads files, then the work.
     check_learn_dim(input)?;
@@ -193,9 +202,16 @@ fn open_once(dir: &Path, job: Job<'_>) -> Result<(), BuildError> {
     Ok(())
 }
 
+/// Refuses no rows: files always hold some, rows in memory may not.
+fn check_not_empty(input: &BuildInput<'_>) -> Result<(), BuildError> {
+    let mut sources = [Some(input.base), input.learn].into_iter().flatten();
+    let Some(rows) = sources.find(|rows| rows.is_empty()) else { return Ok(()) };
+    Err(FileError::Empty { path: rows.path().into() }.into())
+}
+
 /// The rows that train the quantizer, in a random order: what is learned from the first of them
 /// must not depend on how the file is sorted.
-fn sample(base: &VectorFile, params: &BuildParams) -> Result<Rows, BuildError> {
+fn sample(base: &dyn RowSource, params: &BuildParams) -> Result<Rows, BuildError> {
     let row_bytes = base.dim() * base.element().size();
     let count = SAMPLE_ROWS.min(SAMPLE_BYTES / row_bytes).max(1000);
     let sorted = base.sample(count, params.seed)?.1;
@@ -289,7 +305,7 @@ fn check_learn(
     let Some(learn) = input.learn else { return Ok(None) };
     let mut digest = Xxh3::new();
     let row_bytes = learn.dim() * learn.element().size();
-    for chunk in learn.chunks((CHUNK_BYTES / row_bytes).max(1)) {
+    for chunk in chunks(learn, (CHUNK_BYTES / row_bytes).max(1)) {
         let (first, rows) = chunk?;
         if job.interrupted() {
             return Err(BuildError::Interrupted);

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use foveal_datasets::{Metric, Rows, Values, VectorFile};
+use foveal_datasets::row_source::chunks;
+use foveal_datasets::{Metric, RowSource, Rows, Values};
 use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -53,7 +54,7 @@ impl BuildCodes {
 
 /// Reads the base file from its first row to its last, as often as a build needs.
 pub(super) struct RowPass<'a> {
-    base: &'a VectorFile,
+    base: &'a dyn RowSource,
     metric: Metric,
     job: Job<'a>,
     facts: RowFacts,
@@ -66,7 +67,7 @@ pub(super) struct RowPass<'a> {
 }
 
 impl<'a> RowPass<'a> {
-    pub(super) fn new(base: &'a VectorFile, metric: Metric, job: Job<'a>) -> RowPass<'a> {
+    pub(super) fn new(base: &'a dyn RowSource, metric: Metric, job: Job<'a>) -> RowPass<'a> {
         RowPass {
             base,
             metric,
@@ -224,7 +225,7 @@ impl<'a> RowPass<'a> {
     ) -> Result<(), BuildError> {
         let row_bytes = self.base.dim() * self.base.element().size();
         let mut digest = Xxh3::new();
-        for chunk in self.base.chunks((CHUNK_BYTES / row_bytes).max(1)) {
+        for chunk in chunks(self.base, (CHUNK_BYTES / row_bytes).max(1)) {
             if self.job.interrupted() {
                 return Err(BuildError::Interrupted);
             }

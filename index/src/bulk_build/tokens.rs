@@ -1,6 +1,6 @@
 //! Token codes: what an inner-product index decodes with, learned from sample hidden states.
 
-use foveal_datasets::{Metric, Rows, Values, VectorFile};
+use foveal_datasets::{Metric, RowSource, Rows, Values};
 use rayon::prelude::*;
 
 use super::error::BuildError;
@@ -127,7 +127,7 @@ pub(super) fn encode(
 /// Shows every row to its cluster.
 fn fit(
     clustering: &mut Clustering<'_>,
-    base: &VectorFile,
+    base: &dyn RowSource,
     (rows, job): (&[u32], Job<'_>),
 ) -> Result<(), BuildError> {
     let order = clustering.order().to_vec();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use foveal_datasets::{Element, ErrorKind, Metric, Rows, Values, VectorFile};
+use foveal_datasets::{Element, ErrorKind, Metric, RowSource, Rows, Values, VectorFile};
 use foveal_index::stats::{Job, Progress};
 use foveal_index::{BuildError, BuildInput, BuildParams, Keys, build, inspect};
 
@@ -14,7 +14,7 @@ use crate::built::{Built, floats, half, names, params, rows_and_queries, write_r
 /// Builds `base` in a directory that must hold nothing new afterwards; the error.
 fn refused(base: &VectorFile, keys: Keys<'_>, params: &BuildParams) -> BuildError {
     let dir = tempfile::tempdir().unwrap();
-    let input = BuildInput { base, keys, payload: None, learn: None, bias: false };
+    let input = BuildInput { keys, ..BuildInput::of(base) };
     let error = build(&input, &dir.path().join("index"), params, Job::default()).unwrap_err();
     assert_eq!(names(dir.path()), [""; 0], "{error}");
     error
@@ -143,8 +143,7 @@ fn an_output_that_exists_is_kept() {
     fs::create_dir(&out).unwrap();
     fs::write(out.join("mine"), "precious").unwrap();
     let before = names(dir.path());
-    let input =
-        BuildInput { base: &base, keys: Keys::From(0), payload: None, learn: None, bias: false };
+    let input = BuildInput::of(&base);
     let error = build(&input, &out, &params(Metric::L2, 4), Job::default()).unwrap_err();
     let wanted = format!("{}: exists already; wanted a new directory", out.display());
     assert_eq!((error.to_string(), error.kind()), (wanted, ErrorKind::CannotCreate));
@@ -166,13 +165,7 @@ fn payloads_that_do_not_fit_leave_nothing_behind() {
     ] {
         fs::write(&texts, text).unwrap();
         let before = names(dir.path());
-        let input = BuildInput {
-            base: &base,
-            keys: Keys::From(0),
-            payload: Some(&texts),
-            learn: None,
-            bias: false,
-        };
+        let input = BuildInput { payload: Some(&texts), ..BuildInput::of(&base) };
         let out = dir.path().join("index");
         let error = build(&input, &out, &params(Metric::L2, 4), Job::default()).unwrap_err();
         assert!(error.to_string().contains(wanted), "{error}");
@@ -189,7 +182,7 @@ fn interrupted(base: &VectorFile, dir: &Path, stage: &str) -> Option<BuildError>
         }
     };
     let job = Job { progress: Some(&tell), interrupt: Some(&interrupt) };
-    let input = BuildInput { base, keys: Keys::From(0), payload: None, learn: None, bias: false };
+    let input = BuildInput::of(base);
     build(&input, &dir.join("index"), &params(Metric::L2, 4), job).err()
 }
 
@@ -206,8 +199,7 @@ fn an_interrupt_at_any_stage_leaves_nothing_behind() {
         }
     };
     let job = Job { progress: Some(&tell), interrupt: None };
-    let input =
-        BuildInput { base: &base, keys: Keys::From(0), payload: None, learn: None, bias: false };
+    let input = BuildInput::of(&base);
     let elsewhere = tempfile::tempdir().unwrap();
     build(&input, &elsewhere.path().join("index"), &params(Metric::L2, 4), job).unwrap();
     let mut stages = stages.into_inner().unwrap();
@@ -288,13 +280,7 @@ fn inputs_that_change_meanwhile_are_named() {
     let learn = write_rows(dir.path(), "learn", &rows());
     let texts = dir.path().join("texts.jsonl");
     fs::write(&texts, "{\"number\": 12345}\n".repeat(300)).unwrap();
-    let input = BuildInput {
-        base: &base,
-        keys: Keys::From(0),
-        payload: Some(&texts),
-        learn: Some(&learn),
-        bias: false,
-    };
+    let input = BuildInput { payload: Some(&texts), learn: Some(&learn), ..BuildInput::of(&base) };
     for (stage, path, wanted) in [
         ("encoding", base.path(), "changed while the index was built from it"),
         ("encoding", learn.path(), "changed while the index was built from it"),
@@ -311,8 +297,7 @@ fn inputs_that_change_meanwhile_are_named() {
 fn what_cannot_be_opened_is_not_published() {
     let dir = tempfile::tempdir().unwrap();
     let base = write_rows(dir.path(), "base", &rows());
-    let input =
-        BuildInput { base: &base, keys: Keys::From(0), payload: None, learn: None, bias: false };
+    let input = BuildInput::of(&base);
     let staged = dir.path().join(".index.building");
     for name in ["codes.bin", "graph.bin", "keys.bin", "meta.rkyv", "vectors.bin.crc"] {
         let error = meddled(&input, dir.path(), "opening", || flip(&staged.join(name)));
@@ -328,13 +313,7 @@ fn samples_of_another_dimension_are_refused_before_any_work() {
     let learn = write_rows(dir.path(), "learn", &floats(3, vec![1.0; 30]));
     let before = names(dir.path());
     for bits in [2, 4, 6, 8] {
-        let input = BuildInput {
-            base: &base,
-            keys: Keys::From(0),
-            payload: None,
-            learn: Some(&learn),
-            bias: false,
-        };
+        let input = BuildInput { learn: Some(&learn), ..BuildInput::of(&base) };
         let tell = |progress: Progress| panic!("{progress:?}");
         let job = Job { progress: Some(&tell), interrupt: None };
         let out = dir.path().join("index");
@@ -344,4 +323,21 @@ fn samples_of_another_dimension_are_refused_before_any_work() {
         assert_eq!((error.to_string(), error.kind()), (said, ErrorKind::BadData));
         assert_eq!(names(dir.path()), before);
     }
+}
+
+#[test]
+fn rows_in_memory_give_the_index_of_the_file_that_holds_them() {
+    let (dir, rows) = (tempfile::tempdir().unwrap(), rows());
+    let file = write_rows(dir.path(), "rows", &rows);
+    let digest = |base: &dyn RowSource, name: &str| {
+        let (out, params) = (dir.path().join(name), params(Metric::L2, 4));
+        build(&BuildInput::of(base), &out, &params, Job::default()).unwrap().manifest.digest
+    };
+    assert_eq!(digest(&rows, "of-memory"), digest(&file, "of-file"));
+    let no_rows = floats(8, Vec::new());
+    let out = dir.path().join("of-nothing");
+    let input = BuildInput::of(&no_rows);
+    let refused = build(&input, &out, &params(Metric::L2, 4), Job::default()).unwrap_err();
+    assert!(refused.to_string().contains("rows in memory: holds no rows"), "{refused}");
+    assert!(!out.exists());
 }

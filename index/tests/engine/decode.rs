@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
 
 use foveal_datasets::synthetic::Seeded;
-use foveal_datasets::{Metric, Rows, VectorFile};
+use foveal_datasets::{Metric, RowSource, Rows, VectorFile};
 use foveal_index::stats::Job;
 use foveal_index::{
     BuildInput, DecodeAsk, DecodeMode, DecodeParams, Decoded, Index, Keys, LogZMode, SearchError,
@@ -52,10 +52,15 @@ fn head_of(tokens: Rows, learned: bool) -> Head {
     Head { dir, tokens, hidden: states(60, 2), index }
 }
 
-fn build_head(dir: &TempDir, base: &VectorFile, learn: Option<&VectorFile>, name: &str) -> Index {
+fn build_head(
+    dir: &TempDir,
+    base: &dyn RowSource,
+    learn: Option<&dyn RowSource>,
+    name: &str,
+) -> Index {
     let path = dir.path().join(name);
     let keys = Keys::From(FIRST_KEY);
-    let input = BuildInput { base, keys, payload: None, learn, bias: false };
+    let input = BuildInput { keys, learn, ..BuildInput::of(base) };
     build(&input, &path, &params(Metric::InnerProduct, 4), Job::default()).unwrap();
     Index::open(&path).unwrap()
 }
@@ -400,7 +405,7 @@ fn hidden_states_that_cannot_be_decoded_are_refused() {
     let base = VectorFile::open(head.dir.path().join("tokens.fbin")).unwrap();
     let path = head.dir.path().join("l2");
     let keys = Keys::From(0);
-    let input = BuildInput { base: &base, keys, payload: None, learn: None, bias: false };
+    let input = BuildInput { keys, ..BuildInput::of(&base) };
     build(&input, &path, &params(Metric::L2, 4), Job::default()).unwrap();
     let error = Index::open(&path).unwrap().decoder().err().unwrap();
     assert_eq!(error.to_string(), "the index has metric l2; wanted ip, whose distances are logits");
@@ -416,8 +421,7 @@ fn states_that_cannot_be_learned_from_are_named() {
         let base = write_rows(dir.path(), "base", tokens);
         let learn = write_rows(dir.path(), "learn", states);
         let keys = Keys::From(0);
-        let input =
-            BuildInput { base: &base, keys, payload: None, learn: Some(&learn), bias: false };
+        let input = BuildInput { keys, learn: Some(&learn), ..BuildInput::of(&base) };
         let path = dir.path().join("index");
         let built = build(&input, &path, &params(Metric::InnerProduct, 4), Job::default());
         let is_there = path.exists();
@@ -485,7 +489,7 @@ fn the_same_input_gives_the_same_codes_on_any_number_of_threads() {
     let base = VectorFile::open(head.dir.path().join("tokens.fbin")).unwrap();
     let learn = VectorFile::open(head.dir.path().join("learn.fbin")).unwrap();
     let keys = Keys::From(FIRST_KEY);
-    let input = BuildInput { base: &base, keys, payload: None, learn: Some(&learn), bias: false };
+    let input = BuildInput { keys, learn: Some(&learn), ..BuildInput::of(&base) };
     for threads in [1, 3] {
         let path = head.dir.path().join(format!("threads-{threads}"));
         let params = foveal_index::BuildParams { threads, ..params(Metric::InnerProduct, 4) };

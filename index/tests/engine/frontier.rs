@@ -76,13 +76,7 @@ fn sample_queries_teach_what_rows_cannot() {
     let learn = write_rows(dir.path(), "learn", &far(400, 0.0));
     let plain = Built::new(&rows, &params(Metric::InnerProduct, 4));
     let taught = dir.path().join("taught");
-    let input = BuildInput {
-        base: &plain.base,
-        keys: Keys::From(0),
-        payload: None,
-        learn: Some(&learn),
-        bias: false,
-    };
+    let input = BuildInput { learn: Some(&learn), ..BuildInput::of(&plain.base) };
     build(&input, &taught, &params(Metric::InnerProduct, 4), Job::default()).unwrap();
     let taught = Index::open(&taught).unwrap();
     assert_eq!((taught.frontier().queries, taught.frontier().learned), (400, true));
@@ -140,7 +134,7 @@ fn bounds_held(seed: u64, (n, learned, others): (usize, usize, usize)) -> (usize
     let [base, learn] =
         [("base", &rows), ("learn", &learn)].map(|(name, rows)| write_rows(dir.path(), name, rows));
     let (keys, out) = (Keys::From(0), dir.path().join("index"));
-    let input = BuildInput { base: &base, keys, payload: None, learn: Some(&learn), bias: false };
+    let input = BuildInput { keys, learn: Some(&learn), ..BuildInput::of(&base) };
     let bits = if seed % 4 == 3 { 8 } else { 4 };
     build(&input, &out, &params(metric, bits), Job::default()).unwrap();
     let index = Index::open(&out).unwrap();
@@ -187,8 +181,7 @@ fn one_query_promises_nothing_and_copies_are_one() {
     {
         let learn = write_rows(dir.path(), name, &learn);
         let (keys, out) = (Keys::From(0), dir.path().join(format!("{name}.index")));
-        let input =
-            BuildInput { base: &base, keys, payload: None, learn: Some(&learn), bias: false };
+        let input = BuildInput { keys, learn: Some(&learn), ..BuildInput::of(&base) };
         build(&input, &out, &params(Metric::L2, 4), Job::default()).unwrap();
         let frontier = Index::open(&out).unwrap().frontier().clone();
         let lower = frontier.points.iter().map(|point| point.lower).fold(0.0, f64::max);

@@ -1,13 +1,11 @@
 //! Decodes of output layers unlike any language model's, against sums over every token in f64.
 
 use foveal_datasets::synthetic::Seeded;
-use foveal_datasets::{Metric, Rows};
+use foveal_datasets::{Metric, RowSource, Rows};
 use foveal_index::stats::Job;
-use foveal_index::{
-    BuildInput, BuildParams, DecodeAsk, DecodeMode, DecodeParams, Index, Keys, build,
-};
+use foveal_index::{BuildInput, BuildParams, DecodeAsk, DecodeMode, DecodeParams, Index, build};
 
-use crate::built::{floats, wide, write_rows};
+use crate::built::{floats, wide};
 
 const DIM: usize = 16;
 const STATES: usize = 100;
@@ -98,10 +96,8 @@ fn measure(kind: Kind, (tokens, learned): (usize, bool)) -> (Vec<String>, usize,
     let samples = states_of(kind, (&rows, 600), &mut random);
     let asked = states_of(kind, (&rows, STATES), &mut random);
     let dir = tempfile::tempdir().unwrap();
-    let base = write_rows(dir.path(), "rows", &rows);
-    let learn = write_rows(dir.path(), "states", &samples);
-    let learn = learned.then_some(&learn);
-    let input = BuildInput { base: &base, keys: Keys::From(0), payload: None, learn, bias: false };
+    let learn: Option<&dyn RowSource> = if learned { Some(&samples) } else { None };
+    let input = BuildInput { learn, ..BuildInput::of(&rows) };
     let (path, params) = (dir.path().join("index"), BuildParams::new(Metric::InnerProduct));
     let report = build(&input, &path, &params, Job::default()).unwrap();
     let mut decoder = Index::open(&path).unwrap().decoder().unwrap();

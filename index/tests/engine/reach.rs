@@ -120,7 +120,7 @@ fn norms_from_denormal_to_huge() {
     let base = crate::built::write_rows(dir.path(), "tiny", &tiny);
     for (metric, bits) in [(Metric::L2, 4), (Metric::InnerProduct, 8)] {
         let (keys, out) = (Keys::From(0), dir.path().join("index"));
-        let input = BuildInput { base: &base, keys, payload: None, learn: None, bias: false };
+        let input = BuildInput { keys, ..BuildInput::of(&base) };
         let refused = build(&input, &out, &params(metric, bits), Job::default()).unwrap_err();
         assert!(matches!(refused, BuildError::TooSmall { .. }), "{refused}");
         assert!(!out.exists());

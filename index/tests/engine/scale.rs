@@ -22,8 +22,7 @@ fn rows_whose_distances_vanish_are_refused_and_nothing_stays() {
     let (rows, queries) = rows_and_queries(Element::F32, 400, 5, 12);
     let dir = tempfile::tempdir().unwrap();
     let base = write_rows(dir.path(), "tiny", &times(&rows, 1e-24));
-    let input =
-        BuildInput { base: &base, keys: Keys::From(0), payload: None, learn: None, bias: false };
+    let input = BuildInput::of(&base);
     for metric in [Metric::L2, Metric::InnerProduct] {
         let out = dir.path().join("index");
         let error = build(&input, &out, &params(metric, 4), Job::default()).unwrap_err();

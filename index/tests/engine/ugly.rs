@@ -6,7 +6,7 @@
 use foveal_datasets::synthetic::Seeded;
 use foveal_datasets::{Element, Metric, Rows};
 use foveal_index::stats::Job;
-use foveal_index::{BuildInput, BuildParams, Index, Keys, SearchParams, build};
+use foveal_index::{BuildInput, BuildParams, Index, SearchParams, build};
 
 use crate::built::{Built, answers, floats, params, part, recall_of, wide, write_rows};
 
@@ -134,8 +134,7 @@ fn outcome(rows: &Rows, n: usize, params: &BuildParams) -> Result<Outcome, Strin
     let base = write_rows(dir.path(), "base", &part(rows, 0..n));
     let queries = part(rows, n..rows.len());
     let path = dir.path().join("index");
-    let input =
-        BuildInput { base: &base, keys: Keys::From(0), payload: None, learn: None, bias: false };
+    let input = BuildInput::of(&base);
     let report = build(&input, &path, params, Job::default()).map_err(|error| error.to_string())?;
     let index = Index::open(&path).unwrap();
     let mut searcher = index.searcher();

@@ -6,7 +6,7 @@ use std::sync::Once;
 
 use clap::Args;
 use foveal_datasets::output_file::check_new;
-use foveal_datasets::{Element, Metric, VectorFile};
+use foveal_datasets::{Element, Lengthened, Metric, Rounded, RowSource, VectorFile};
 use foveal_index::{BuildInput, BuildParams, BuildReport, Job, Keys, Progress, free_memory};
 use serde::Serialize;
 
@@ -155,7 +155,7 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
         None => base,
     };
     let (payload, bias) = (args.payload.as_deref(), args.bias.is_some());
-    let input = BuildInput { base: &base, keys, payload, learn: learn.as_ref(), bias };
+    let input = BuildInput { base: &*base, keys, payload, learn: learn.as_deref(), bias };
     let note = memory_note(&input, &params)?;
     let interrupt = Interrupt::catch()?;
     let report = build_with_progress(&input, &args.out, &params, &interrupt, Some(&note))?;
@@ -178,8 +178,9 @@ fn memory_note(input: &BuildInput<'_>, params: &BuildParams) -> anyhow::Result<S
 }
 
 /// The vectors to index, with their biases.
-fn open_base(args: &BuildArgs) -> anyhow::Result<VectorFile> {
+fn open_base(args: &BuildArgs) -> anyhow::Result<Box<dyn RowSource>> {
     let base = VectorFile::open_as(&args.base, &args.base_args.read_as(args.cast))?;
+    let base: Box<dyn RowSource> = Box::new(base);
     let Some(path) = &args.bias else { return Ok(base) };
     if args.metric != Metric::InnerProduct {
         let message = format!("--bias does not go with --metric {}; wanted ip", args.metric);
@@ -196,26 +197,34 @@ fn open_base(args: &BuildArgs) -> anyhow::Result<VectorFile> {
     let mut biases = vec![0.0; found];
     let places = biases.chunks_exact_mut(rows.dim());
     rows.iter().zip(places).for_each(|(row, place)| row.widen_into(place));
-    Ok(base.with_last(biases)?)
+    Ok(Box::new(Lengthened::by_each(base, biases)?))
 }
 
 /// The samples, as long as the rows.
-fn open_learn(args: &BuildArgs) -> anyhow::Result<Option<VectorFile>> {
+fn open_learn(args: &BuildArgs) -> anyhow::Result<Option<Box<dyn RowSource>>> {
     let Some(path) = &args.learn else { return Ok(None) };
     let learn = VectorFile::open_as(path, &args.learn_args.read_as(args.cast))?;
-    Ok(Some(if args.bias.is_some() { learn.with_ones()? } else { learn }))
+    let learn: Box<dyn RowSource> = Box::new(learn);
+    Ok(Some(match &args.bias {
+        Some(_) => Box::new(Lengthened::by_ones(learn)?),
+        None => learn,
+    }))
 }
 
 /// The same rows, kept as `element`; says what that changes.
-fn rounded(base: VectorFile, element: Element, seed: u64) -> anyhow::Result<VectorFile> {
-    let told = change_of(&base, element, seed)?;
-    let base = base.rounded_to(element)?;
+fn rounded(
+    base: Box<dyn RowSource>,
+    element: Element,
+    seed: u64,
+) -> anyhow::Result<Box<dyn RowSource>> {
+    let told = change_of(&*base, element, seed)?;
+    let base = Rounded::to(base, element)?;
     let _ = writeln!(std::io::stderr(), "foveal: kept as {element}: {told}");
-    Ok(base)
+    Ok(Box::new(base))
 }
 
 /// What rounding changes, over a sample of rows.
-fn change_of(base: &VectorFile, element: Element, seed: u64) -> anyhow::Result<String> {
+fn change_of(base: &dyn RowSource, element: Element, seed: u64) -> anyhow::Result<String> {
     let (_, rows) = base.sample(ROUNDED_SAMPLE, seed)?;
     let rounded = rows.convert(element)?;
     let [mut before, mut after] = [vec![0.0f32; rows.dim()], vec![0.0; rows.dim()]];

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use foveal_datasets::format::{Format, TruthFormat};
 use foveal_datasets::output_file::check_new;
-use foveal_datasets::{Element, ReadAs, RowsError, Truth, VectorFile, VectorWriter};
+use foveal_datasets::{Element, ReadAs, RowSource, RowsError, Truth, VectorFile, VectorWriter};
 use foveal_index::Progress;
 
 use super::exit_code::{Failure, Outcome};

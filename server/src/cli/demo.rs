@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use foveal_datasets::output_file::check_new;
 use foveal_datasets::recall::recall;
-use foveal_datasets::{Metric, Rows, VectorFile};
+use foveal_datasets::{Metric, RowSource, Rows, VectorFile};
 use foveal_index::measure::Latency;
 use foveal_index::{
     BuildInput, BuildParams, BuildReport, ExactAsk, Index, Job, Keys, Neighbor, SearchParams,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use foveal_datasets::{FileError, Metric, ReadAs, Rows, VectorFile};
+use foveal_datasets::{FileError, Metric, ReadAs, RowSource, Rows, VectorFile};
 
 use super::exit_code::Failure;
 

@@ -40,7 +40,7 @@ pub(crate) fn packages() -> Vec<PayloadLine> {
 
 #[cfg(test)]
 mod tests {
-    use foveal_datasets::VectorFile;
+    use foveal_datasets::{RowSource, VectorFile};
 
     use super::*;
 

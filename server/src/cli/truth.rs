@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use foveal_datasets::format::TruthFormat;
 use foveal_datasets::output_file::check_new;
-use foveal_datasets::{Metric, VectorFile};
+use foveal_datasets::{Metric, RowSource, VectorFile};
 use foveal_index::params::check_threads;
 use foveal_index::{ExactAsk, Job, MAX_K, Neighbor, exact};
 

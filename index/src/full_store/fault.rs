@@ -15,9 +15,11 @@ const MOST: usize = 1024;
 static SLOTS: [Slot; MOST] = [const { Slot::empty() }; MOST];
 static HANDLER: OnceLock<Handler> = OnceLock::new();
 
-/// The addresses of a guarded mapping; `end` is 0 in a free slot.
+/// The addresses of a guarded mapping; none in a free slot.
 struct Slot {
     is_taken: AtomicBool,
+    /// Counts changes of the addresses: odd during one.
+    changes: AtomicUsize,
     start: AtomicUsize,
     end: AtomicUsize,
     is_lost: AtomicBool,
@@ -27,10 +29,29 @@ impl Slot {
     const fn empty() -> Slot {
         Slot {
             is_taken: AtomicBool::new(false),
+            changes: AtomicUsize::new(0),
             start: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
             is_lost: AtomicBool::new(false),
         }
+    }
+
+    /// Changes the addresses; for the one thread that has taken the slot.
+    fn set(&self, addresses: Range<usize>) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.start.store(addresses.start, Ordering::SeqCst);
+        self.end.store(addresses.end, Ordering::SeqCst);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether the mapping holds an address that is being read. Nobody unmaps what is read: a slot
+    /// that changes meanwhile, whose start and end may be those of two mappings, is another one.
+    fn holds(&self, address: usize) -> bool {
+        let before = self.changes.load(Ordering::SeqCst);
+        let start = self.start.load(Ordering::SeqCst);
+        let end = self.end.load(Ordering::SeqCst);
+        let is_whole = before % 2 == 0 && self.changes.load(Ordering::SeqCst) == before;
+        is_whole && (start..end).contains(&address)
     }
 }
 
@@ -58,8 +79,7 @@ impl Guard {
         let what = "more mappings than can be guarded at a time";
         let slot = free.ok_or_else(|| io::Error::other(what))?;
         SLOTS[slot].is_lost.store(false, Ordering::Relaxed);
-        SLOTS[slot].start.store(addresses.start, Ordering::Relaxed);
-        SLOTS[slot].end.store(addresses.end, Ordering::Release);
+        SLOTS[slot].set(addresses);
         Ok(Guard { slot })
     }
 
@@ -73,8 +93,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         let slot = &SLOTS[self.slot];
-        slot.end.store(0, Ordering::Release);
-        slot.start.store(0, Ordering::Release);
+        slot.set(0..0);
         slot.is_taken.store(false, Ordering::Release);
     }
 }
@@ -113,10 +132,7 @@ extern "C" fn on_fault(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void)
     // SAFETY: the kernel gives a handler with SA_SIGINFO what it knows of the signal, and SIGBUS
     // has an address.
     let address = unsafe { (*info).si_addr() } as usize;
-    let guarded = SLOTS.iter().find(|slot| {
-        let end = slot.end.load(Ordering::Acquire);
-        (slot.start.load(Ordering::Relaxed)..end).contains(&address)
-    });
+    let guarded = SLOTS.iter().find(|slot| slot.holds(address));
     if let Some(slot) = guarded {
         // Before the page is there: no other thread may take its zeros for rows.
         slot.is_lost.store(true, Ordering::SeqCst);

@@ -201,24 +201,7 @@ fn largest_size_text(values: &[f32]) -> f32 {
 
 #[inline(always)]
 fn dot_text(x: &[f32], y: &[f32]) -> f32 {
-    sum(x, y, |x, y| x * y)
-}
-
-/// Sums `term(x, y)` over two vectors.
-#[inline(always)]
-fn sum(x: &[f32], y: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
-    assert_eq!(x.len(), y.len(), "dimension mismatch");
-    let ((x_blocks, x_tail), (y_blocks, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
-    let mut lanes = [0.0f32; LANES];
-    for (x, y) in x_blocks.iter().zip(y_blocks) {
-        for i in 0..LANES {
-            lanes[i] += term(x[i], y[i]);
-        }
-    }
-    for (i, (x, y)) in x_tail.iter().zip(y_tail).enumerate() {
-        lanes[i] += term(*x, *y);
-    }
-    sum_by_halves(lanes)
+    sum(x, y, |x| x, |x, y| x * y)
 }
 
 /// Sums `term(x, y)` over two vectors in f64.
@@ -256,9 +239,9 @@ fn half_l2_scaled_text(x: &[f32], y: &[f32], [one, other]: [f64; 2]) -> f64 {
     })
 }
 
-/// Sums `term(x, y)` over a row of 16-bit numbers, as `widened` says, and an f32 vector.
+/// Sums `term(x, y)` over a row, whose numbers are `widened`, and an f32 vector.
 #[inline(always)]
-fn sum_widened<T: Copy>(
+fn sum<T: Copy>(
     x: &[T],
     y: &[f32],
     widened: impl Fn(T) -> f32,
@@ -266,21 +249,46 @@ fn sum_widened<T: Copy>(
 ) -> f32 {
     assert_eq!(x.len(), y.len(), "dimension mismatch");
     // Four sums a lane: one after the other would wait for each addition.
-    let (x_blocks, x_tail) = x.as_chunks::<{ 4 * LANES }>();
-    let (y_blocks, y_tail) = y.as_chunks::<{ 4 * LANES }>();
-    let mut lanes = [0.0f32; 4 * LANES];
+    let (x_blocks, x_rest) = x.as_chunks::<{ 4 * LANES }>();
+    let (y_blocks, y_rest) = y.as_chunks::<{ 4 * LANES }>();
+    let mut sums = [[0.0f32; LANES]; 4];
+    let add = |sum: &mut [f32; LANES], x: &[T; LANES], y: &[f32; LANES]| {
+        for i in 0..LANES {
+            sum[i] += term(widened(x[i]), y[i]);
+        }
+    };
     for (x, y) in x_blocks.iter().zip(y_blocks) {
-        for i in 0..4 * LANES {
-            lanes[i] += term(widened(x[i]), y[i]);
+        let (x, y) = (x.as_chunks::<LANES>().0, y.as_chunks::<LANES>().0);
+        for part in 0..4 {
+            add(&mut sums[part], &x[part], &y[part]);
         }
     }
-    for (i, (x, y)) in x_tail.iter().zip(y_tail).enumerate() {
-        lanes[i] += term(widened(*x), *y);
+    let (x_parts, x_tail) = x_rest.as_chunks::<LANES>();
+    let (y_parts, y_tail) = y_rest.as_chunks::<LANES>();
+    // Sums stay in registers where their numbers are constants.
+    for part in 0..3 {
+        if part < x_parts.len() {
+            add(&mut sums[part], &x_parts[part], &y_parts[part]);
+        }
     }
-    let [a, b, c, d] = [0, 1, 2, 3].map(|part| part * LANES);
-    sum_by_halves(std::array::from_fn(|i| {
-        (lanes[a + i] + lanes[b + i]) + (lanes[c + i] + lanes[d + i])
-    }))
+    let mut tail = [0.0f32; 4];
+    let (x_fours, x_last) = x_tail.as_chunks::<4>();
+    let (y_fours, y_last) = y_tail.as_chunks::<4>();
+    for (x, y) in x_fours.iter().zip(y_fours) {
+        for i in 0..4 {
+            tail[i] += term(widened(x[i]), y[i]);
+        }
+    }
+    let mut last = 0.0;
+    for (x, y) in x_last.iter().zip(y_last) {
+        last += term(widened(*x), *y);
+    }
+    let [mut all, b, c, d] = sums;
+    for i in 0..LANES {
+        all[i] = (all[i] + b[i]) + (c[i] + d[i]);
+    }
+    let [p, q, r, s] = tail;
+    sum_by_halves(all) + (((p + r) + (q + s)) + last)
 }
 
 /// A finite f16 in f32, exactly: on lanes, unlike a call. Its exponent, read as that of an f32, is
@@ -300,27 +308,27 @@ fn widen_bf16(x: u16) -> f32 {
 
 #[inline(always)]
 fn l2_text(x: &[f32], y: &[f32]) -> f32 {
-    sum_widened(x, y, |x| x, |x, y| (x - y) * (x - y))
+    sum(x, y, |x| x, |x, y| (x - y) * (x - y))
 }
 
 #[inline(always)]
 fn dot_f16_text(x: &[f16], y: &[f32]) -> f32 {
-    sum_widened(x, y, widen_f16, |x, y| x * y)
+    sum(x, y, widen_f16, |x, y| x * y)
 }
 
 #[inline(always)]
 fn l2_f16_text(x: &[f16], y: &[f32]) -> f32 {
-    sum_widened(x, y, widen_f16, |x, y| (x - y) * (x - y))
+    sum(x, y, widen_f16, |x, y| (x - y) * (x - y))
 }
 
 #[inline(always)]
 fn dot_bf16_text(x: &[u16], y: &[f32]) -> f32 {
-    sum_widened(x, y, widen_bf16, |x, y| x * y)
+    sum(x, y, widen_bf16, |x, y| x * y)
 }
 
 #[inline(always)]
 fn l2_bf16_text(x: &[u16], y: &[f32]) -> f32 {
-    sum_widened(x, y, widen_bf16, |x, y| (x - y) * (x - y))
+    sum(x, y, widen_bf16, |x, y| (x - y) * (x - y))
 }
 
 #[inline(always)]

@@ -1,7 +1,8 @@
 //! Ugly data: a default search finds the nearest rows, or the build said that it would not.
 //!
 //! Every build is of random rows of one kind, and is compared with a scan in f64. The environment
-//! variable `FOVEAL_TEST_UGLY_BUILDS` sets how many there are.
+//! variable `FOVEAL_TEST_UGLY_BUILDS` sets how many there are, `FOVEAL_TEST_UGLY_FIRST` where they
+//! start.
 
 use foveal_datasets::synthetic::Seeded;
 use foveal_datasets::{Element, Metric, Rows};
@@ -11,6 +12,8 @@ use foveal_index::{BuildInput, BuildParams, Index, SearchParams, build};
 use crate::built::{Built, answers, floats, params, part, recall_of, wide, write_rows};
 
 const COUNT: &str = "FOVEAL_TEST_UGLY_BUILDS";
+/// The variable with the seed of the first one; 0 if it is not set.
+const FIRST: &str = "FOVEAL_TEST_UGLY_FIRST";
 /// Builds where nothing else is said.
 const BUILDS: u64 = 60;
 const QUERIES: usize = 25;
@@ -209,13 +212,17 @@ fn case(seed: u64) -> Option<String> {
 
 #[test]
 fn a_default_search_finds_the_nearest_or_the_build_warned() {
-    let count = std::env::var(COUNT).map_or(BUILDS, |text| text.parse().unwrap());
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let (first, count) = (number(FIRST).unwrap_or(0), number(COUNT).unwrap_or(BUILDS));
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let failures: Vec<String> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|at| {
                 scope.spawn(move || {
-                    (at..count).step_by(threads as usize).filter_map(case).collect::<Vec<String>>()
+                    (first + at..first + count)
+                        .step_by(threads as usize)
+                        .filter_map(case)
+                        .collect::<Vec<String>>()
                 })
             })
             .collect();

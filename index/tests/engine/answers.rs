@@ -95,7 +95,7 @@ fn finer_bits_read_fewer_rows_and_find_as_much() {
         (Metric::L2, Element::U8, 2100),
     ] {
         // One row a block.
-        let (rows, queries) = rows_and_queries(element, 1000, 50, dim);
+        let (rows, queries) = rows_and_queries(element, 1000, 200, dim);
         let told = [4, 5, 6].map(|bits| {
             let built = Built::new(&rows, &params(metric, bits));
             let index = built.open();
@@ -103,7 +103,7 @@ fn finer_bits_read_fewer_rows_and_find_as_much() {
             assert_honest(&answers, &built.exact(&queries, rows.len()), "finer");
             let read: u32 = answers.iter().map(|answer| answer.stats.reads).sum();
             let recall = recall_of(&answers, &built.exact(&queries, 10), 10, metric);
-            (recall, f64::from(read) / 50.0, index.resident_bytes())
+            (recall, f64::from(read) / 200.0, index.resident_bytes())
         });
         for pair in told.windows(2) {
             let ((recall, read, bytes), (finer_recall, finer_read, finer_bytes)) =

@@ -67,9 +67,9 @@ impl VectorFile {
     ///
     /// # Errors
     /// No regular file; unknown extension; header that makes no sense or contradicts the length; no
-    /// rows; dimension of 0 or above [`MAX_DIM`]; hdf5 without the feature, without the dataset, or
-    /// with other numbers in it than Foveal can hold; no tensor of that name, one of another shape,
-    /// or several to choose from.
+    /// rows; dimension of 0 or above [`MAX_DIM`](crate::rows::MAX_DIM); hdf5 without the feature,
+    /// without the dataset, or with other numbers in it than Foveal can hold; no tensor of that
+    /// name, one of another shape, or several to choose from.
     pub fn open_as(path: impl AsRef<Path>, how: &ReadAs) -> Result<VectorFile, FileError> {
         VectorFile::open_shaped(path.as_ref(), how, Axes::Rows)
     }

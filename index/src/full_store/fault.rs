@@ -50,7 +50,7 @@ impl Slot {
         let before = self.changes.load(Ordering::SeqCst);
         let start = self.start.load(Ordering::SeqCst);
         let end = self.end.load(Ordering::SeqCst);
-        let is_whole = before % 2 == 0 && self.changes.load(Ordering::SeqCst) == before;
+        let is_whole = before.is_multiple_of(2) && self.changes.load(Ordering::SeqCst) == before;
         is_whole && (start..end).contains(&address)
     }
 }

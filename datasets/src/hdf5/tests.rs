@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::Place;
 use crate::error::{ErrorKind, FileError};
 use crate::metric::Metric;
+use crate::row_source::RowSource;
 use crate::rows::{Rows, Values};
 use crate::synthetic::Seeded;
 use crate::truth_file::Truth;

@@ -148,9 +148,9 @@ fn a_decode_is_compared_with_tokens_of_its_head_alone() {
     assert!(ran.err.contains("which is not allowed"), "{}", ran.err);
     assert_eq!(ran.json().get("p_at_k"), None);
     place.refused(&format!("{some} --min-recall 0.5"), 65, &["which is not allowed"]);
-    // Nothing is likely that does not count.
+    // An excluded token has no probability.
     place.ok(&decode("--allow some.npy --next next.ibin"));
-    let denied = ["next.ibin: row 0: next token 600", "does not count"];
+    let denied = ["next.ibin: row 0: next token 600", "excluded by --allow or --deny"];
     place.refused(&decode("--deny some.npy --next next.ibin"), 65, &denied);
 }
 

@@ -247,7 +247,7 @@ impl<'a> Rounded<'a> {
     /// The same rows with numbers of another type: f32 become f16 or bf16 by rounding.
     ///
     /// # Errors
-    /// Numbers that are no f32, or a type that is none of these three.
+    /// Numbers of another type than f32; a target other than f32, f16 and bf16.
     pub fn to(rows: Box<dyn RowSource + 'a>, element: Element) -> Result<Rounded<'a>, FileError> {
         let is_float = matches!(element, Element::F32 | Element::F16 | Element::Bf16);
         if !is_float || rows.element() != Element::F32 && rows.element() != element {

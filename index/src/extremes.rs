@@ -64,7 +64,7 @@ impl Extremes {
         self.first..self.first + (self.numbers.len() / self.dim) as u32
     }
 
-    /// The squared length of the longest one; 0 if there is none.
+    /// The squared length of the longest one; 0 without extreme rows.
     pub(crate) fn largest_square(&self) -> f64 {
         self.largest_square
     }

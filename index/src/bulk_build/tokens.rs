@@ -1,12 +1,12 @@
 //! Token codes: what an inner-product index decodes with, learned from sample hidden states.
 
-use foveal_datasets::{Metric, RowSource, Rows, Values};
+use foveal_datasets::{Metric, RowSource, Rows};
 use rayon::prelude::*;
 
 use super::error::BuildError;
 use super::row_pass::{RowPass, inverse};
 use super::{BuildInput, SAMPLE_BYTES};
-use crate::calibrate::{KS, LIST_SIZES};
+use crate::calibrate::{KS, LIST_SIZES, gather};
 use crate::exact::{self, ExactAsk};
 use crate::params::BuildParams;
 use crate::stats::Job;
@@ -131,21 +131,15 @@ fn fit(
     (rows, job): (&[u32], Job<'_>),
 ) -> Result<(), BuildError> {
     let order = clustering.order().to_vec();
-    let (dim, element) = (base.dim(), base.element());
-    let at_once = (FIT_BYTES / (dim * element.size())).next_multiple_of(CLUSTER);
+    let row_bytes = base.dim() * base.element().size();
+    let at_once = (FIT_BYTES / row_bytes).next_multiple_of(CLUSTER);
     for (i, tokens) in order.chunks(at_once).enumerate() {
         if job.interrupted() {
             return Err(BuildError::Interrupted);
         }
         job.tell("learning clusters", (i * at_once) as u64, order.len() as u64);
-        let mut values = Values::zeroed(element, tokens.len() * dim);
-        let places = values.bytes_mut().chunks_exact_mut(dim * element.size());
-        for (place, token) in places.zip(tokens) {
-            let row = rows[*token as usize] as usize;
-            place.copy_from_slice(base.read(row..row + 1)?.values().bytes());
-        }
-        let gathered = Rows::new(dim, values).expect("whole rows of the base's dimension");
-        clustering.fit(&gathered);
+        let rows: Vec<u32> = tokens.iter().map(|token| rows[*token as usize]).collect();
+        clustering.fit(&gather(base, &rows)?);
     }
     Ok(())
 }

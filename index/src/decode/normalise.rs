@@ -92,7 +92,7 @@ impl Decoder {
         self.spreads[0] = Spread::default();
     }
 
-    /// Sorted.
+    /// The ids of the known tokens, ascending.
     fn known_ids(&self) -> Vec<u32> {
         let mut ids: Vec<u32> = self.known.iter().map(|known| known.id).collect();
         ids.sort_unstable();

@@ -36,7 +36,7 @@ impl Slot {
         }
     }
 
-    /// Changes the addresses; for the one thread that has taken the slot.
+    /// Changes the addresses. Only the thread that has taken the slot may call this.
     fn set(&self, addresses: Range<usize>) {
         self.changes.fetch_add(1, Ordering::SeqCst);
         self.start.store(addresses.start, Ordering::SeqCst);
@@ -44,8 +44,9 @@ impl Slot {
         self.changes.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether the mapping holds an address that is being read. Nobody unmaps what is read: a slot
-    /// that changes meanwhile, whose start and end may be those of two mappings, is another one.
+    /// Whether the mapping holds `address`, which a thread is reading. A slot that changes during
+    /// the call may show the start of one mapping and the end of another. It cannot be the slot of
+    /// `address`, because a mapping outlives the reads from it.
     fn holds(&self, address: usize) -> bool {
         let before = self.changes.load(Ordering::SeqCst);
         let start = self.start.load(Ordering::SeqCst);
@@ -153,4 +154,30 @@ extern "C" fn on_fault(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void)
     // Not ours: the touch is repeated when this returns, and meets who was asked before.
     // SAFETY: it is the action that the system gave back.
     unsafe { libc::sigaction(libc::SIGBUS, &handler.before, std::ptr::null_mut()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The addresses between two mappings that take turns in a slot belong to neither.
+    #[test]
+    fn a_slot_never_mixes_two_mappings() {
+        let (slot, is_over) = (Slot::empty(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    slot.set(10..20);
+                    slot.set(30..40);
+                }
+            });
+            let mixed = (0..2_000_000).filter(|_| slot.holds(25)).count();
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(mixed, 0);
+        });
+        slot.set(10..20);
+        assert!(slot.holds(10) && slot.holds(19) && !slot.holds(20));
+        slot.set(0..0);
+        assert!(!slot.holds(0));
+    }
 }

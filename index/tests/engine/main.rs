@@ -12,6 +12,7 @@ mod heads;
 mod media;
 mod payload;
 mod reach;
+mod refused_decodes;
 mod sameness;
 mod scale;
 mod search;

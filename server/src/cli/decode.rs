@@ -224,7 +224,7 @@ impl Files {
     ///
     /// # Errors
     /// A truth of other rows, hidden states or another metric; next tokens that the index does not
-    /// hold or that do not count; keys that `--ids-out` cannot hold.
+    /// hold or that are excluded; keys that `--ids-out` cannot hold.
     fn check(
         &self,
         args: &DecodeArgs,
@@ -246,8 +246,8 @@ impl Files {
             if let Some(state) = self.next.iter().position(|key| !allowed.allows(*key)) {
                 let (shown, key) = (path.display(), self.next[state]);
                 let message = format!(
-                    "{shown}: row {state}: next token {key} does not count: its probability is 0, \
-                     and no perplexity follows; wanted tokens that --allow or --deny let count"
+                    "{shown}: row {state}: next token {key} is excluded by --allow or --deny, so that \
+                     its probability is 0; wanted tokens that are allowed"
                 );
                 return Err(Failure::bad_data(message).into());
             }

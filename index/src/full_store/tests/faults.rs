@@ -2,14 +2,12 @@
 
 use std::fs::{File, OpenOptions as FileOptions};
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
 use crate::disk::RamArray;
-use crate::full_store::fault::Guard;
 use crate::stats::{Stop, Stopped};
 
 /// The store of some rows, whose reads go to another file; `None` where io_uring is refused.
@@ -229,34 +227,6 @@ fn a_file_cut_while_it_is_mapped_is_an_error_and_ends_no_process() {
     drop(store);
     let again = other.open(Io::Mapped, false).unwrap();
     read_all(&again, &other).unwrap();
-}
-
-/// Other mappings come and go while a page is lost: it is not taken for one of theirs.
-#[test]
-fn a_lost_page_is_told_of_its_own_mapping() {
-    let is_over = AtomicBool::new(false);
-    let end = Instant::now() + Duration::from_secs(20);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !is_over.load(Ordering::Relaxed) && Instant::now() < end {
-                    // Above every mapping of a process.
-                    drop(Guard::new(usize::MAX / 2..usize::MAX));
-                }
-            });
-        }
-        for _ in 0..100 {
-            let written = write(300, 100, Element::U8);
-            let store = written.open(Io::Mapped, false).unwrap();
-            read_all(&store, &written).unwrap();
-            let file = fs::OpenOptions::new().write(true).open(written.path()).unwrap();
-            file.set_len(4096 + 100).unwrap();
-            let told = read_all(&store, &written);
-            is_over.fetch_or(told.is_ok(), Ordering::Relaxed);
-            assert!(told.is_err());
-        }
-        is_over.store(true, Ordering::Relaxed);
-    });
 }
 
 #[test]

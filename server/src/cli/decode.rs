@@ -246,7 +246,7 @@ impl Files {
             if let Some(state) = self.next.iter().position(|key| !allowed.allows(*key)) {
                 let (shown, key) = (path.display(), self.next[state]);
                 let message = format!(
-                    "{shown}: row {state}: next token {key} is excluded by --allow or --deny, so that \
+                    "{shown}: row {state}: next token {key} is excluded by --allow or --deny: \
                      its probability is 0; wanted tokens that are allowed"
                 );
                 return Err(Failure::bad_data(message).into());

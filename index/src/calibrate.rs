@@ -9,13 +9,15 @@
 //! order or double precision in a fixed order: the same on every machine.
 
 mod bound;
+mod truth;
 
 use std::collections::HashSet;
 
 use foveal_datasets::{FileError, Metric, Row, RowSource, Rows};
 use rayon::prelude::*;
 
-use crate::exact::{self, ExactAsk, ExactError};
+use crate::calibrate::truth::truth_of;
+use crate::exact::ExactError;
 use crate::graph::entry_points_of;
 use crate::neighbor::Candidate;
 use crate::params::{ParamsError, SearchParams, out_of_range};
@@ -379,34 +381,6 @@ fn repeated(queries: &Rows) -> Vec<bool> {
     let mut seen = HashSet::new();
     let rows = queries.values().bytes().chunks_exact(queries.row_bytes());
     rows.map(|row| !seen.insert(row)).collect()
-}
-
-/// The known true neighbors of each query among the rows that are in the graph.
-fn truth_of(
-    subject: &Subject<'_>,
-    queries: &Rows,
-    job: Job<'_>,
-) -> Result<Vec<Vec<(f64, u32)>>, ExactError> {
-    let mut absent = subject.grown_and_held_out().1.to_vec();
-    absent.sort_unstable();
-    // Of the nearest, as many are absent as of all rows: a tenth at most, as a rule.
-    let k = KNOWN + KNOWN / 2;
-    let ask = ExactAsk { metric: subject.metric, k, threads: subject.threads };
-    let found = exact::search_in_fixed_order(subject.base, queries, &ask, job)?;
-    let near = found.into_par_iter().enumerate().map(|(q, found)| {
-        let keys = found.into_iter().map(|neighbor| neighbor.key as u32);
-        let present = keys.filter(|row| absent.binary_search(row).is_err());
-        let mut near = Vec::with_capacity(k);
-        for row in present {
-            let rows = subject.base.read(row as usize..row as usize + 1)?;
-            // Once more, with the same digits on every machine.
-            near.push((subject.metric.plain_distance(queries.row(q), rows.row(0)), row));
-        }
-        near.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        near.truncate(KNOWN);
-        Ok(near)
-    });
-    near.collect()
 }
 
 fn share((hits, wanted): (u32, u32)) -> f64 {

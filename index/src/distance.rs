@@ -115,7 +115,7 @@ impl ExactQuery {
         };
         if self.metric == Metric::Cosine {
             self.exact_inverse_norm = exact_inverse_norm(&self.wide);
-            self.inverse_norm = self.exact_inverse_norm as f32;
+            self.inverse_norm = plain_or_nan(self.exact_inverse_norm as f32);
         }
     }
 
@@ -124,7 +124,10 @@ impl ExactQuery {
         match self.metric {
             Metric::L2 => self.squared_l2(row),
             Metric::InnerProduct => -self.product(row),
-            Metric::Cosine => self.cosine(row, self.inverse_norm(row), f32::INFINITY),
+            Metric::Cosine => match self.rounded_cosine(row, self.inverse_norm(row)) {
+                rounded if needs_double(rounded, f32::INFINITY) => self.cosine_in_double(row),
+                rounded => rounded,
+            },
         }
     }
 
@@ -145,17 +148,31 @@ impl ExactQuery {
         }
     }
 
-    /// The cosine distance to a row whose `inverse_norm` is known, from 0 to 2. What is not below
-    /// `limit` may be a rounded value that is not below it either.
-    pub(crate) fn cosine(&mut self, row: Row<'_>, inverse_norm: f32, limit: f32) -> f32 {
-        let is_plain = |norm: f32| PLAIN_INVERSE_NORMS.contains(&norm);
-        if is_plain(inverse_norm) && is_plain(self.inverse_norm) {
-            let distance = 1.0 - self.product(row) * self.inverse_norm * inverse_norm;
-            if distance >= NEAR || distance >= limit + ROUNDED {
-                return distance.min(2.0);
+    /// The cosine distances, from 0 to 2, to the rows numbered `ids`, whose inverse norms are known.
+    /// What is not below `limit` may be a rounded value that is not below it either.
+    pub(crate) fn cosines(
+        &mut self,
+        (rows, inverse_norms): (&Rows, &[f32]),
+        ids: &[u32],
+        limit: f32,
+        out: &mut [f32],
+    ) {
+        // No branch waits for a product: the CPU works on several at once.
+        for (id, out) in ids.iter().zip(&mut *out) {
+            *out = self.rounded_cosine(rows.row(*id as usize), inverse_norms[*id as usize]);
+        }
+        for (id, out) in ids.iter().zip(out) {
+            if needs_double(*out, limit) {
+                *out = self.cosine_in_double(rows.row(*id as usize));
             }
         }
-        self.cosine_in_double(row)
+    }
+
+    /// NaN if an inverse norm is.
+    #[inline(always)]
+    fn rounded_cosine(&mut self, row: Row<'_>, inverse_norm: f32) -> f32 {
+        let rounded = 1.0 - self.product(row) * self.inverse_norm * inverse_norm;
+        if rounded > 2.0 { 2.0 } else { rounded }
     }
 
     /// The same for a near-copy, whose distance one minus a cosine rounds away, or where f32 cannot
@@ -226,7 +243,8 @@ impl ExactQuery {
     }
 }
 
-/// Between these, squares and products of norms keep all their digits in f32.
+/// Between these, squares and products of norms keep all their digits in f32. A norm beyond is NaN
+/// to whoever computes in f32, so that a distance is.
 const PLAIN_INVERSE_NORMS: std::ops::RangeInclusive<f32> = 1e-15..=1e15;
 /// Cosine distances below this are computed in double precision.
 const NEAR: f32 = NEAR_COSINE as f32;
@@ -290,8 +308,7 @@ pub(crate) const TOO_SMALL: &str = "where f32 has no digits left; wanted values 
     squared distances are above 1e-36: multiply rows and queries by a number, which changes no \
     order";
 
-/// One over the norm of a row; outside of `PLAIN_INVERSE_NORMS` it may be wrong, even 0, but lies
-/// outside as well. 0 for a row of zeros, which a build refuses under cosine.
+/// One over the norm of a row; NaN outside of [`PLAIN_INVERSE_NORMS`].
 fn inverse_norm(row: Row<'_>) -> f32 {
     let square = match row {
         Row::F32(x) => narrow(f32::dot(x, x)),
@@ -307,7 +324,18 @@ fn inverse_norm(row: Row<'_>) -> f32 {
 }
 
 fn inverse_of(square: f32) -> f32 {
-    if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 }
+    plain_or_nan(1.0 / square.sqrt())
+}
+
+fn plain_or_nan(inverse_norm: f32) -> f32 {
+    if PLAIN_INVERSE_NORMS.contains(&inverse_norm) { inverse_norm } else { f32::NAN }
+}
+
+/// Whether a rounded cosine distance has too few digits, and may be below `limit`.
+#[inline(always)]
+fn needs_double(rounded: f32, limit: f32) -> bool {
+    let is_fine = rounded >= NEAR || rounded >= limit + ROUNDED;
+    !is_fine
 }
 
 /// Numbers whose squared differences fit the signed 32-bit sum of the kernel.
@@ -407,11 +435,13 @@ mod tests {
             query.set(rows.row(0));
             let found: Vec<f32> = rows.iter().map(|row| query.distance(row)).collect();
             assert_eq!((found[0], found[7]), (0.0, 2.0), "{scale:e}");
-            for (row, found) in rows.iter().zip(&found) {
+            let norms: Vec<f32> = rows.iter().map(inverse_norm).collect();
+            let (ids, mut limited) = ([0, 1, 2, 3, 4, 5, 6, 7], [0.0; 8]);
+            query.cosines((&rows, &norms), &ids, 1e-9, &mut limited);
+            for ((row, found), near) in rows.iter().zip(&found).zip(limited) {
                 let plain = Metric::Cosine.plain_distance(rows.row(0), row);
                 let off = (f64::from(*found) - plain).abs();
                 assert!(off <= 1e-6 * plain, "{scale:e}: {found} {plain}");
-                let near = query.cosine(row, inverse_norm(row), 1e-9);
                 assert!(near == *found || near >= 1e-9, "{scale:e}: {near} {found}");
             }
             assert!(found[1..7].is_sorted_by(|a, b| a > b), "{found:?}");

@@ -235,11 +235,8 @@ fn scan_chunk(scans: &mut [Scan], (rows, first): (&Rows, usize), metric: Metric,
                 if inverse_norms.is_empty() {
                     scan.query.distances(rows, ids, &mut distances);
                 } else {
-                    for (id, distance) in ids.iter().zip(&mut distances) {
-                        let id = *id as usize;
-                        let limit = scan.limit();
-                        *distance = scan.query.cosine(rows.row(id), inverse_norms[id], limit);
-                    }
+                    let (rows, limit) = ((rows, &inverse_norms[..]), scan.limit());
+                    scan.query.cosines(rows, ids, limit, &mut distances);
                 }
                 for (id, distance) in ids.iter().zip(&distances) {
                     scan.meet(*distance, first as u64 + u64::from(*id));

@@ -141,8 +141,13 @@ fn outcome(rows: &Rows, n: usize, params: &BuildParams) -> Result<Outcome, Strin
     let report = build(&input, &path, params, Job::default()).map_err(|error| error.to_string())?;
     let index = Index::open(&path).unwrap();
     let mut searcher = index.searcher();
-    let mut found = 0;
+    let (mut found, mut asked) = (0, 0);
     for query in queries.iter() {
+        // Numbers of 16 bits may all have been rounded to zero, which is refused.
+        if params.metric == Metric::Cosine && query.is_zero() {
+            continue;
+        }
+        asked += 1;
         let answer = searcher.search(query, &SearchParams::new(K as u32)).unwrap();
         let keys: Vec<u64> = answer.neighbors.iter().map(|neighbor| neighbor.key).collect();
         let exact: Vec<f64> =
@@ -153,7 +158,7 @@ fn outcome(rows: &Rows, n: usize, params: &BuildParams) -> Result<Outcome, Strin
         let limit = sorted[K - 1] + rounding(params.metric, query, sorted[K - 1], rows, n);
         found += keys.iter().filter(|key| exact[**key as usize] <= limit).count().min(K);
     }
-    let recall = found as f64 / (K * QUERIES) as f64;
+    let recall = if asked == 0 { 1.0 } else { found as f64 / (K * asked) as f64 };
     Ok(Outcome { recall, warnings: report.warnings, bits: report.manifest.bits })
 }
 
@@ -222,6 +227,7 @@ fn a_default_search_finds_the_nearest_or_the_build_warned() {
                     (first + at..first + count)
                         .step_by(threads as usize)
                         .filter_map(case)
+                        .inspect(|failure| println!("{failure}"))
                         .collect::<Vec<String>>()
                 })
             })

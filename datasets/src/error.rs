@@ -225,6 +225,14 @@ pub enum FileError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// What stands behind a source of rows, such as an index, cannot be read.
+    #[error("{source}")]
+    Source {
+        /// What kind of failure that is.
+        kind: ErrorKind,
+        /// Why, with the place.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The operating system refused to write a file.
     #[error("{path}: cannot be written: {source}")]
     Write {
@@ -259,6 +267,7 @@ impl FileError {
                 ErrorKind::CannotCreate
             }
             FileError::Read { .. } | FileError::Write { .. } => ErrorKind::Io,
+            FileError::Source { kind, .. } => *kind,
         }
     }
 

@@ -6,6 +6,7 @@
 compile_error!("rows are read as little-endian bytes and counted in 64 bits");
 
 pub mod catalog;
+mod concat;
 #[cfg(feature = "download")]
 pub mod download;
 pub mod error;
@@ -30,6 +31,7 @@ pub mod truth_file;
 pub mod vector_file;
 pub mod vector_writer;
 
+pub use concat::{Concat, Part};
 pub use error::{ErrorKind, FileError};
 pub use format::ReadAs;
 pub use metric::Metric;

@@ -353,6 +353,17 @@ impl Row<'_> {
         }
     }
 
+    /// The numbers as bytes in memory order.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Row::F32(v) => bytemuck::cast_slice(v),
+            Row::F16(v) => bytemuck::cast_slice(v),
+            Row::Bf16(v) => bytemuck::cast_slice(v),
+            Row::U8(v) => v,
+            Row::I8(v) => bytemuck::cast_slice(v),
+        }
+    }
+
     /// Writes the numbers as f32 into `out`, exactly. Panics if the lengths differ.
     pub fn widen_into(&self, out: &mut [f32]) {
         assert_eq!(self.dim(), out.len(), "dimension mismatch");

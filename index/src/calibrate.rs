@@ -268,7 +268,7 @@ pub(crate) fn gather(base: &dyn RowSource, rows: &[u32]) -> Result<Rows, FileErr
 /// A query and what is truly near to it.
 struct Asked<'a> {
     query: Row<'a>,
-    /// Nearest first: distances, and the rows at them.
+    /// Nearest first: distances, and the ids at them.
     near: Vec<(f64, u32)>,
 }
 
@@ -305,70 +305,65 @@ impl Asked<'_> {
             counts.distances[at] = slot.counts().0;
             let most = slot.candidates().len().min(list_size as usize);
             let candidates = &slot.candidates()[..most];
-            let read = self.read_by_fullview(subject, candidates, k as usize);
+            let read = self.read_by_fullview(candidates, k as usize);
             counts.hits[at] = self.count(subject, read, k as usize)?;
             if at == KS.len() - 1 {
-                let all = candidates.iter().map(|found| subject.rows[found.id as usize]);
-                counts.proposed = self.count(subject, all.collect(), k as usize)?;
+                let all = candidates.iter().map(|found| found.id).collect();
+                counts.proposed = self.count(subject, all, k as usize)?;
             }
         }
         Ok(counts)
     }
 
-    /// How many of the `k` nearest are among `rows`, and how many there are.
+    /// How many of the `k` nearest are among `ids`, and how many there are.
     fn count(
         &self,
         subject: &Subject<'_>,
-        mut rows: Vec<u32>,
+        mut ids: Vec<u32>,
         k: usize,
     ) -> Result<(u32, u32), FileError> {
-        rows.sort_unstable();
+        ids.sort_unstable();
         let wanted = self.near.len().min(k);
         let limit = subject.metric.tie_limit(self.near[wanted - 1].0);
         let ties = self.near.iter().filter(|(distance, _)| *distance <= limit);
-        let mut counted = ties.clone().filter(|(_, row)| rows.binary_search(row).is_ok()).count();
+        let mut counted = ties.clone().filter(|(_, id)| ids.binary_search(id).is_ok()).count();
         // More ties than are known: those that were read are compared one by one.
         if counted < wanted && ties.count() == KNOWN {
-            counted += self.unknown_ties(subject, &rows, limit)?;
+            counted += self.unknown_ties(subject, &ids, limit)?;
         }
         Ok((counted.min(wanted) as u32, wanted as u32))
     }
 
-    /// The rows that fullview reads of the candidates of a walk, those of shared blocks left out:
+    /// The ids that fullview reads of the candidates of a walk, those of shared blocks left out:
     /// the ones whose likely bound reaches the k-th estimate, then those that reach the k-th exact
     /// distance. Where that is none of the known ones it is taken for the last of them, which it is
     /// not below: some rows too few.
-    fn read_by_fullview(
-        &self,
-        subject: &Subject<'_>,
-        candidates: &[Candidate],
-        k: usize,
-    ) -> Vec<u32> {
-        let row_of = |candidate: &Candidate| subject.rows[candidate.id as usize];
+    fn read_by_fullview(&self, candidates: &[Candidate], k: usize) -> Vec<u32> {
+        let id_of = |candidate: &Candidate| candidate.id;
         let farthest = candidates.get(k - 1).map_or(f32::INFINITY, |last| last.estimate);
         let is_within = |candidate: &Candidate, limit: f32| {
             let is_beyond = candidate.likely_bound() > limit;
             !is_beyond
         };
         let first = candidates.iter().filter(|candidate| is_within(candidate, farthest));
-        let read: HashSet<u32> = first.map(row_of).collect();
-        let known = self.near.iter().filter(|(_, row)| read.contains(row));
+        let read: HashSet<u32> = first.map(id_of).collect();
+        let known = self.near.iter().filter(|(_, id)| read.contains(id));
         let known = known.map(|(distance, _)| *distance).nth(k - 1);
         let last = known.unwrap_or(self.near[self.near.len() - 1].0) as f32;
         let limit = farthest.max(last);
-        candidates.iter().filter(|candidate| is_within(candidate, limit)).map(row_of).collect()
+        candidates.iter().filter(|candidate| is_within(candidate, limit)).map(id_of).collect()
     }
 
-    /// How many of `rows` are no farther than `limit` and not among those known to be near.
+    /// How many of `ids` are no farther than `limit` and not among those known to be near.
     fn unknown_ties(
         &self,
         subject: &Subject<'_>,
-        rows: &[u32],
+        ids: &[u32],
         limit: f64,
     ) -> Result<usize, FileError> {
         let mut count = 0;
-        for row in rows.iter().filter(|row| !self.near.iter().any(|near| near.1 == **row)) {
-            let row = *row as usize;
+        for id in ids.iter().filter(|id| !self.near.iter().any(|near| near.1 == **id)) {
+            let row = subject.rows[*id as usize] as usize;
             let near = subject.base.read(row..row + 1)?;
             count += usize::from(subject.metric.plain_distance(self.query, near.row(0)) <= limit);
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use foveal_datasets::row_source::chunks;
-use foveal_datasets::{Element, ErrorKind, FileError, Metric, RowSource, Rows};
+use foveal_datasets::{ErrorKind, FileError, Metric, RowSource, Rows};
 use rayon::prelude::*;
 
 use crate::distance::{
@@ -119,23 +119,33 @@ pub fn search(
     ask: &ExactAsk,
     job: Job<'_>,
 ) -> Result<Vec<Vec<Neighbor>>, ExactError> {
-    search_by(base, queries, (ask, ExactQuery::new), job)
+    search_by(base, queries, (ask, Sums::Fastest, None), job)
 }
 
-/// The same by sums that do not depend on the CPU, for builds.
-pub(crate) fn search_in_fixed_order(
+/// The same for builds: row `i` has the key `ids[i]`, so that equal distances are ordered
+/// independently of the order of the rows.
+pub(crate) fn search_ids(
     base: &dyn RowSource,
     queries: &Rows,
-    ask: &ExactAsk,
+    (ask, ids, sums): (&ExactAsk, &[u32], Sums),
     job: Job<'_>,
 ) -> Result<Vec<Vec<Neighbor>>, ExactError> {
-    search_by(base, queries, (ask, ExactQuery::in_fixed_order), job)
+    search_by(base, queries, (ask, sums, Some(ids)), job)
+}
+
+/// How distances are summed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sums {
+    /// As this CPU does it fastest.
+    Fastest,
+    /// With the same digits on every CPU.
+    InFixedOrder,
 }
 
 fn search_by(
     base: &dyn RowSource,
     queries: &Rows,
-    (ask, exact_query): (&ExactAsk, fn(Metric, Element) -> ExactQuery),
+    (ask, sums, ids): (&ExactAsk, Sums, Option<&[u32]>),
     job: Job<'_>,
 ) -> Result<Vec<Vec<Neighbor>>, ExactError> {
     if ask.k == 0 || ask.k > MAX_K as usize {
@@ -157,7 +167,10 @@ fn search_by(
         if ask.metric != Metric::Cosine && is_too_long(query) {
             return Err(ExactError::LongQuery { row });
         }
-        let mut exact = exact_query(ask.metric, base.element());
+        let mut exact = match sums {
+            Sums::Fastest => ExactQuery::new(ask.metric, base.element()),
+            Sums::InFixedOrder => ExactQuery::in_fixed_order(ask.metric, base.element()),
+        };
         exact.set(query);
         scans.push(Scan { query: exact, nearest: BinaryHeap::new(), k: ask.k });
     }
@@ -176,7 +189,8 @@ fn search_by(
                 return Err(ExactError::LongRow { path: base.path().into(), row });
             }
         }
-        pool.install(|| scan_chunk(&mut scans, (&rows, first), ask.metric, &work));
+        let ids = ids.map(|ids| &ids[first..first + rows.len()]);
+        pool.install(|| scan_chunk(&mut scans, (&rows, first, ids), ask.metric, &work));
         if job.interrupted() {
             return Err(ExactError::Interrupted);
         }
@@ -217,9 +231,14 @@ struct Work<'a> {
     total: u64,
 }
 
-/// Shows every row of a chunk, which starts with row `first`, to every scan. An interrupt leaves
-/// them incomplete.
-fn scan_chunk(scans: &mut [Scan], (rows, first): (&Rows, usize), metric: Metric, work: &Work<'_>) {
+/// Shows every row of a chunk, which starts with row `first`, to every scan. Their keys are `ids`,
+/// or the numbers of the rows. An interrupt leaves the scans incomplete.
+fn scan_chunk(
+    scans: &mut [Scan],
+    (rows, first, ids): (&Rows, usize, Option<&[u32]>),
+    metric: Metric,
+    work: &Work<'_>,
+) {
     let inverse_norms: Vec<f32> = match scans.first() {
         Some(Scan { query, .. }) if metric == Metric::Cosine => {
             (0..rows.len()).into_par_iter().map(|i| query.inverse_norm(rows.row(i))).collect()
@@ -230,16 +249,21 @@ fn scan_chunk(scans: &mut [Scan], (rows, first): (&Rows, usize), metric: Metric,
     let all: Vec<u32> = (0..rows.len() as u32).collect();
     scans.par_chunks_mut(QUERIES_A_TASK).for_each(|scans| {
         let mut distances = vec![0.0; tile];
-        for ids in all.chunks(tile).take_while(|_| !work.job.interrupted()) {
+        for some in all.chunks(tile).take_while(|_| !work.job.interrupted()) {
             for scan in scans.iter_mut() {
                 if inverse_norms.is_empty() {
-                    scan.query.distances(rows, ids, &mut distances);
+                    scan.query.distances(rows, some, &mut distances);
                 } else {
                     let (rows, limit) = ((rows, &inverse_norms[..]), scan.limit());
-                    scan.query.cosines(rows, ids, limit, &mut distances);
+                    scan.query.cosines(rows, some, limit, &mut distances);
                 }
-                for (id, distance) in ids.iter().zip(&distances) {
-                    scan.meet(*distance, first as u64 + u64::from(*id));
+                match ids {
+                    Some(ids) => {
+                        scan.meet_all(&distances, some.iter().map(|i| ids[*i as usize].into()))
+                    }
+                    None => {
+                        scan.meet_all(&distances, some.iter().map(|i| first as u64 + u64::from(*i)))
+                    }
                 }
             }
         }
@@ -267,16 +291,24 @@ impl Scan {
     }
 
     #[inline(always)]
-    fn meet(&mut self, distance: f32, key: u64) {
+    fn meet_all(&mut self, distances: &[f32], keys: impl Iterator<Item = u64>) {
+        for (distance, key) in distances.iter().zip(keys) {
+            // The first comparison is enough for nearly all rows.
+            if self.nearest.len() < self.k || *distance <= self.limit() {
+                self.meet(Neighbor { key, distance: *distance });
+            }
+        }
+    }
+
+    fn meet(&mut self, neighbor: Neighbor) {
         if self.nearest.len() == self.k {
             let farthest = self.nearest.peek().expect("k is at least 1");
-            // Keys come in ascending order: an equal distance loses.
-            if distance >= farthest.0.distance {
+            if Farthest(neighbor) > *farthest {
                 return;
             }
             self.nearest.pop();
         }
-        self.nearest.push(Farthest(Neighbor { key, distance }));
+        self.nearest.push(Farthest(neighbor));
     }
 
     fn into_sorted(self) -> Vec<Neighbor> {

@@ -27,7 +27,7 @@ use crate::stats::{QueryStats, Stop};
 const MEMORY_BATCH: usize = 8;
 
 /// Where full vectors come from.
-pub(crate) enum RowSource {
+pub(crate) enum FullVectors {
     /// The codes hold the rows exactly.
     Codes {
         /// A row as bytes of its element type.
@@ -54,7 +54,7 @@ impl RowOrigin<'_> {
 
 /// The second stage of one query at a time; owns its buffers.
 pub(crate) struct Fullview {
-    source: RowSource,
+    source: FullVectors,
     /// The nearest so far, in order: at most k.
     nearest: Vec<Ranked>,
     /// The rows to read, best estimate first, then those that share their blocks.
@@ -74,7 +74,7 @@ pub(crate) struct Fullview {
 }
 
 impl Fullview {
-    pub(crate) fn new(source: RowSource) -> Fullview {
+    pub(crate) fn new(source: FullVectors) -> Fullview {
         let (nearest, ids, rest) = (Vec::new(), Vec::new(), Vec::new());
         let (asked, reached) = (0, None);
         let (ahead, cut, reading) = (false, false, false);
@@ -94,7 +94,7 @@ impl Fullview {
         stats: &mut QueryStats,
     ) -> Result<(), ReadError> {
         self.ahead = true;
-        let RowSource::Store(reader) = &mut self.source else { return Ok(()) };
+        let FullVectors::Store(reader) = &mut self.source else { return Ok(()) };
         let most = params.rerank_size.min(params.max_reads.unwrap_or(u32::MAX));
         let spare = most.saturating_sub(params.k);
         self.ids.clear();
@@ -165,8 +165,8 @@ impl Fullview {
         self.rest.clear();
         // Codes that hold the rows cost no read.
         let most = match self.source {
-            RowSource::Store(_) => ask.params.rerank_size as usize,
-            RowSource::Codes { .. } => ask.params.list_size as usize,
+            FullVectors::Store(_) => ask.params.rerank_size as usize,
+            FullVectors::Codes { .. } => ask.params.list_size as usize,
         };
         for candidate in &ask.candidates[..ask.proposed()] {
             // What is no number, where numbers are too large for it, is read.
@@ -186,8 +186,8 @@ impl Fullview {
     fn is_read(&self, candidate: &Candidate) -> bool {
         match (&self.source, self.reached) {
             (_, None) => false,
-            (RowSource::Store(_), _) => self.has_asked(candidate.id),
-            (RowSource::Codes { .. }, Some(reached)) => {
+            (FullVectors::Store(_), _) => self.has_asked(candidate.id),
+            (FullVectors::Codes { .. }, Some(reached)) => {
                 let is_beyond = candidate.likely_bound() > reached;
                 !is_beyond
             }
@@ -195,7 +195,7 @@ impl Fullview {
     }
 
     fn has_asked(&self, id: u32) -> bool {
-        matches!(&self.source, RowSource::Store(reader) if reader.has_asked(id))
+        matches!(&self.source, FullVectors::Store(reader) if reader.has_asked(id))
     }
 
     /// The best estimate of a candidate that was not read.
@@ -209,7 +209,7 @@ impl Fullview {
     /// candidates whose rows lie in blocks that are read anyway.
     fn share_blocks(&mut self, ask: &Rerank<'_>, stats: &mut QueryStats) {
         let Fullview { source, ids, rest, cut, .. } = self;
-        let RowSource::Store(reader) = source else { return };
+        let FullVectors::Store(reader) = source else { return };
         let most = ask.params.max_reads.unwrap_or(u32::MAX);
         let left = reader.ask(ids, most, stats);
         *cut = left < ids.len();
@@ -226,7 +226,7 @@ impl Fullview {
         stats: &mut QueryStats,
     ) -> Result<(), ReadError> {
         let Fullview { source, nearest, ids, reading, .. } = self;
-        if let RowSource::Store(reader) = source {
+        if let FullVectors::Store(reader) = source {
             let k = ask.params.k as usize;
             let mut at_hand = 0;
             *reading = reader.begin(ids, stats, |i, row| {
@@ -256,7 +256,7 @@ impl Fullview {
         stats: &mut QueryStats,
     ) -> Result<bool, ReadError> {
         let Fullview { source, nearest, ids, .. } = self;
-        let RowSource::Store(reader) = source else { return Ok(true) };
+        let FullVectors::Store(reader) = source else { return Ok(true) };
         reader.arrived(ask.stop, ask.wait, |i, row| {
             stats.reranked += 1;
             let ranked = origin.ranked(ids[i], query.distance(row));
@@ -267,7 +267,7 @@ impl Fullview {
     /// Starts a new query, which has read nothing yet.
     pub(crate) fn begin_query(&mut self) {
         (self.asked, self.ahead) = (0, false);
-        if let RowSource::Store(reader) = &mut self.source {
+        if let FullVectors::Store(reader) = &mut self.source {
             reader.begin_query();
         }
     }
@@ -285,12 +285,12 @@ impl Fullview {
     ) -> Result<(), ReadError> {
         let batch = if origin.on_device { ids.len() } else { MEMORY_BATCH };
         let mut batches = ids.chunks(batch.max(1)).peekable();
-        if let (RowSource::Store(reader), Some(first)) = (&self.source, batches.peek()) {
+        if let (FullVectors::Store(reader), Some(first)) = (&self.source, batches.peek()) {
             reader.prefetch(first);
         }
         let mut done = 0;
         while let Some(ids) = batches.next() {
-            if let (RowSource::Store(reader), Some(next)) = (&self.source, batches.peek()) {
+            if let (FullVectors::Store(reader), Some(next)) = (&self.source, batches.peek()) {
                 reader.prefetch(next);
             }
             let mut shifted = |i: usize, distance: f32| visit(done + i, distance);
@@ -312,11 +312,11 @@ impl Fullview {
         mut visit: impl FnMut(u32, f32),
     ) -> Result<(), ReadError> {
         match &mut self.source {
-            RowSource::Store(reader) => {
+            FullVectors::Store(reader) => {
                 stats.reranked += rows.len() as u32;
                 reader.scan_until(rows, stop, stats, |id, row| visit(id, query.distance(row)))
             }
-            RowSource::Codes { .. } => {
+            FullVectors::Codes { .. } => {
                 let ids: Vec<u32> = rows.collect();
                 let visit = &mut |i: usize, distance: f32| visit(ids[i], distance);
                 self.source.distances(origin, query, (&ids, stop, stats), visit)
@@ -325,7 +325,14 @@ impl Fullview {
     }
 }
 
-impl RowSource {
+impl FullVectors {
+    /// Starts counting the reads of a new query.
+    pub(crate) fn begin_query(&mut self) {
+        if let FullVectors::Store(reader) = self {
+            reader.begin_query();
+        }
+    }
+
     fn distances(
         &mut self,
         origin: &RowOrigin<'_>,
@@ -348,7 +355,7 @@ impl RowSource {
     ) -> Result<(), ReadError> {
         stats.reranked += ids.len() as u32;
         match self {
-            RowSource::Codes { row } => {
+            FullVectors::Codes { row } => {
                 let (quantizer, stride) = (origin.quantizer, origin.quantizer.stride());
                 row.resize(quantizer.dim(), 0);
                 for (i, id) in ids.iter().enumerate() {
@@ -357,7 +364,7 @@ impl RowSource {
                 }
                 Ok(())
             }
-            RowSource::Store(reader) => reader.read_until(ids, stop, stats, visit),
+            FullVectors::Store(reader) => reader.read_until(ids, stop, stats, visit),
         }
     }
 }

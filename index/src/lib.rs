@@ -87,6 +87,7 @@ pub use params::{
     BuildParams, DecodeMode, DecodeParams, LogZMode, MAX_BUILD_LIST_SIZE, MAX_K, MAX_LIST_SIZE,
     MAX_MAX_DEGREE, MAX_ROWS, MAX_THREADS, ParamsError, SearchParams,
 };
-pub use search::{Answer, Index, Query, SearchError, Searcher};
+pub use payload::{JsonLines, PayloadError, PayloadSource};
+pub use search::{Answer, Index, IndexPayloads, IndexRows, Query, SearchError, Searcher};
 pub use softmax::LogZ;
 pub use stats::{Job, Progress, QueryStats, Stop, Stopped};

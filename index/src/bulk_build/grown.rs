@@ -1,6 +1,7 @@
 //! Rows -> codes and a graph over them, in their final order.
 
-use foveal_datasets::synthetic::Seeded;
+use std::collections::HashSet;
+
 use foveal_datasets::{Metric, RowSource};
 
 use super::row_pass::{BuildCodes, RowPass};
@@ -62,13 +63,13 @@ impl Grown {
     pub(super) fn over(
         pass: &mut RowPass<'_>,
         order: Order<'_>,
-        width: Width,
+        (width, by_hash): (Width, Vec<u32>),
     ) -> Result<Grown, BuildError> {
         let Order { input, params, job } = order;
         let Width { quantizer, sample, asked, limits, mut warnings, bits, .. } = width;
         pass.set_limits(limits);
         let Arranged { rows, codes, lifts, extremes, held_out } =
-            Arranged::new(pass, input.base, &quantizer, params)?;
+            Arranged::new(pass, (input.base, by_hash), &quantizer, params)?;
         warnings.extend(width::extremes_warning(pass.extremes()));
         let samples = (&sample, asked.as_ref());
         let mut serving = quantizer.serving(bits, &pass.facts(), samples);
@@ -137,14 +138,12 @@ struct Arranged {
 impl Arranged {
     fn new(
         pass: &mut RowPass<'_>,
-        base: &dyn RowSource,
+        (base, by_hash): (&dyn RowSource, Vec<u32>),
         quantizer: &Quantizer,
         params: &BuildParams,
     ) -> Result<Arranged, BuildError> {
-        // Rows are inserted in a random order: what comes first is spread over the data and is
-        // where every walk starts.
-        let mut rows: Vec<u32> = (0..pass.len() as u32).collect();
-        Seeded::new(params.seed).shuffle(&mut rows);
+        // What comes first is spread over the data and is where every walk starts.
+        let mut rows = by_hash;
         let scattered = pass.encode(quantizer, (&rows, rows.len()))?;
         let extremes = extremes_of(pass.extremes(), base, params.metric)?;
         let coded = extremes.first();
@@ -159,7 +158,7 @@ impl Arranged {
     }
 }
 
-/// Moves the extreme rows to the end of `rows`, ascending, and drops their codes.
+/// Moves the extreme rows to the end of `rows` and drops their codes; both keep their order.
 fn extremes_last(
     scattered: BuildCodes,
     rows: &mut [u32],
@@ -168,7 +167,8 @@ fn extremes_last(
     if extremes.is_empty() {
         return Ok(scattered);
     }
-    let is_coded = |place: &u32| extremes.binary_search(&rows[*place as usize]).is_err();
+    let far: HashSet<u32> = extremes.iter().copied().collect();
+    let is_coded = |place: &u32| !far.contains(&rows[*place as usize]);
     let coded: Vec<u32> = (0..rows.len() as u32).filter(is_coded).collect();
     let kept: Vec<u32> = coded.iter().map(|place| rows[*place as usize]).collect();
     let (first, last) = rows.split_at_mut(kept.len());

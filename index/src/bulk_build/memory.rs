@@ -8,7 +8,6 @@ use super::{BuildInput, Keys, grow_params, tokens};
 use crate::free_memory::{FreeMemory, free_memory};
 use crate::kernel::LINE;
 use crate::params::BuildParams;
-use crate::payload;
 use crate::quantizer::{finer_bytes, learning_bytes, lines_of};
 
 /// The program, its threads' stacks, the sample and buffers.
@@ -138,7 +137,7 @@ impl BuildMemory {
 fn held_bytes(input: &BuildInput<'_>) -> u64 {
     let keys = if matches!(input.keys, Keys::List(_)) { 8 } else { 0 };
     let bias = if input.bias { 4 } else { 0 };
-    keys + bias + if input.payload.is_some() { payload::SOURCE_BYTES } else { 0 }
+    keys + bias + input.payload.map_or(0, |payload| payload.memory_per_row())
 }
 
 /// Most bytes of a code of `bits` a dimension; `record` is what one takes that a graph is grown

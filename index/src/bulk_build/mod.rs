@@ -2,6 +2,7 @@
 
 mod error;
 mod grown;
+mod key_order;
 mod memory;
 mod row_pass;
 mod tokens;
@@ -14,7 +15,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use foveal_datasets::row_source::chunks;
-use foveal_datasets::synthetic::Seeded;
 use foveal_datasets::{FileError, Metric, RowSource, Rows, Values};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -31,12 +31,13 @@ use crate::graph::prune::PruneRule;
 use crate::key_table::KeyTable;
 use crate::open::Meta;
 use crate::params::{BuildParams, MAX_ROWS, out_of_range};
-use crate::payload::PayloadSource;
+use crate::payload::{PayloadSource, write_payloads};
 use crate::quantizer::{Quantizer, TRIED_QUERIES};
 use crate::search::Index;
 use crate::stats::Job;
 use crate::vocabulary::VocabularySpec;
 use grown::{Grown, Order};
+use key_order::{by_hash, read_in_order};
 use memory::BuildMemory;
 use row_pass::{CHUNK_BYTES, NO_COSINE, RowPass, TOO_LONG};
 use tokens::TokenCodes;
@@ -54,8 +55,8 @@ pub struct BuildInput<'a> {
     pub base: &'a dyn RowSource,
     /// What the rows are called.
     pub keys: Keys<'a>,
-    /// JSON lines, an object a row in the order of the base.
-    pub payload: Option<&'a Path>,
+    /// A JSON object for each row of the base.
+    pub payload: Option<&'a dyn PayloadSource>,
     /// Sample queries, `[any x dim]`, to calibrate with; without them rows of the base serve.
     pub learn: Option<&'a dyn RowSource>,
     /// Whether the last number of a row is the bias of its token, and that of a hidden state 1.
@@ -76,6 +77,16 @@ pub enum Keys<'a> {
     From(u64),
     /// Row `i` is called `keys[i]`; no two alike.
     List(&'a [u64]),
+}
+
+impl Keys<'_> {
+    /// What a row is called.
+    fn of(self, row: u32) -> u64 {
+        match self {
+            Keys::From(first) => first + u64::from(row),
+            Keys::List(keys) => keys[row as usize],
+        }
+    }
 }
 
 /// What was built, and what it took.
@@ -120,15 +131,16 @@ pub fn build(
     // First what costs nothing, then what reads files, then the work.
     check_learn_dim(input)?;
     let publication = Publication::begin(&Disk, out)?;
-    let (payload, learn_digest) = check_input(input, params, job)?;
+    let (payload_digest, learn_digest) = check_input(input, params, job)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(params.threads).build()?;
-    let sample = sample(input.base, params)?;
+    let by_hash = by_hash(input.keys, input.base.len(), params.seed);
+    let sample = sample(input.base, &by_hash, params.metric)?;
     let mut pass = RowPass::new(input.base, params.metric, job);
     let width = pool.install(|| Width::choose(input, sample, params))?;
     memory = width.memory.unwrap_or(memory);
     let bits = width.bits;
     let order = Order { input, params, job };
-    let grown = pool.install(|| Grown::over(&mut pass, order, width))?;
+    let grown = pool.install(|| Grown::over(&mut pass, order, (width, by_hash)))?;
     let mut files = Files { storage: &Disk, dir: publication.dir(), entries: Vec::new() };
     files.write_graph(&grown.graph)?;
     let entry_points = entry_points_of(grown.graph.len() as u32);
@@ -140,8 +152,9 @@ pub fn build(
     let window = memory.window_rows(input.base);
     files.entries.extend(pass.write_rows(files.storage, files.dir, (&grown.rows, window))?);
     files.write_keys(input.keys, &grown.rows)?;
-    if let Some(payload) = &payload {
-        files.entries.extend(payload.write(files.storage, files.dir, &grown.rows, job)?);
+    if let Some(payload) = input.payload.zip(payload_digest) {
+        let to = (files.storage, files.dir);
+        files.entries.extend(write_payloads(payload, to, &grown.rows, job)?);
     }
     match input.learn {
         Some(learn) if check_learn(input, params.metric, job)? != learn_digest => {
@@ -153,7 +166,7 @@ pub fn build(
     let extreme_rows = grown.extremes.ids().len() as u32;
     let (frontier, extremes) = (grown.frontier, grown.extremes.into_numbers());
     files.write_meta(&Meta { entry_points, quantizer, extremes, frontier, vocabulary })?;
-    drop((grown.rows, grown.old, payload));
+    drop((grown.rows, grown.old));
     let manifest = files.write_manifest(input, (params, bits, extreme_rows))?;
     open_once(publication.dir(), job)?;
     let tried = || pool.install(|| trial::measure(publication.dir(), input, job));
@@ -209,18 +222,15 @@ fn check_not_empty(input: &BuildInput<'_>) -> Result<(), BuildError> {
     Err(FileError::Empty { path: rows.path().into() }.into())
 }
 
-/// The rows that train the quantizer, in a random order: what is learned from the first of them
-/// must not depend on how the file is sorted.
-fn sample(base: &dyn RowSource, params: &BuildParams) -> Result<Rows, BuildError> {
+/// The rows that train the quantizer.
+fn sample(base: &dyn RowSource, by_hash: &[u32], metric: Metric) -> Result<Rows, BuildError> {
     let row_bytes = base.dim() * base.element().size();
     let count = SAMPLE_ROWS.min(SAMPLE_BYTES / row_bytes).max(1000);
-    let sorted = base.sample(count, params.seed)?.1;
-    if let Some(square) = vanishing(&sorted, params.metric) {
-        return Err(BuildError::TooSmall { path: base.path().into(), square });
+    let sample = read_in_order(base, &by_hash[..count.min(by_hash.len())])?;
+    match vanishing(&sample, metric) {
+        Some(square) => Err(BuildError::TooSmall { path: base.path().into(), square }),
+        None => Ok(sample),
     }
-    let mut order: Vec<usize> = (0..sorted.len()).collect();
-    Seeded::new(params.seed).shuffle(&mut order);
-    Ok(picked(&sorted, &order))
 }
 
 /// Some rows of others, in the order given.
@@ -244,19 +254,16 @@ fn grow_params(params: &BuildParams) -> GrowParams {
     GrowParams { rule, list_size: params.list_size as usize }
 }
 
-/// Reads what goes along with the rows: the payloads, and the digest of the samples.
+/// Reads what goes along with the rows; the digests of payloads and samples.
 fn check_input(
     input: &BuildInput<'_>,
     params: &BuildParams,
     job: Job<'_>,
-) -> Result<(Option<PayloadSource>, Option<u64>), BuildError> {
-    let mut payload = input.payload.map(PayloadSource::open).transpose()?;
+) -> Result<(Option<u64>, Option<u64>), BuildError> {
     check_keys(input)?;
     let learn_digest = check_learn(input, params.metric, job)?;
-    if let Some(payload) = &mut payload {
-        payload.scan(input.base.len() as u64, job)?;
-    }
-    Ok((payload, learn_digest))
+    let check = |payload: &dyn PayloadSource| payload.check(input.base.len() as u64, job);
+    Ok((input.payload.map(check).transpose()?, learn_digest))
 }
 
 fn check_keys(input: &BuildInput<'_>) -> Result<(), BuildError> {
@@ -397,16 +404,8 @@ impl Files<'_> {
     }
 
     fn write_keys(&mut self, keys: Keys<'_>, rows: &[u32]) -> Result<(), BuildError> {
-        let entries = match keys {
-            Keys::From(first) => {
-                let keys = rows.iter().map(|row| first + u64::from(*row));
-                KeyTable::write(self.storage, self.dir, keys)?
-            }
-            Keys::List(list) => {
-                let keys = rows.iter().map(|row| list[*row as usize]);
-                KeyTable::write(self.storage, self.dir, keys)?
-            }
-        };
+        let keys = rows.iter().map(|row| keys.of(*row));
+        let entries = KeyTable::write(self.storage, self.dir, keys)?;
         self.entries.extend(entries);
         Ok(())
     }

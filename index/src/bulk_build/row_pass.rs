@@ -12,6 +12,7 @@ use crate::disk::{FileEntry, MemoryError, RamArray, Storage};
 use crate::distance::MAX_SQUARE;
 use crate::extremes::Extremes;
 use crate::full_store::FullStoreWriter;
+use crate::graph::order::inverse;
 use crate::quantizer::{Encoder, Limits, Quantizer, RowFacts};
 use crate::stats::Job;
 use crate::vocabulary::{self, Learned};
@@ -60,7 +61,7 @@ pub(super) struct RowPass<'a> {
     facts: RowFacts,
     /// Where rows are extreme.
     limits: Limits,
-    /// The rows that are, ascending, once all were encoded.
+    /// The rows that are, in the order of insertion, once all were encoded.
     extremes: Vec<u32>,
     /// The xxh3 of the rows as the first pass saw them: each later pass must see the same.
     digest: Option<u64>,
@@ -84,7 +85,7 @@ impl<'a> RowPass<'a> {
         self.limits = limits;
     }
 
-    /// The extreme rows, ascending, once all rows were encoded.
+    /// The extreme rows, in the order of insertion, once all rows were encoded.
     pub(super) fn extremes(&self) -> &[u32] {
         &self.extremes
     }
@@ -114,7 +115,7 @@ impl<'a> RowPass<'a> {
         let mut records = Vec::new();
         let is_first = self.digest.is_none();
         let limits = if is_first { self.limits } else { Limits::NONE };
-        let mut far = Far { limits, rows: Vec::new() };
+        let mut far = Far { limits, places: Vec::new() };
         let (base, cosine) = (self.base, self.metric == Metric::Cosine);
         let mut all = RowFacts::default();
         let refuse = |row: usize, what| BuildError::Row { path: base.path().into(), row, what };
@@ -143,7 +144,7 @@ impl<'a> RowPass<'a> {
                 if lifted {
                     lifts[place] = fact.square;
                 }
-                if !far.takes(first + i, fact) {
+                if !far.takes(place, fact) {
                     all = all.and(*fact);
                 }
             }
@@ -155,7 +156,7 @@ impl<'a> RowPass<'a> {
         if is_first {
             let most = Extremes::most(coded, self.base.dim());
             let (extremes, others) = far.farthest(most);
-            self.extremes = extremes;
+            self.extremes = extremes.iter().map(|place| rows[*place as usize]).collect();
             all = all.and(others);
         }
         self.facts = all;
@@ -245,28 +246,29 @@ impl<'a> RowPass<'a> {
 /// Rows that may be extreme.
 struct Far {
     limits: Limits,
-    /// How many times the limits they lie away, squared, the number of the row, and its facts.
-    rows: Vec<(f32, u32, RowFacts)>,
+    /// How many times the limits they lie away, squared, the place of the row in the order of
+    /// insertion, and its facts.
+    places: Vec<(f32, u32, RowFacts)>,
 }
 
 impl Far {
-    /// Takes a row that lies beyond the limits; whether it does.
-    fn takes(&mut self, row: usize, facts: &RowFacts) -> bool {
+    /// Takes the row at a place if it lies beyond the limits; whether it does.
+    fn takes(&mut self, place: usize, facts: &RowFacts) -> bool {
         let excess = self.limits.excess(facts);
         let is_far = excess > 1.0;
         if is_far {
-            self.rows.push((excess, row as u32, *facts));
+            self.places.push((excess, place as u32, *facts));
         }
         is_far
     }
 
-    /// The farthest rows, at most so many, ascending, and the facts of the others, cut to the
+    /// The places of the farthest rows, at most so many, ascending, and the facts of the others, cut to the
     /// limits: what is beyond them must not decide how the rest is coded.
     fn farthest(mut self, most: usize) -> (Vec<u32>, RowFacts) {
-        self.rows.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let others = self.rows.drain(most.min(self.rows.len())..);
+        self.places.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let others = self.places.drain(most.min(self.places.len())..);
         let others = others.map(|(_, _, facts)| facts).fold(RowFacts::default(), RowFacts::and);
-        let mut extremes: Vec<u32> = self.rows.iter().map(|(_, row, _)| *row).collect();
+        let mut extremes: Vec<u32> = self.places.iter().map(|(_, place, _)| *place).collect();
         extremes.sort_unstable();
         (extremes, self.limits.cut(others))
     }
@@ -286,13 +288,4 @@ fn encode_rows(quantizer: &Quantizer, rows: &Rows, records: &mut Vec<u8>) -> Vec
         facts.collect::<Vec<RowFacts>>()
     };
     places.map_init(|| Encoder::new(quantizer), encode).flatten_iter().collect()
-}
-
-/// `inverse[permutation[i]] = i`.
-pub(super) fn inverse(permutation: &[u32]) -> Vec<u32> {
-    let mut inverse = vec![0; permutation.len()];
-    for (i, to) in permutation.iter().enumerate() {
-        inverse[*to as usize] = i as u32;
-    }
-    inverse
 }

@@ -4,10 +4,12 @@ use foveal_datasets::{Metric, RowSource, Rows};
 use rayon::prelude::*;
 
 use super::error::BuildError;
-use super::row_pass::{RowPass, inverse};
+use super::key_order::{by_hash, read_in_order};
+use super::row_pass::RowPass;
 use super::{BuildInput, SAMPLE_BYTES};
 use crate::calibrate::{KS, LIST_SIZES, gather};
-use crate::exact::{self, ExactAsk};
+use crate::exact::{self, ExactAsk, Sums};
+use crate::graph::order::inverse;
 use crate::params::BuildParams;
 use crate::stats::Job;
 use crate::vocabulary::{
@@ -104,7 +106,9 @@ pub(super) fn encode(
     let kept = (learn.len() - checks).min(STATES);
     let hidden = learn.read(0..kept)?;
     let checked = learn.read(learn.len() - checks..learn.len())?;
-    let (_, sample) = input.base.sample(sample_rows(input), params.seed)?;
+    let by_hash = by_hash(input.keys, rows.len(), params.seed);
+    let sample = read_in_order(input.base, &by_hash[..sample_rows(input)])?;
+    drop(by_hash);
     let mut learned = vocabulary::learn(&sample, &hidden, params.seed);
     drop(sample);
     let mut records = pass.encode_tokens(&learned, rows)?;
@@ -153,8 +157,8 @@ fn points(
 ) -> Result<Vec<ScanPoint>, BuildError> {
     let k = KS[KS.len() - 1] as usize;
     let ask = ExactAsk { metric: params.metric, k, threads: params.threads };
-    let truth = exact::search_in_fixed_order(input.base, checked, &ask, job)?;
     let (ids, places) = (inverse(rows), vocabulary.rows());
+    let truth = exact::search_ids(input.base, checked, (&ask, &ids, Sums::InFixedOrder), job)?;
     let mut points = Vec::new();
     let (mut done, all) = (0, (KS.len() * SHARES.len()) as u64);
     for k in KS.into_iter().filter(|k| *k as usize <= rows.len()) {
@@ -167,7 +171,7 @@ fn points(
             let of_state = |scores: &mut TokenScores, state: usize| {
                 scores.score(vocabulary, checked.row(state), Cut::of(k, margin));
                 let true_best = truth[state][..k as usize].iter();
-                scores.ranks_of(&places, true_best.map(|found| ids[found.key as usize]))
+                scores.ranks_of(&places, true_best.map(|found| found.key as u32))
             };
             let states = (0..checked.len()).into_par_iter();
             let ranks: Vec<Vec<u32>> = states.map_init(TokenScores::default, of_state).collect();

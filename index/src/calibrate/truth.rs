@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use foveal_datasets::{FileError, Metric, RowSource, Rows};
 
 use super::{KNOWN, Subject, gather};
-use crate::exact::{self, ExactAsk, ExactError};
+use crate::exact::{self, ExactAsk, ExactError, Sums};
+use crate::graph::order::inverse;
 use crate::neighbor::Neighbor;
 use crate::stats::Job;
 
@@ -13,7 +14,7 @@ use crate::stats::Job;
 /// tenth at most, as a rule.
 const WANTED: usize = KNOWN + KNOWN / 2;
 
-/// Rows near a query, nearest first, with distances in double precision.
+/// Ids near a query, nearest first, with distances in double precision.
 type Near = Vec<(f64, u32)>;
 
 /// The [`KNOWN`] true neighbors of each query among the rows that are in the graph.
@@ -26,42 +27,44 @@ pub(super) fn truth_of(
     queries: &Rows,
     job: Job<'_>,
 ) -> Result<Vec<Near>, ExactError> {
-    let mut absent = subject.grown_and_held_out().1.to_vec();
-    absent.sort_unstable();
+    let ids = inverse(subject.rows);
     let ask = ExactAsk { metric: subject.metric, k: WANTED, threads: subject.threads };
+    let find =
+        |queries: &Rows, sums| exact::search_ids(subject.base, queries, (&ask, &ids, sums), job);
     // A product's rounding follows the length of the row, and any row may be the one missed.
     if subject.metric == Metric::InnerProduct {
-        let found = exact::search_in_fixed_order(subject.base, queries, &ask, job)?;
-        return Ok(rank(subject, (queries, &absent), &found)?);
+        return Ok(rank(subject, queries, &find(queries, Sums::InFixedOrder)?)?);
     }
-    let found = exact::search(subject.base, queries, &ask, job)?;
-    let mut near = rank(subject, (queries, &absent), &found)?;
+    let found = find(queries, Sums::Fastest)?;
+    let mut near = rank(subject, queries, &found)?;
     let unsettled: Vec<u32> = (0..queries.len())
         .filter(|q| !is_settled(&near[*q], &found[*q], (subject.metric, subject.base)))
         .map(|q| q as u32)
         .collect();
     if !unsettled.is_empty() {
         let queries = gather(queries, &unsettled)?;
-        let found = exact::search_in_fixed_order(subject.base, &queries, &ask, job)?;
-        let again = rank(subject, (&queries, &absent), &found)?;
+        let again = rank(subject, &queries, &find(&queries, Sums::InFixedOrder)?)?;
         unsettled.iter().zip(again).for_each(|(q, again)| near[*q as usize] = again);
     }
     Ok(near)
 }
 
-/// Those of `found` that are not absent, ranked by distances that have the same digits on every
+/// Those of `found` that are in the graph, ranked by distances that have the same digits on every
 /// machine.
 fn rank(
     subject: &Subject<'_>,
-    (queries, absent): (&Rows, &[u32]),
+    queries: &Rows,
     found: &[Vec<Neighbor>],
 ) -> Result<Vec<Near>, FileError> {
+    let (grown, held_out) = subject.grown_and_held_out();
+    let absent = grown.len() as u32..(grown.len() + held_out.len()) as u32;
     let near = found.par_iter().enumerate().map(|(q, found)| {
-        let keys = found.iter().map(|neighbor| neighbor.key as u32);
+        let ids = found.iter().map(|neighbor| neighbor.key as u32);
         let mut near = Vec::with_capacity(found.len());
-        for row in keys.filter(|row| absent.binary_search(row).is_err()) {
-            let rows = subject.base.read(row as usize..row as usize + 1)?;
-            near.push((subject.metric.plain_distance(queries.row(q), rows.row(0)), row));
+        for id in ids.filter(|id| !absent.contains(id)) {
+            let row = subject.rows[id as usize] as usize;
+            let rows = subject.base.read(row..row + 1)?;
+            near.push((subject.metric.plain_distance(queries.row(q), rows.row(0)), id));
         }
         near.sort_by(|a: &(f64, u32), b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         near.truncate(KNOWN);

@@ -6,6 +6,15 @@ use super::adjacency::{Adjacency, NO_NEIGHBOR};
 use super::reach::breadth_first;
 use crate::disk::MemoryError;
 
+/// `inverse[permutation[i]] = i`.
+pub(crate) fn inverse(permutation: &[u32]) -> Vec<u32> {
+    let mut inverse = vec![0; permutation.len()];
+    for (i, to) in permutation.iter().enumerate() {
+        inverse[*to as usize] = i as u32;
+    }
+    inverse
+}
+
 /// A graph with its ids renumbered, and the old id of each new one.
 pub(crate) struct Ordered {
     pub(crate) graph: Adjacency,

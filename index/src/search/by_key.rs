@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use foveal_datasets::{Element, KeyedRows, Rows, Values};
 
 use super::{Index, SearchError};
-use crate::fullview::RowSource;
 use crate::stats::{QueryStats, Stop};
 
 impl KeyedRows for Index {
@@ -27,10 +26,8 @@ impl KeyedRows for Index {
         let ids: Vec<u32> = places.keys().copied().collect();
         let (shared, dim) = (&*self.shared, self.dim());
         let mut wide = vec![0.0; keys.len() * dim];
-        let mut source = shared.row_source();
-        if let RowSource::Store(reader) = &mut source {
-            reader.begin_query();
-        }
+        let mut source = shared.full_vectors();
+        source.begin_query();
         let (stop, mut stats) = (Stop::default(), QueryStats::default());
         let asked = (&ids[..], &stop, &mut stats);
         source.rows(&shared.row_origin(), asked, &mut |i, row| {

@@ -2,9 +2,11 @@
 
 mod by_key;
 mod error;
+mod rows;
 mod searcher;
 
 pub use error::SearchError;
+pub use rows::{IndexPayloads, IndexRows};
 pub use searcher::{Query, Searcher};
 
 use std::path::{Path, PathBuf};
@@ -17,7 +19,7 @@ use crate::calibrate::Frontier;
 use crate::disk::{Manifest, OpenError};
 use crate::distance::{MIN_SQUARE, is_too_long};
 use crate::full_store::{FullStore, Io, OpenOptions};
-use crate::fullview::{Fullview, RowOrigin, RowSource};
+use crate::fullview::{FullVectors, Fullview, RowOrigin};
 use crate::key_table::KeyTable;
 use crate::neighbor::Neighbor;
 use crate::open::{self, Opened};
@@ -263,14 +265,14 @@ impl Index {
 impl Shared {
     /// A second stage of its own for a thread.
     pub(crate) fn fullview(&self) -> Fullview {
-        Fullview::new(self.row_source())
+        Fullview::new(self.full_vectors())
     }
 
     /// Where a thread gets full vectors from.
-    fn row_source(&self) -> RowSource {
+    fn full_vectors(&self) -> FullVectors {
         match &self.store {
-            Some(store) => RowSource::Store(Box::new(store.reader())),
-            None => RowSource::Codes { row: Vec::new() },
+            Some(store) => FullVectors::Store(Box::new(store.reader())),
+            None => FullVectors::Codes { row: Vec::new() },
         }
     }
 

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use foveal_datasets::{Element, ErrorKind, Metric, RowSource, Rows, Values, VectorFile};
 use foveal_index::stats::{Job, Progress};
-use foveal_index::{BuildError, BuildInput, BuildParams, Keys, build, inspect};
+use foveal_index::{
+    BuildError, BuildInput, BuildParams, JsonLines, Keys, PayloadSource, build, inspect,
+};
 
 use crate::built::{Built, floats, half, names, params, rows_and_queries, write_rows};
 
@@ -165,7 +167,8 @@ fn payloads_that_do_not_fit_leave_nothing_behind() {
     ] {
         fs::write(&texts, text).unwrap();
         let before = names(dir.path());
-        let input = BuildInput { payload: Some(&texts), ..BuildInput::of(&base) };
+        let payload = JsonLines::open(&texts).unwrap();
+        let input = BuildInput { payload: Some(&payload), ..BuildInput::of(&base) };
         let out = dir.path().join("index");
         let error = build(&input, &out, &params(Metric::L2, 4), Job::default()).unwrap_err();
         assert!(error.to_string().contains(wanted), "{error}");
@@ -280,7 +283,9 @@ fn inputs_that_change_meanwhile_are_named() {
     let learn = write_rows(dir.path(), "learn", &rows());
     let texts = dir.path().join("texts.jsonl");
     fs::write(&texts, "{\"number\": 12345}\n".repeat(300)).unwrap();
-    let input = BuildInput { payload: Some(&texts), learn: Some(&learn), ..BuildInput::of(&base) };
+    let payload = JsonLines::open(&texts).unwrap();
+    let payload: &dyn PayloadSource = &payload;
+    let input = BuildInput { payload: Some(payload), learn: Some(&learn), ..BuildInput::of(&base) };
     for (stage, path, wanted) in [
         ("encoding", base.path(), "changed while the index was built from it"),
         ("encoding", learn.path(), "changed while the index was built from it"),

@@ -10,7 +10,7 @@ use foveal_datasets::{Element, Metric, Row, Rows, Truth, Values, VectorFile, Vec
 use foveal_index::stats::{Job, Stop};
 use foveal_index::{
     Answer, BuildInput, BuildParams, BuildReport, ExactAsk, Index, Io, Keys, Neighbor, OpenOptions,
-    Query, SearchParams, build, check, exact,
+    PayloadSource, Query, SearchParams, build, check, exact,
 };
 use half::f16;
 use tempfile::TempDir;
@@ -52,12 +52,9 @@ impl Built {
     pub fn with(rows: &Rows, params: &BuildParams, keys: Keys<'_>, texts: Option<&str>) -> Built {
         let dir = tempfile::tempdir().unwrap();
         let base = write_rows(dir.path(), "base", rows);
-        let payload = dir.path().join("texts.jsonl");
-        if let Some(texts) = texts {
-            fs::write(&payload, texts).unwrap();
-        }
+        let lines: Option<Vec<&str>> = texts.map(|texts| texts.lines().collect());
         let path = dir.path().join("index");
-        let payload = texts.map(|_| payload.as_path());
+        let payload = lines.as_ref().map(|lines| lines as &dyn PayloadSource);
         let input = BuildInput { base: &base, keys, payload, learn: None, bias: false };
         let report = build(&input, &path, params, Job::default()).unwrap();
         Built { _dir: dir, base, path, report }

@@ -1,12 +1,19 @@
 //! The same input, seed and parameters give the same index: at any number of threads, on any CPU
-//! level, and from one run to the next.
+//! level, whatever order the rows come in, and from one run to the next.
 
 use std::process::Command;
 
-use foveal_datasets::{Element, Metric, Rows};
-use foveal_index::{BuildParams, SearchParams};
+use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::{Concat, Element, Metric, Part, RowSource, Rows, Values};
+use foveal_index::stats::Job;
+use foveal_index::{
+    BuildInput, BuildParams, Index, IndexPayloads, Io, Keys, PayloadSource, SearchParams, build,
+};
 
-use crate::built::{Built, answers, embedded_rows_and_queries, params, rows_and_queries};
+use crate::built::{
+    Built, answers, embedded_rows_and_queries, floats, params, part, rows_and_queries, wide,
+    write_rows,
+};
 
 const DIGESTS: &str = "FOVEAL_TEST_PRINTS_DIGESTS";
 
@@ -41,6 +48,111 @@ fn memory_limits_do_not_matter() {
     let plain = params(Metric::L2, 4);
     let limited = BuildParams { memory: Some(1 << 30), ..plain.clone() };
     assert_eq!(digest(Element::F32, &plain), digest(Element::F32, &limited));
+}
+
+/// The digest of the index of `rows` in the order of `order`, each with its key and payload.
+fn digest_in_order(
+    rows: &Rows,
+    order: &[usize],
+    params: &BuildParams,
+    learn: Option<&Rows>,
+) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let keys: Vec<u64> = order.iter().map(|row| 7 * *row as u64 + 3).collect();
+    let payload: Vec<String> = keys.iter().map(|key| format!("{{\"key\":{key}}}")).collect();
+    let base = rows.read_each(order).unwrap();
+    let input = BuildInput {
+        keys: Keys::List(&keys),
+        payload: Some(&payload),
+        learn: learn.map(|learn| learn as &dyn RowSource),
+        ..BuildInput::of(&base)
+    };
+    build(&input, &dir.path().join("index"), params, Job::default()).unwrap().manifest.digest
+}
+
+#[test]
+fn the_order_of_rows_does_not_matter() {
+    let dim = 24;
+    let mut random = Seeded::new(4);
+    // A third are copies, enough to tie at every rank, and three rows lie far out.
+    let (clustered, _) = rows_and_queries(Element::F32, 900, 0, dim);
+    let mut numbers: Vec<f32> = clustered.iter().flat_map(wide).collect();
+    for (i, row) in numbers.chunks_exact_mut(dim).enumerate() {
+        match i {
+            0..300 => row.fill(0.25),
+            300..303 => row.iter_mut().for_each(|x| *x = 1e6 * random.gaussian()),
+            _ => {}
+        }
+    }
+    let rows = floats(dim, numbers);
+    let states = floats(dim, (0..400 * dim).map(|_| random.gaussian()).collect());
+    let in_order: Vec<usize> = (0..rows.len()).collect();
+    let mut shuffled = in_order.clone();
+    random.shuffle(&mut shuffled);
+    let reversed: Vec<usize> = in_order.iter().rev().copied().collect();
+    for (metric, bits, learn) in [
+        (Metric::L2, 4, None),
+        (Metric::Cosine, 5, None),
+        (Metric::InnerProduct, 4, None),
+        (Metric::InnerProduct, 4, Some(&states)),
+        (Metric::L2, 2, None),
+        (Metric::L2, 32, None),
+    ] {
+        let digest = |order: &[usize]| digest_in_order(&rows, order, &params(metric, bits), learn);
+        let wanted = digest(&in_order);
+        for order in [&shuffled, &reversed] {
+            assert_eq!(digest(order), wanted, "{metric}, {bits} bits, {}", learn.is_some());
+        }
+    }
+    let bytes = Rows::new(1, Values::U8((0..200).map(|i| (i / 3) as u8).collect())).unwrap();
+    let digest = |order: &[usize]| digest_in_order(&bytes, order, &params(Metric::L2, 8), None);
+    let reversed: Vec<usize> = (0..200).rev().collect();
+    assert_eq!(digest(&(0..200).collect::<Vec<usize>>()), digest(&reversed));
+}
+
+/// What a merge gives: the rows of two indexes, some left out, are as good as a file of the rest.
+#[test]
+fn the_rows_of_indexes_build_what_their_file_builds() {
+    for (metric, element, bits) in [
+        (Metric::L2, Element::U8, 8),
+        (Metric::L2, Element::U8, 4),
+        (Metric::Cosine, Element::F32, 4),
+        (Metric::InnerProduct, Element::F16, 5),
+        (Metric::L2, Element::Bf16, 32),
+    ] {
+        let (rows, _) = rows_and_queries(element, 700, 0, 30);
+        let params = params(metric, bits);
+        let half = |from: usize, to: usize| {
+            let texts: Vec<String> = (from..to).map(|key| format!("{{\"key\":{key}}}\n")).collect();
+            let rows = part(&rows, from..to);
+            Built::with(&rows, &params, Keys::From(from as u64), Some(&texts.concat()))
+        };
+        let (first, second) = (half(0, 400), half(400, 700));
+        let (first, second) = (first.open_io(Io::Pread), second.open());
+        let left_out: Vec<u32> = (0..400).filter(|id| id % 7 == 0).collect();
+        let (a, b) = (first.all_rows(), second.all_rows());
+        let parts = vec![Part::without(&a, &left_out).unwrap(), Part::whole(&b)];
+        let base = Concat::new(parts).unwrap();
+        let kept = first.keys().zip(0..).filter(|(_, id)| left_out.binary_search(id).is_err());
+        let keys: Vec<u64> = kept.map(|(key, _)| key).chain(second.keys()).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let build_of = |base: &dyn RowSource, keys: &[u64], payload: &dyn PayloadSource| {
+            let (keys, payload) = (Keys::List(keys), Some(payload));
+            let input = BuildInput { keys, payload, ..BuildInput::of(base) };
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("index");
+            build(&input, &out, &params, Job::default()).unwrap().manifest.digest
+        };
+        let mut sorted = keys.clone();
+        sorted.sort_unstable();
+        let places: Vec<usize> = sorted.iter().map(|key| *key as usize).collect();
+        let flat = write_rows(dir.path(), "flat", &rows.read_each(&places).unwrap());
+        let texts: Vec<String> = sorted.iter().map(|key| format!("{{\"key\":{key}}}")).collect();
+        let wanted = build_of(&flat, &sorted, &texts);
+        let kept: [(Index, &[u32]); 2] = [(first.clone(), &left_out), (second.clone(), &[])];
+        let payloads = IndexPayloads::new(kept.into()).unwrap();
+        assert_eq!(build_of(&base, &keys, &payloads), wanted, "{metric} {element} {bits}");
+    }
 }
 
 #[test]

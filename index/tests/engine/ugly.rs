@@ -21,6 +21,9 @@ const K: usize = 10;
 /// The recall that a default search must reach unless the build warned.
 const WANTED: f64 = 0.95;
 
+/// At most one build in so many finds less than 0.9 with a width of its own choice.
+const LOW_PART: u64 = 500;
+
 /// What is ugly about the rows.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -183,8 +186,24 @@ fn rounding(
     }
 }
 
-/// One random build; a line on what went wrong.
-fn case(seed: u64) -> Option<String> {
+/// Why rows of a type may be refused: numbers of 16 bits may all have been rounded to zero.
+fn refused(element: Element) -> &'static [&'static str] {
+    match element {
+        Element::F16 => &["too long", "too small", "all zeros"],
+        _ => &["too long", "too small"],
+    }
+}
+
+/// What is wrong with a build and its searches.
+enum Fault {
+    /// It finds too little and nothing says so, or it was refused for no reason.
+    Silent(String),
+    /// It says so, but the width that it chose itself should do for nearly all data.
+    Low(String),
+}
+
+/// One random build; what went wrong.
+fn case(seed: u64) -> Option<Fault> {
     let mut random = Seeded::new(seed);
     let mut one_of = |n: usize| random.below(n as u64) as usize;
     let kind = KINDS[one_of(KINDS.len())];
@@ -203,15 +222,14 @@ fn case(seed: u64) -> Option<String> {
     let what = format!("seed {seed}: {kind:?} {metric} {element} {bits:?} {shape:?}");
     match outcome(&rows, shape.0, &params) {
         Ok(Outcome { recall, warnings, .. }) if recall < WANTED && warnings.is_empty() => {
-            Some(format!("{what}: recall {recall} without a warning"))
+            Some(Fault::Silent(format!("{what}: recall {recall} without a warning")))
         }
-        // The choice of the build must do, for all but what f32 itself cannot hold.
         Ok(Outcome { recall, bits: width, warnings }) if bits.is_none() && recall < 0.9 => {
-            Some(format!("{what}: recall {recall} with {width} bits: {warnings:?}"))
+            Some(Fault::Low(format!("{what}: recall {recall} with {width} bits: {warnings:?}")))
         }
         Ok(_) => None,
-        Err(refusal) if refusal.contains("too long") || refusal.contains("too small") => None,
-        Err(refusal) => Some(format!("{what}: {refusal}")),
+        Err(refusal) if refused(element).iter().any(|why| refusal.contains(why)) => None,
+        Err(refusal) => Some(Fault::Silent(format!("{what}: {refusal}"))),
     }
 }
 
@@ -220,21 +238,25 @@ fn a_default_search_finds_the_nearest_or_the_build_warned() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let (first, count) = (number(FIRST).unwrap_or(0), number(COUNT).unwrap_or(BUILDS));
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    let failures: Vec<String> = std::thread::scope(|scope| {
+    let faults: Vec<Fault> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|at| {
-                scope.spawn(move || {
-                    (first + at..first + count)
-                        .step_by(threads as usize)
-                        .filter_map(case)
-                        .inspect(|failure| println!("{failure}"))
-                        .collect::<Vec<String>>()
-                })
+                let seeds = (first + at..first + count).step_by(threads as usize);
+                scope.spawn(move || seeds.filter_map(case).collect::<Vec<Fault>>())
             })
             .collect();
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
-    assert!(failures.is_empty(), "{} of {count}:\n{}", failures.len(), failures.join("\n"));
+    let (mut silent, mut low) = (Vec::new(), Vec::new());
+    for fault in faults {
+        match fault {
+            Fault::Silent(text) => silent.push(text),
+            Fault::Low(text) => low.push(text),
+        }
+    }
+    assert!(silent.is_empty(), "{} of {count}:\n{}", silent.len(), silent.join("\n"));
+    let allowed = count / LOW_PART;
+    assert!(low.len() as u64 <= allowed, "{} of {count}:\n{}", low.len(), low.join("\n"));
 }
 
 /// Rows that two bits once could not be built of, or not be opened of, or not be found by.

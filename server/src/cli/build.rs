@@ -7,7 +7,10 @@ use std::sync::Once;
 use clap::Args;
 use foveal_datasets::output_file::check_new;
 use foveal_datasets::{Element, Lengthened, Metric, Rounded, RowSource, VectorFile};
-use foveal_index::{BuildInput, BuildParams, BuildReport, Job, Keys, Progress, free_memory};
+use foveal_index::{
+    BuildInput, BuildParams, BuildReport, Job, JsonLines, Keys, PayloadSource, Progress,
+    free_memory,
+};
 use serde::Serialize;
 
 use super::exit_code::{Failure, Outcome};
@@ -154,8 +157,14 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
         Some(element) => rounded(base, element, args.seed)?,
         None => base,
     };
-    let (payload, bias) = (args.payload.as_deref(), args.bias.is_some());
-    let input = BuildInput { base: &*base, keys, payload, learn: learn.as_deref(), bias };
+    let payload = args.payload.as_deref().map(JsonLines::open).transpose()?;
+    let input = BuildInput {
+        base: &*base,
+        keys,
+        payload: payload.as_ref().map(|payload| payload as &dyn PayloadSource),
+        learn: learn.as_deref(),
+        bias: args.bias.is_some(),
+    };
     let note = memory_note(&input, &params)?;
     let interrupt = Interrupt::catch()?;
     let report = build_with_progress(&input, &args.out, &params, &interrupt, Some(&note))?;

@@ -9,7 +9,7 @@ use foveal_datasets::recall::recall;
 use foveal_datasets::{Metric, RowSource, Rows, VectorFile};
 use foveal_index::measure::Latency;
 use foveal_index::{
-    BuildInput, BuildParams, BuildReport, ExactAsk, Index, Job, Keys, Neighbor, SearchParams,
+    BuildInput, BuildParams, BuildReport, ExactAsk, Index, Job, JsonLines, Neighbor, SearchParams,
     Searcher, exact,
 };
 
@@ -68,13 +68,8 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<Outcom
     let mut output = Output::stdout();
 
     output.print(&introduction(&base, terminal))?;
-    let input = BuildInput {
-        base: &base,
-        keys: Keys::From(0),
-        payload: Some(&files.payload),
-        learn: None,
-        bias: false,
-    };
+    let payload = JsonLines::open(&files.payload)?;
+    let input = BuildInput { payload: Some(&payload), ..BuildInput::of(&base) };
     let out = args.keep.clone().unwrap_or_else(|| dir.path().join("index"));
     let built = build_with_progress(&input, &out, &BuildParams::new(METRIC), &interrupt, None)?;
     output.print(&built_in(&built))?;

@@ -55,14 +55,11 @@ pub(crate) fn build(dir: &Path, name: &str, metric: Metric, payload: bool) -> st
     bytes.extend((DIM as u32).to_le_bytes());
     bytes.extend(rows().iter().flat_map(|x| x.to_le_bytes()));
     std::fs::write(&base, bytes).unwrap();
-    let payloads = dir.join(format!("{name}.jsonl"));
-    let lines: String = (0..N).map(|i| format!("{{\"name\":\"row {i}\"}}\n")).collect();
-    std::fs::write(&payloads, lines).unwrap();
+    let payloads: Vec<String> = (0..N).map(|i| format!("{{\"name\":\"row {i}\"}}")).collect();
 
     let base = VectorFile::open(&base).unwrap();
-    let payload = payload.then_some(payloads.as_path());
-    let input =
-        BuildInput { base: &base, keys: Keys::From(FIRST_KEY), payload, learn: None, bias: false };
+    let payload = payload.then_some(&payloads as &dyn foveal_index::PayloadSource);
+    let input = BuildInput { keys: Keys::From(FIRST_KEY), payload, ..BuildInput::of(&base) };
     let out = dir.join(name);
     foveal_index::build(&input, &out, &BuildParams::new(metric), Job::default()).unwrap();
     out

@@ -1,20 +1,18 @@
 //! What does the caller say about a row? An optional JSON object a row, kept on disk as text.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+mod source;
 
-use foveal_datasets::ErrorKind;
-use foveal_datasets::regular_file::{self, NotOpened};
-use rustix::fs::OFlags;
+pub use source::{JsonLines, PayloadError, PayloadSource};
+pub(crate) use source::{check_count, check_each};
+
+use std::ops::Range;
+use std::path::Path;
+
 use serde::de::IgnoredAny;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::disk::{
     ArrayKind, ArrayShape, ArrayWriter, FileEntry, Manifest, OpenArray, OpenError, Storage,
-    WriteError,
 };
 use crate::stats::Job;
 
@@ -24,207 +22,52 @@ const ROWS_AT_ONCE: u64 = 512;
 /// The longest JSON text of a row, in bytes.
 pub const MAX_TEXT: u64 = 64 << 10;
 
-/// Why payloads cannot be taken from a file.
-#[derive(Debug, thiserror::Error)]
-pub enum PayloadError {
-    /// The operating system refused.
-    #[error("{}: cannot {op}: {source}", path.display())]
-    Io {
-        /// The source.
-        path: PathBuf,
-        /// What was tried, as a verb.
-        op: &'static str,
-        /// The refusal.
-        source: io::Error,
-    },
-    /// The source is no regular file; it is read twice.
-    #[error("{}: is {found}; wanted a regular file", path.display())]
-    NotAFile {
-        /// The source.
-        path: PathBuf,
-        /// What it is.
-        found: &'static str,
-    },
-    /// The source was written to while it was read.
-    #[error("{}: changed while it was read", path.display())]
-    Changed {
-        /// The source.
-        path: PathBuf,
-    },
-    /// The caller asked to stop.
-    #[error("interrupted")]
-    Interrupted,
-    /// A line is no JSON object.
-    #[error("{}: line {line}: {what}; wanted a JSON object", path.display())]
-    Line {
-        /// The source.
-        path: PathBuf,
-        /// The line, from 1.
-        line: u64,
-        /// What was found.
-        what: String,
-    },
-    /// There are not as many lines as rows.
-    #[error("{}: {found} lines; wanted {wanted}, one a row", path.display())]
-    Count {
-        /// The source.
-        path: PathBuf,
-        /// Its lines.
-        found: u64,
-        /// The rows.
-        wanted: u64,
-    },
-    /// The index cannot be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-}
-
-impl PayloadError {
-    /// What kind of failure this is.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            PayloadError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                ErrorKind::NoInput
-            }
-            PayloadError::Io { .. } => ErrorKind::Io,
-            PayloadError::NotAFile { .. } => ErrorKind::NoInput,
-            PayloadError::Line { .. }
-            | PayloadError::Count { .. }
-            | PayloadError::Changed { .. } => ErrorKind::BadData,
-            PayloadError::Interrupted => ErrorKind::Interrupted,
-            PayloadError::Write(error) => error.kind(),
-        }
-    }
-
-    fn io(path: &Path, op: &'static str) -> impl FnOnce(io::Error) -> PayloadError {
-        move |source| PayloadError::Io { path: path.into(), op, source }
-    }
-}
-
-/// A file with one JSON object a line. Remembers where each line is: 12 bytes a row.
-pub struct PayloadSource {
-    path: PathBuf,
-    file: File,
-    starts: Vec<u64>,
-    lengths: Vec<u32>,
-    /// The sum of what [`digest_of`] makes of each line: the order of lines does not matter.
-    digest: u64,
-}
-
-/// Bytes of memory that a [`PayloadSource`] takes a row.
-pub(crate) const SOURCE_BYTES: u64 = 12;
-
-/// The xxh3 of a line with its number.
+/// The xxh3 of a text with the number of its row; the sum over all rows is their digest, in
+/// whatever order they are read.
 fn digest_of(row: u64, text: &[u8]) -> u64 {
     xxh3_64_with_seed(text, row)
 }
 
-impl PayloadSource {
-    /// Opens the file, and reads nothing of it yet.
-    ///
-    /// # Errors
-    /// No regular file; the operating system refuses.
-    pub fn open(path: &Path) -> Result<PayloadSource, PayloadError> {
-        let file = regular_file::open(path, OFlags::empty()).map_err(|refused| match refused {
-            NotOpened::NotRegular(found) => PayloadError::NotAFile { path: path.into(), found },
-            NotOpened::Refused(error) => PayloadError::io(path, "open")(error),
-        })?;
-        let (starts, lengths) = (Vec::new(), Vec::new());
-        Ok(PayloadSource { path: path.into(), file, starts, lengths, digest: 0 })
-    }
-
-    /// Reads the file once, line by line: `n` lines, a JSON object of at most 64 KiB in each.
-    ///
-    /// # Errors
-    /// The first line that is no JSON object; another number of lines; a read is refused; an
-    /// interrupt.
-    pub fn scan(&mut self, n: u64, job: Job<'_>) -> Result<(), PayloadError> {
-        let path = &self.path;
-        let mut lines = BufReader::with_capacity(1 << 20, &self.file);
-        let (mut line, mut start, mut found) = (Vec::new(), 0, 0);
-        loop {
-            if found % ROWS_AT_ONCE == 0 {
-                job.tell("checking payloads", found.min(n), n);
-                if job.interrupted() {
-                    return Err(PayloadError::Interrupted);
-                }
+/// Writes texts into `dir` in the order of the index: id `i` gets the text of row `rows[i]`. Their
+/// digest must be `checked`.
+///
+/// # Errors
+/// The disk refuses; the source cannot be read again, or is not what was checked; an interrupt.
+pub(crate) fn write_payloads(
+    source: (&dyn PayloadSource, u64),
+    (storage, dir): (&dyn Storage, &Path),
+    rows: &[u32],
+    job: Job<'_>,
+) -> Result<[FileEntry; 4], PayloadError> {
+    let ((source, checked), n) = (source, rows.len() as u64);
+    let shape = ArrayShape { rows: n, stride: 0, data_bytes: source.bytes(), first: 0 };
+    let mut texts = ArrayWriter::create(storage, dir, ArrayKind::Payload, shape)?;
+    let shape = ArrayShape::packed(n + 1, 8);
+    let mut offsets = ArrayWriter::create(storage, dir, ArrayKind::PayloadOffsets, shape)?;
+    let (mut text, mut offset, mut digest) = (Vec::new(), 0u64, 0u64);
+    let changed = || PayloadError::Changed { path: source.path().into() };
+    for (done, &row) in (0..).zip(rows) {
+        if done % ROWS_AT_ONCE == 0 {
+            job.tell("writing payloads", done, n);
+            if job.interrupted() {
+                return Err(PayloadError::Interrupted);
             }
-            line.clear();
-            // Space for the line break; a longer line is refused before it is read.
-            let read = lines
-                .by_ref()
-                .take(MAX_TEXT + 2)
-                .read_until(b'\n', &mut line)
-                .map_err(PayloadError::io(path, "read"))?;
-            if read == 0 {
-                break;
-            }
-            let text = line.trim_ascii();
-            let cut = line.len() as u64 > MAX_TEXT && !line.ends_with(b"\n");
-            let checked = if cut { Err(too_long()) } else { check_object(text) };
-            let wrong = |what| PayloadError::Line { path: path.into(), line: found + 1, what };
-            checked.map_err(wrong)?;
-            let indent = line.len() - line.trim_ascii_start().len();
-            self.starts.push(start + indent as u64);
-            self.lengths.push(text.len() as u32);
-            self.digest = self.digest.wrapping_add(digest_of(found, text));
-            found += 1;
-            start += read as u64;
         }
-        if found != n {
-            return Err(PayloadError::Count { path: path.into(), found, wanted: n });
-        }
-        Ok(())
-    }
-
-    /// Writes the texts into `dir` in the order of the index: id `i` gets line `rows[i]` (from 0).
-    ///
-    /// # Errors
-    /// The disk refuses; the source cannot be read again, or is not what was scanned; an interrupt.
-    ///
-    /// # Panics
-    /// If `rows` is no permutation of the lines.
-    pub fn write(
-        &self,
-        storage: &dyn Storage,
-        dir: &Path,
-        rows: &[u32],
-        job: Job<'_>,
-    ) -> Result<[FileEntry; 4], PayloadError> {
-        assert_eq!(rows.len(), self.lengths.len(), "as many rows as lines");
-        let n = rows.len() as u64;
-        let data_bytes = self.lengths.iter().map(|&length| u64::from(length)).sum();
-        let shape = ArrayShape { rows: n, stride: 0, data_bytes, first: 0 };
-        let mut texts = ArrayWriter::create(storage, dir, ArrayKind::Payload, shape)?;
-        let shape = ArrayShape::packed(n + 1, 8);
-        let mut offsets = ArrayWriter::create(storage, dir, ArrayKind::PayloadOffsets, shape)?;
-        let (mut text, mut offset, mut digest) = (Vec::new(), 0u64, 0u64);
-        let changed = || PayloadError::Changed { path: self.path.clone() };
-        for (done, &row) in (0..).zip(rows) {
-            if done % ROWS_AT_ONCE == 0 {
-                job.tell("writing payloads", done, n);
-                if job.interrupted() {
-                    return Err(PayloadError::Interrupted);
-                }
-            }
-            text.resize(self.lengths[row as usize] as usize, 0);
-            let read = self.file.read_exact_at(&mut text, self.starts[row as usize]);
-            read.map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => changed(),
-                _ => PayloadError::io(&self.path, "read")(error),
-            })?;
-            digest = digest.wrapping_add(digest_of(u64::from(row), &text));
-            offsets.append(&offset.to_le_bytes())?;
-            texts.append(&text)?;
-            offset += text.len() as u64;
-        }
-        if digest != self.digest {
+        source.read(row, &mut text)?;
+        digest = digest.wrapping_add(digest_of(u64::from(row), &text));
+        offset += text.len() as u64;
+        if offset > source.bytes() {
             return Err(changed());
         }
-        offsets.append(&offset.to_le_bytes())?;
-        let ([texts, texts_crc], [offsets, offsets_crc]) = (texts.finish()?, offsets.finish()?);
-        Ok([texts, texts_crc, offsets, offsets_crc])
+        offsets.append(&(offset - text.len() as u64).to_le_bytes())?;
+        texts.append(&text)?;
     }
+    if digest != checked {
+        return Err(changed());
+    }
+    offsets.append(&offset.to_le_bytes())?;
+    let ([texts, texts_crc], [offsets, offsets_crc]) = (texts.finish()?, offsets.finish()?);
+    Ok([texts, texts_crc, offsets, offsets_crc])
 }
 
 fn too_long() -> String {
@@ -348,16 +191,28 @@ impl Payload {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::FileExt;
+
+    use foveal_datasets::ErrorKind;
 
     use super::*;
     use crate::disk::{Disk, sample};
 
-    fn source(dir: &Path, text: &str, n: u64) -> Result<PayloadSource, PayloadError> {
+    /// A source that was checked, and its digest.
+    fn source(dir: &Path, text: &str, n: u64) -> Result<(JsonLines, u64), PayloadError> {
         let path = dir.join("source.jsonl");
         fs::write(&path, text).unwrap();
-        let mut source = PayloadSource::open(&path)?;
-        source.scan(n, Job::default())?;
-        Ok(source)
+        let source = JsonLines::open(&path)?;
+        let digest = source.check(n, Job::default())?;
+        Ok((source, digest))
+    }
+
+    fn write(
+        (source, digest): &(JsonLines, u64),
+        dir: &Path,
+        rows: &[u32],
+    ) -> Result<[FileEntry; 4], PayloadError> {
+        write_payloads((source, *digest), (&Disk, dir), rows, Job::default())
     }
 
     #[test]
@@ -367,10 +222,8 @@ mod tests {
             |row: u32| format!("{{\"row\": {row}, \"é\": \"{}\"}}", "x".repeat(row as usize));
         let lines: Vec<String> = (0..300).map(|row| format!(" {}\r\n", text(row))).collect();
         let rows: Vec<u32> = (0..300).map(|id| id * 7 % 300).collect();
-        let files = source(dir.path(), lines.concat().trim_end(), 300)
-            .unwrap()
-            .write(&Disk, dir.path(), &rows, Job::default())
-            .unwrap();
+        let source = source(dir.path(), lines.concat().trim_end(), 300).unwrap();
+        let files = write(&source, dir.path(), &rows).unwrap();
         let manifest = Manifest { n: 300, files: files.into(), ..sample::manifest() };
         let payload = Payload::open(dir.path(), &manifest).unwrap();
         for (id, &row) in rows.iter().enumerate() {
@@ -383,7 +236,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let line = format!("{{\"pad\":\"{}\"}}\n", "x".repeat(5000));
         let source = source(dir.path(), &line.repeat(2), 2).unwrap();
-        let files = source.write(&Disk, dir.path(), &[1, 0], Job::default()).unwrap();
+        let files = write(&source, dir.path(), &[1, 0]).unwrap();
         let manifest = Manifest { n: 2, files: files.into(), ..sample::manifest() };
         let file = fs::OpenOptions::new().write(true).open(dir.path().join("payload.bin")).unwrap();
         file.write_all_at(b"y", 9000).unwrap();
@@ -407,7 +260,7 @@ mod tests {
         assert!(refused(&long).contains("line 2: more than 65536 bytes"));
         let padded = format!("{{}}{}\n", " ".repeat(70_000));
         assert!(refused(&padded).contains("line 1: more than 65536 bytes"));
-        let missing = PayloadSource::open(&dir.path().join("gone")).err().unwrap();
+        let missing = JsonLines::open(&dir.path().join("gone")).err().unwrap();
         assert_eq!(missing.kind(), ErrorKind::NoInput);
     }
 
@@ -416,10 +269,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_TEXT as usize - 8));
         assert_eq!(text.len() as u64, MAX_TEXT);
-        let files = source(dir.path(), &format!("{text}\r\n"), 1)
-            .unwrap()
-            .write(&Disk, dir.path(), &[0], Job::default())
-            .unwrap();
+        let source = source(dir.path(), &format!("{text}\r\n"), 1).unwrap();
+        let files = write(&source, dir.path(), &[0]).unwrap();
         let manifest = Manifest { n: 1, files: files.into(), ..sample::manifest() };
         let (found, reads) = Payload::open(dir.path(), &manifest).unwrap().get(0).unwrap();
         // The text starts behind the header: it lies on 17 blocks. Its offsets lie on one.
@@ -442,7 +293,7 @@ mod tests {
             let source = source(dir.path(), lines, 2).unwrap();
             fs::write(&path, changed).unwrap();
             let out = tempfile::tempdir().unwrap();
-            let written = source.write(&Disk, out.path(), &[1, 0], Job::default());
+            let written = write(&source, out.path(), &[1, 0]);
             assert_eq!(written.is_err(), is_refused, "{changed:?}");
             if let Err(error) = written {
                 assert_eq!(error.kind(), ErrorKind::BadData);
@@ -457,7 +308,7 @@ mod tests {
         let sound: String = (0..1_200).map(|row| format!("{{\"row\": {row}}}\n")).collect();
         let rows: Vec<u32> = (0..1_200).collect();
         let source = source(dir.path(), &sound, 1_200).unwrap();
-        let files = source.write(&Disk, dir.path(), &rows, Job::default()).unwrap();
+        let files = write(&source, dir.path(), &rows).unwrap();
         let manifest = Manifest { n: 1_200, files: files.into(), ..sample::manifest() };
         let payload = Payload::open(dir.path(), &manifest).unwrap();
         assert_eq!(payload.unsound(1_200, Job::default()).unwrap(), None);
@@ -465,12 +316,12 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let broken = sound.replacen("{\"row\": 1100}", "{\"row\": 110x}", 1);
         fs::write(dir.path().join("source.jsonl"), broken).unwrap();
-        let written = fs::read_to_string(&source.path).unwrap();
+        let written = fs::read_to_string(source.0.path()).unwrap();
         let digest = (0..).zip(written.lines());
         let digest = digest.map(|(row, line)| digest_of(row, line.as_bytes()));
         let digest = digest.fold(0, u64::wrapping_add);
-        let source = PayloadSource { digest, ..source };
-        let files = source.write(&Disk, out.path(), &rows, Job::default()).unwrap();
+        let source = (source.0, digest);
+        let files = write(&source, out.path(), &rows).unwrap();
         let manifest = Manifest { files: files.into(), ..manifest };
         let payload = Payload::open(out.path(), &manifest).unwrap();
         let found = payload.unsound(1_200, Job::default()).unwrap().unwrap();
@@ -482,7 +333,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
-        let error = PayloadSource::open(&path).err().unwrap();
+        let error = JsonLines::open(&path).err().unwrap();
         assert!(error.to_string().ends_with("pipe: is a pipe; wanted a regular file"), "{error}");
         assert_eq!(error.kind(), ErrorKind::NoInput);
     }

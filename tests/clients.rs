@@ -103,6 +103,8 @@ fn the_python_client_searches() {
         .flat_map(|key| i64::from(*key).to_le_bytes())
         .collect();
     let keys = std::fs::read(place.path("keys.npy")).unwrap();
+    // A key of 2^64 - 1 is no -1.
+    assert!(keys.windows(5).any(|some| some == b"'<u8'"), "keys are unsigned");
     assert!(keys.ends_with(&wanted) && keys.len() < wanted.len() + 256, "keys of all queries");
     assert_eq!(wanted.len(), QUERIES * 4 * 8);
 

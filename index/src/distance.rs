@@ -148,8 +148,8 @@ impl ExactQuery {
         }
     }
 
-    /// The cosine distances, from 0 to 2, to the rows numbered `ids`, whose inverse norms are known.
-    /// What is not below `limit` may be a rounded value that is not below it either.
+    /// The cosine distances, from 0 to 2, to the rows `ids`, whose inverse norms are known. What is
+    /// not below `limit` may be a rounded value that is not below it either.
     pub(crate) fn cosines(
         &mut self,
         (rows, inverse_norms): (&Rows, &[f32]),

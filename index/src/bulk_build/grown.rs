@@ -70,7 +70,7 @@ impl Grown {
         pass.set_limits(limits);
         let Arranged { rows, codes, lifts, extremes, held_out } =
             Arranged::new(pass, (input.base, by_hash), &quantizer, params)?;
-        warnings.extend(width::extremes_warning(pass.extremes()));
+        warnings.extend(width::extremes_warning(pass.extremes(), pass.far_rows()));
         let samples = (&sample, asked.as_ref());
         let mut serving = quantizer.serving(bits, &pass.facts(), samples);
         if params.bits.is_some() {

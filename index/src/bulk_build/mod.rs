@@ -156,12 +156,7 @@ pub fn build(
         let to = (files.storage, files.dir);
         files.entries.extend(write_payloads(payload, to, &grown.rows, job)?);
     }
-    match input.learn {
-        Some(learn) if check_learn(input, params.metric, job)? != learn_digest => {
-            return Err(BuildError::Changed { path: learn.path().into() });
-        }
-        _ => {}
-    }
+    check_learn_unchanged(order, learn_digest)?;
     let quantizer = grown.quantizer.spec().clone();
     let extreme_rows = grown.extremes.ids().len() as u32;
     let (frontier, extremes) = (grown.frontier, grown.extremes.into_numbers());
@@ -331,6 +326,19 @@ fn check_learn(
         digest.update(rows.values().bytes());
     }
     Ok(Some(digest.digest()))
+}
+
+/// Whether the samples are still those whose digest was taken.
+fn check_learn_unchanged(
+    Order { input, params, job }: Order<'_>,
+    digest: Option<u64>,
+) -> Result<(), BuildError> {
+    match input.learn {
+        Some(learn) if check_learn(input, params.metric, job)? != digest => {
+            Err(BuildError::Changed { path: learn.path().into() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The files of an index that is being written.

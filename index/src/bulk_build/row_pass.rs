@@ -63,6 +63,8 @@ pub(super) struct RowPass<'a> {
     limits: Limits,
     /// The rows that are, in the order of insertion, once all were encoded.
     extremes: Vec<u32>,
+    /// How many rows lie as far out, these included.
+    far_rows: usize,
     /// The xxh3 of the rows as the first pass saw them: each later pass must see the same.
     digest: Option<u64>,
 }
@@ -76,6 +78,7 @@ impl<'a> RowPass<'a> {
             facts: RowFacts::default(),
             limits: Limits::NONE,
             extremes: Vec::new(),
+            far_rows: 0,
             digest: None,
         }
     }
@@ -88,6 +91,11 @@ impl<'a> RowPass<'a> {
     /// The extreme rows, in the order of insertion, once all rows were encoded.
     pub(super) fn extremes(&self) -> &[u32] {
         &self.extremes
+    }
+
+    /// How many rows lie beyond the limits; the farthest are the extreme ones.
+    pub(super) fn far_rows(&self) -> usize {
+        self.far_rows
     }
 
     pub(super) fn len(&self) -> usize {
@@ -155,6 +163,7 @@ impl<'a> RowPass<'a> {
         }
         if is_first {
             let most = Extremes::most(coded, self.base.dim());
+            self.far_rows = far.places.len();
             let (extremes, others) = far.farthest(most);
             self.extremes = extremes.iter().map(|place| rows[*place as usize]).collect();
             all = all.and(others);
@@ -262,8 +271,8 @@ impl Far {
         is_far
     }
 
-    /// The places of the farthest rows, at most so many, ascending, and the facts of the others, cut to the
-    /// limits: what is beyond them must not decide how the rest is coded.
+    /// The places of the farthest rows, at most so many, ascending, and the facts of the others,
+    /// cut to the limits: what is beyond them must not decide how the rest is coded.
     fn farthest(mut self, most: usize) -> (Vec<u32>, RowFacts) {
         self.places.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let others = self.places.drain(most.min(self.places.len())..);

@@ -158,18 +158,24 @@ pub(super) fn trial_warning(
     (share < ENOUGH).then(|| format!("{}; leave the width to the build", coarse(bits, share)))
 }
 
-/// Names the extreme rows.
-pub(super) fn extremes_warning(rows: &[u32]) -> Option<String> {
+/// Names the extreme rows, as many as are kept whole of `all`.
+pub(super) fn extremes_warning(rows: &[u32], all: usize) -> Option<String> {
     if rows.is_empty() {
         return None;
     }
     let some: Vec<String> = rows.iter().take(NAMED).map(u32::to_string).collect();
     let more = if rows.len() > NAMED { ", ..." } else { "" };
     let (count, some) = (rows.len(), some.join(", "));
+    let kept = match all - count {
+        0 => "they are kept whole in memory and every query meets them".to_owned(),
+        others => format!(
+            "the {count} farthest are kept whole in memory and every query meets them; the other \
+             {others} have codes that tell little, and a search may miss them"
+        ),
+    };
     Some(format!(
-        "{count} rows lie more than {FAR_TIMES} times as far out as nine tenths of the rows do \
-         (row {some}{more}): they are kept whole in memory and every query meets them; check that \
-         their numbers are meant"
+        "{all} rows lie more than {FAR_TIMES} times as far out as nine tenths of the rows do \
+         (row {some}{more}): {kept}; check that their numbers are meant"
     ))
 }
 
@@ -242,11 +248,13 @@ mod tests {
 
     #[test]
     fn warnings_name_rows_and_columns() {
-        assert_eq!(extremes_warning(&[]), None);
-        let few = extremes_warning(&[7, 9]).unwrap();
+        assert_eq!(extremes_warning(&[], 0), None);
+        let few = extremes_warning(&[7, 9], 2).unwrap();
         assert!(few.starts_with("2 rows lie") && few.contains("(row 7, 9)"), "{few}");
-        let many = extremes_warning(&[1, 2, 3, 4, 5, 6]).unwrap();
-        assert!(many.contains("(row 1, 2, 3, 4, 5, ...)"), "{many}");
+        assert!(few.contains("9): they are kept whole"), "{few}");
+        let many = extremes_warning(&[1, 2, 3, 4, 5, 6], 10).unwrap();
+        assert!(many.starts_with("10 rows") && many.contains("(row 1, 2, 3, 4, 5, ...)"), "{many}");
+        assert!(many.contains("the 6 farthest are kept") && many.contains("the other 4"), "{many}");
         let rows = |column: usize, factor: f32| {
             let scale = |i: usize| if i % 3 == column { factor } else { 1.0 };
             let numbers = (0..30).map(|i| scale(i) * (i * 7 % 5) as f32).collect();

@@ -324,3 +324,17 @@ pub(super) fn places(dim: usize, fields: usize) -> impl Iterator<Item = Place> {
         Place { byte: line * LINE + byte, shift: field * 8 / fields }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_beyond_a_half_are_stored_as_its_largest() {
+        for (x, wanted) in
+            [(1.5, 1.5), (65_504.0, 65_504.0), (1e9, 65_504.0), (f32::INFINITY, 65_504.0)]
+        {
+            assert_eq!(stored_half(x).to_f32(), wanted, "{x}");
+        }
+    }
+}

@@ -104,6 +104,12 @@ fn the_order_of_rows_does_not_matter() {
             assert_eq!(digest(order), wanted, "{metric}, {bits} bits, {}", learn.is_some());
         }
     }
+    // Codes of leading axes, which are learned from a sample: a file sorted by class.
+    let (embedded, _) = embedded_rows_and_queries(900, 0, 300);
+    let mut by_class = in_order.clone();
+    by_class.sort_by_key(|row| row % 15);
+    let digest = |order: &[usize]| digest_in_order(&embedded, order, &params(Metric::L2, 2), None);
+    assert_eq!(digest(&by_class), digest(&shuffled));
     let bytes = Rows::new(1, Values::U8((0..200).map(|i| (i / 3) as u8).collect())).unwrap();
     let digest = |order: &[usize]| digest_in_order(&bytes, order, &params(Metric::L2, 8), None);
     let reversed: Vec<usize> = (0..200).rev().collect();

@@ -9,7 +9,7 @@ use foveal_datasets::{Element, Metric, Rows};
 use foveal_index::stats::Job;
 use foveal_index::{BuildInput, BuildParams, Index, SearchParams, build};
 
-use crate::built::{Built, answers, floats, params, part, recall_of, wide, write_rows};
+use crate::built::{Built, answers, floats, params, part, wide, write_rows};
 
 const COUNT: &str = "FOVEAL_TEST_UGLY_BUILDS";
 /// The variable with the seed of the first one; 0 if it is not set.
@@ -261,7 +261,7 @@ fn a_default_search_finds_the_nearest_or_the_build_warned() {
 
 /// Rows that two bits once could not be built of, or not be opened of, or not be found by.
 #[test]
-fn two_bits_hold_equal_rows_rows_along_axes_and_sorted_files() {
+fn two_bits_hold_equal_rows_and_rows_along_axes() {
     let dim = 384;
     let row: Vec<f32> = (0..dim).map(|i| (i % 7) as f32 - 3.0).collect();
     for n in [1, 600] {
@@ -285,28 +285,4 @@ fn two_bits_hold_equal_rows_rows_along_axes_and_sorted_files() {
     let found = answers(&built.open(), &part(&rows, 0..own), &SearchParams::new(1));
     let itself = found.iter().zip(0..).filter(|(answer, i)| answer.neighbors[0].key == *i).count();
     assert_eq!(itself, own, "rows along axes of their own find themselves");
-}
-
-/// Whatever the order of the file, the rows that codes are learned from are of every part of it.
-#[test]
-fn a_sorted_file_is_coded_as_well_as_a_shuffled_one() {
-    let (n, dim, classes) = (2400, 320, 12);
-    let mut random = Seeded::new(9);
-    let directions: Vec<f32> = (0..classes * 20 * dim).map(|_| random.gaussian()).collect();
-    let mut numbers = Vec::with_capacity(n * dim);
-    for i in 0..n {
-        let class = i * classes / n;
-        let mut row = vec![0.0f32; dim];
-        for direction in directions[class * 20 * dim..][..20 * dim].chunks_exact(dim) {
-            let weight = random.gaussian();
-            row.iter_mut().zip(direction).for_each(|(x, y)| *x += weight * y);
-        }
-        numbers.extend(row);
-    }
-    let rows = floats(dim, numbers);
-    let last = part(&rows, n - n / classes..n);
-    let built = Built::new(&rows, &params(Metric::L2, 2));
-    let found = answers(&built.open(), &last, &SearchParams::new(K as u32));
-    let recall = recall_of(&found, &built.exact(&last, K), K, Metric::L2);
-    assert!(recall >= 0.95 || !built.report.warnings.is_empty(), "the last class: {recall}");
 }

@@ -8,8 +8,8 @@ use clap::Args;
 use foveal_datasets::output_file::check_new;
 use foveal_datasets::{Element, Lengthened, Metric, Rounded, RowSource, VectorFile};
 use foveal_index::{
-    BuildInput, BuildParams, BuildReport, Job, JsonLines, Keys, PayloadSource, Progress,
-    free_memory,
+    BuildError, BuildInput, BuildParams, BuildReport, Job, JsonLines, Keys, PayloadSource,
+    Progress, free_memory,
 };
 use serde::Serialize;
 
@@ -157,7 +157,8 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
         Some(element) => rounded(base, element, args.seed)?,
         None => base,
     };
-    let payload = args.payload.as_deref().map(JsonLines::open).transpose()?;
+    let payload = args.payload.as_deref().map(JsonLines::open).transpose();
+    let payload = payload.map_err(BuildError::from)?;
     let input = BuildInput {
         base: &*base,
         keys,

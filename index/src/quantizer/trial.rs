@@ -1,10 +1,11 @@
 //! Do codes tell the nearest rows of a sample from the others?
 
-use foveal_datasets::Rows;
+use foveal_datasets::{Metric, Row, Rows};
 use rayon::prelude::*;
 
 use super::{Encoder, PreparedQuery, Quantizer, RowFacts};
 use crate::distance::QueryDistance;
+use crate::kernel::float;
 
 /// The share of the true nearest rows of a sample that must be among the best by their codes.
 pub(crate) const ENOUGH: f64 = 0.98;
@@ -41,6 +42,11 @@ impl Quantizer {
             return 1.0;
         }
         let codes = self.codes_of(sample, rows).0;
+        let metric = self.metric;
+        let inverse_norms: Vec<f64> = (0..rows)
+            .into_par_iter()
+            .map(|row| inverse_norm(metric, &wide(sample.row(row))))
+            .collect();
         let found = queries.par_iter().map(|at| {
             let query = asked.unwrap_or(sample).row(*at);
             let is_other = |id: &u32| asked.is_some() || *id as usize != *at;
@@ -50,8 +56,14 @@ impl Quantizer {
             let mut estimates = vec![0.0; ids.len()];
             let codes = bytemuck::cast_slice(&codes);
             self.distance(codes, &prepared).distances(&ids, &mut estimates);
-            let exact = |id: &u32| self.metric.plain_distance(query, sample.row(*id as usize));
-            let exact: Vec<f64> = ids.iter().map(exact).collect();
+            let query = wide(query);
+            let norm = inverse_norm(metric, &query);
+            let mut row = vec![0.0; query.len()];
+            let exact = ids.iter().map(|id| {
+                sample.row(*id as usize).widen_into(&mut row);
+                distance(metric, (&query, norm), (&row, inverse_norms[*id as usize]))
+            });
+            let exact: Vec<f64> = exact.collect();
             let mut best: Vec<usize> = (0..ids.len()).collect();
             best.sort_unstable_by(|x, y| estimates[*x].total_cmp(&estimates[*y]).then(x.cmp(y)));
             let mut sorted = exact.clone();
@@ -83,5 +95,27 @@ impl Quantizer {
         // The largest of numbers: the same in any order.
         let facts = facts.reduce(RowFacts::default, RowFacts::and);
         (codes, facts)
+    }
+}
+
+fn wide(row: Row<'_>) -> Vec<f32> {
+    let mut wide = vec![0.0; row.dim()];
+    row.widen_into(&mut wide);
+    wide
+}
+
+/// What a row is multiplied by before distances are taken.
+fn inverse_norm(metric: Metric, row: &[f32]) -> f64 {
+    match metric {
+        Metric::Cosine => 1.0 / float::square(row).sqrt(),
+        Metric::L2 | Metric::InnerProduct => 1.0,
+    }
+}
+
+/// What orders rows as the distance does, in double precision.
+fn distance(metric: Metric, (x, x_norm): (&[f32], f64), (y, y_norm): (&[f32], f64)) -> f64 {
+    match metric {
+        Metric::InnerProduct => -float::dot_in_f64(x, y),
+        Metric::L2 | Metric::Cosine => float::half_l2_scaled(x, y, [x_norm, y_norm]),
     }
 }

@@ -180,6 +180,7 @@ impl Sweep<'_> {
     fn measure(&self, point: &Point) -> anyhow::Result<Line> {
         let bars = Bars::start();
         let plan = Plan {
+            allowed: None,
             index: self.index,
             queries: &self.data.queries,
             params: point.params,

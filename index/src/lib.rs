@@ -59,6 +59,7 @@ pub mod free_memory;
 pub mod full_store;
 mod fullview;
 mod graph;
+mod id_set;
 #[doc(hidden)]
 pub mod kernel;
 pub mod key_table;
@@ -67,6 +68,7 @@ pub mod neighbor;
 mod open;
 pub mod params;
 pub mod payload;
+mod plan;
 mod preview;
 mod quantizer;
 pub mod search;
@@ -77,11 +79,12 @@ mod vocabulary;
 pub use bulk_build::{BuildError, BuildInput, BuildReport, Keys, build, predicted_peak_bytes};
 pub use calibrate::{Frontier, FrontierPoint, Reach};
 pub use check::{CheckReport, check, inspect};
-pub use decode::{DecodeAsk, Decoded, Decoder, Token, TokenSet, Tokens};
+pub use decode::{DecodeAsk, Decoded, Decoder, Token, Tokens};
 pub use disk::{DecodeQuality, FileEntry, IndexMemory, Manifest, Measured, OpenError};
 pub use exact::{ExactAsk, ExactError};
 pub use free_memory::{FreeMemory, free_memory};
 pub use full_store::{Io, OpenOptions};
+pub use id_set::IdSet;
 pub use neighbor::Neighbor;
 pub use params::{
     BuildParams, DecodeMode, DecodeParams, LogZMode, MAX_BUILD_LIST_SIZE, MAX_K, MAX_LIST_SIZE,

@@ -13,6 +13,7 @@ use crate::distance::QueryDistance;
 use crate::extremes::Extremes;
 use crate::graph::stored::StoredGraph;
 use crate::graph::walk::{StopRule, Walk};
+use crate::id_set::IdSet;
 use crate::kernel::{LINE, prefetch};
 use crate::neighbor::Candidate;
 use crate::quantizer::{PreparedQuery, Quantizer};
@@ -49,13 +50,16 @@ pub(crate) struct PreviewSlot {
     query: PreparedQuery,
     /// The query as it came, where there are extreme rows.
     wide: Vec<f32>,
+    /// What was found, before extra bits and extreme rows: estimates and ids, best first.
+    found: Vec<(f32, u32)>,
     candidates: Vec<Candidate>,
 }
 
 impl PreviewSlot {
     pub(crate) fn new() -> PreviewSlot {
         let (walk, query) = (Walk::new(), PreparedQuery::default());
-        PreviewSlot { walk, query, wide: Vec::new(), candidates: Vec::new() }
+        let (wide, found, candidates) = (Vec::new(), Vec::new(), Vec::new());
+        PreviewSlot { walk, query, wide, found, candidates }
     }
 
     /// The squared distance of the candidate of rank `list_size` over that of rank `REACH_K`; none
@@ -101,13 +105,27 @@ impl Preview {
         (list_size, least): (u32, u32),
         reach: Option<f64>,
     ) {
+        self.begin_to(slot, query, (list_size, least, 1.0), reach);
+    }
+
+    /// The same where a `share` of the rows is allowed: as far as so many of those are met, if they
+    /// lie everywhere.
+    pub(crate) fn begin_to(
+        &self,
+        slot: &mut PreviewSlot,
+        query: Row<'_>,
+        (list_size, least, share): (u32, u32, f64),
+        reach: Option<f64>,
+    ) {
         self.prepare(slot, query);
         let distance = self.quantizer.distance(&self.codes, &slot.query);
-        let floor = least.max(list_size / 2).max(1) as usize;
+        let among = |allowed: u32| (f64::from(allowed) / share).ceil() as usize;
+        let floor = among(least.max(list_size / 2).max(1));
         let common = slot.query.common();
-        let stop = reach.map(|factor| StopRule { k: REACH_K, factor, common, floor });
+        let k = among(REACH_K as u32);
+        let stop = reach.map(|factor| StopRule { k, factor, common, floor });
         let room = if reach.is_some() { POOL_ROOM } else { 1 };
-        slot.walk.begin(room * list_size as usize, stop, self.entry_points, &distance);
+        slot.walk.begin(room * among(list_size), stop, self.entry_points, &distance);
     }
 
     /// One hop; false when the walk is over. What the next hop reads is on its way when this one
@@ -138,44 +156,109 @@ impl Preview {
     /// All candidates of a walk that is over, best first, in shown distances, and the extreme rows
     /// among them.
     pub(crate) fn candidates<'a>(&self, slot: &'a mut PreviewSlot) -> &'a [Candidate] {
+        self.candidates_of(slot, None)
+    }
+
+    /// Those of the candidates of a walk that are allowed.
+    pub(crate) fn candidates_of<'a>(
+        &self,
+        slot: &'a mut PreviewSlot,
+        allowed: Option<&IdSet>,
+    ) -> &'a [Candidate] {
+        slot.found.clear();
+        let is_allowed = |id: u32| allowed.is_none_or(|allowed| allowed.contains(id));
+        slot.found.extend(slot.walk.found().filter(|(_, id)| is_allowed(*id)));
+        self.fill_in(slot, is_allowed)
+    }
+
+    /// The best `most` of the allowed rows by their codes, all of which are met: `O(allowed)`.
+    ///
+    /// # Errors
+    /// The stop, which is looked at every few hundred codes.
+    pub(crate) fn scan(
+        &self,
+        slot: &mut PreviewSlot,
+        (allowed, most): (&IdSet, usize),
+        stop: &Stop<'_>,
+    ) -> Result<(), Stopped> {
+        let distance = self.quantizer.distance(&self.codes, &slot.query);
+        let found = &mut slot.found;
+        found.clear();
+        let coded = allowed.iter().take_while(|id| *id < self.extremes.first());
+        let (mut ids, mut distances) = (Vec::with_capacity(SCAN_BATCH), [0.0; SCAN_BATCH]);
+        let mut coded = coded.peekable();
+        let nearer = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+        let mut limit = f32::INFINITY;
+        while coded.peek().is_some() {
+            if let Some(why) = stop.now() {
+                return Err(why);
+            }
+            ids.clear();
+            ids.extend(coded.by_ref().take(SCAN_BATCH));
+            // Allowed rows lie apart: their codes are asked for before the first is needed.
+            ids.iter().for_each(|id| distance.prefetch(*id));
+            distance.distances(&ids, &mut distances);
+            // What is NaN is kept.
+            let near = ids.iter().zip(distances).filter(|(_, distance)| {
+                let is_beyond = *distance > limit;
+                !is_beyond
+            });
+            found.extend(near.map(|(id, distance)| (distance, *id)));
+            if found.len() >= 2 * most + SCAN_BATCH {
+                limit = found.select_nth_unstable_by(most - 1, nearer).1.0;
+                found.truncate(most);
+            }
+        }
+        found.sort_unstable_by(nearer);
+        found.truncate(most);
+        self.fill_in(slot, |id| allowed.contains(id));
+        Ok(())
+    }
+
+    /// Makes candidates of what was found, and of the extreme rows that are allowed.
+    fn fill_in<'a>(
+        &self,
+        slot: &'a mut PreviewSlot,
+        is_allowed: impl Fn(u32) -> bool,
+    ) -> &'a [Candidate] {
         let distance = self.quantizer.distance(&self.codes, &slot.query);
         let (scale, add) = slot.query.shown();
         slot.candidates.clear();
         if self.finer.is_empty() {
-            slot.candidates.extend(slot.walk.found().map(|(estimate, id)| {
-                let error = distance.error(id) * scale;
-                Candidate { id, estimate: estimate * scale + add, error }
+            slot.candidates.extend(slot.found.iter().map(|(estimate, id)| {
+                let error = distance.error(*id) * scale;
+                Candidate { id: *id, estimate: estimate * scale + add, error }
             }));
         } else {
             self.look_again(slot);
         }
         if !self.extremes.is_empty() {
-            self.meet_extremes(slot);
+            self.meet_extremes(slot, is_allowed);
         }
         &slot.candidates
     }
 
-    /// Puts the extreme rows among the candidates.
-    fn meet_extremes(&self, slot: &mut PreviewSlot) {
+    /// Puts the allowed extreme rows among the candidates.
+    fn meet_extremes(&self, slot: &mut PreviewSlot, is_allowed: impl Fn(u32) -> bool) {
         let PreviewSlot { wide, candidates, .. } = slot;
-        candidates.extend(self.extremes.ids().map(|id| {
+        candidates.extend(self.extremes.ids().filter(|id| is_allowed(*id)).map(|id| {
             let (estimate, error) = self.extremes.distance(wide, id);
             Candidate { id, estimate, error }
         }));
         candidates.sort_unstable_by(nearest_first);
     }
 
-    /// Fills in all that a walk found, by the estimates of all bits, best first.
+    /// Fills in all that was found, by the estimates of all bits, best first.
     fn look_again(&self, slot: &mut PreviewSlot) {
         let (stride, beyond) = (self.quantizer.stride(), self.quantizer.finer_stride());
         let (scale, add) = slot.query.shown();
-        let PreviewSlot { walk, query, candidates, .. } = slot;
-        for (_, id) in walk.found() {
-            let at = id as usize * beyond;
+        let PreviewSlot { found, query, candidates, .. } = slot;
+        for (_, id) in found.iter() {
+            let at = *id as usize * beyond;
             (at..at + beyond).step_by(LINE).for_each(|line| prefetch(&self.finer, line));
             prefetch(&self.finer, at + beyond - 1);
         }
-        candidates.extend(walk.found().map(|(estimate, id)| {
+        candidates.extend(found.iter().map(|&(estimate, id)| {
             let at = id as usize;
             let code = &self.codes[at * stride..][..stride];
             let finer = &self.finer[at * beyond..][..beyond];

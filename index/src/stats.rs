@@ -10,6 +10,8 @@ pub struct QueryStats {
     pub distances: u32,
     /// Nodes expanded.
     pub hops: u32,
+    /// Codes of allowed rows met by a scan of them all; they are among the distances.
+    pub scanned: u32,
     /// Candidates ranked exactly.
     pub reranked: u32,
     /// Distinct 4 KiB blocks that fullview asked for, wherever they were served from.

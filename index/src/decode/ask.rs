@@ -2,6 +2,7 @@
 
 use foveal_datasets::Row;
 
+use crate::id_set::IdSet;
 use crate::params::{DecodeMode, DecodeParams};
 use crate::search::{Index, SearchError};
 use crate::softmax::LogZ;
@@ -51,24 +52,9 @@ pub enum Tokens {
     #[default]
     All,
     /// Only these.
-    Allow(TokenSet),
+    Allow(IdSet),
     /// All but these.
-    Deny(TokenSet),
-}
-
-/// Tokens of one index.
-#[derive(Clone, Debug)]
-pub struct TokenSet {
-    /// A bit an id.
-    bits: Vec<u64>,
-    /// How many there are.
-    len: usize,
-}
-
-impl TokenSet {
-    fn contains(&self, id: u32) -> bool {
-        self.bits[id as usize / 64] >> (id % 64) & 1 == 1
-    }
+    Deny(IdSet),
 }
 
 impl Tokens {
@@ -84,8 +70,8 @@ impl Tokens {
     pub fn count(&self, n: usize) -> usize {
         match self {
             Tokens::All => n,
-            Tokens::Allow(set) => set.len,
-            Tokens::Deny(set) => n - set.len,
+            Tokens::Allow(set) => set.len() as usize,
+            Tokens::Deny(set) => n - set.len() as usize,
         }
     }
 }
@@ -136,16 +122,5 @@ impl Index {
         let mut wide = vec![1.0; self.dim()];
         hidden.widen_into(&mut wide[..wanted]);
         self.check_query(Row::F32(&wide))
-    }
-
-    /// The tokens that `keys` name; those that name none are left out.
-    pub fn token_set(&self, keys: &[u64]) -> TokenSet {
-        let mut set = TokenSet { bits: vec![0; self.len().div_ceil(64) as usize], len: 0 };
-        for id in keys.iter().filter_map(|key| self.shared.keys.id_of(*key)) {
-            let word = &mut set.bits[id as usize / 64];
-            set.len += usize::from(*word >> (id % 64) & 1 == 0);
-            *word |= 1 << (id % 64);
-        }
-        set
     }
 }

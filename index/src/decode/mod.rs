@@ -28,7 +28,7 @@ use crate::vocabulary::TokenScores;
 use effort::{Effort, Plan};
 use normalise::Total;
 
-pub use ask::{DecodeAsk, Decoded, Token, TokenSet, Tokens};
+pub use ask::{DecodeAsk, Decoded, Token, Tokens};
 
 /// Tokens ranked exactly at least where log Z is told as an interval.
 const KNOWN_OF_Z: u32 = 256;

@@ -21,6 +21,7 @@ use foveal_datasets::{ErrorKind, Rows};
 use rustix::thread::CpuSet;
 
 use crate::decode::Decoded;
+use crate::id_set::IdSet;
 use crate::neighbor::Neighbor;
 use crate::params::SearchParams;
 use crate::search::{Answer, Index, Query, SearchError, Searcher};
@@ -60,6 +61,8 @@ pub struct Plan<'a> {
     pub queries: &'a Rows,
     /// How each is answered.
     pub params: SearchParams,
+    /// The only rows that count; none where all do.
+    pub allowed: Option<&'a IdSet>,
     /// Threads, each with a searcher of its own; at least 1.
     pub threads: usize,
     /// Queries interleaved on a thread; at least 1.
@@ -256,7 +259,7 @@ impl Asked for Plan<'_> {
         let Share { rows, found, nanos, totals, .. } = share;
         let stop = Stop { deadline: None, cancelled: self.job.interrupt };
         let params = self.params;
-        let query = |i| Query { row: self.queries.row(i), params, stop };
+        let query = |i| Query { row: self.queries.row(i), params, allowed: self.allowed, stop };
         searcher.search_batch(&mut rows.clone().map(query), self.in_flight, &mut |i, answer| {
             let answer = answer?;
             totals.count(&answer);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use foveal_datasets::{Element, KeyedRows, Rows, Values};
 
 use super::{Index, SearchError};
+use crate::id_set::IdSet;
 use crate::stats::{QueryStats, Stop};
 
 impl KeyedRows for Index {
@@ -54,6 +55,12 @@ impl Index {
     pub fn largest_key(&self) -> u64 {
         let keys = (0..self.len() as u32).map(|id| self.shared.keys.key(id));
         keys.max().expect("an index holds at least one row")
+    }
+
+    /// The rows that `keys` name; keys that name none are left out.
+    pub fn id_set(&self, keys: &[u64]) -> IdSet {
+        let ids = keys.iter().filter_map(|key| self.shared.keys.id_of(*key));
+        IdSet::new(self.len() as u32, ids)
     }
 
     /// The ids of the keys that name a row. Goes over all keys once, keeping nothing.

@@ -9,8 +9,10 @@ use super::{Answer, Index, SearchError, Shared};
 use crate::distance::ExactQuery;
 use crate::full_store::Io;
 use crate::fullview::{Fullview, Rerank, Reranked};
+use crate::id_set::IdSet;
 use crate::neighbor::Candidate;
 use crate::params::{SearchParams, out_of_range};
+use crate::plan::{self, Plan};
 use crate::preview::{PreviewSlot, STEPS_A_LOOK};
 use crate::stats::{QueryStats, Stop};
 
@@ -29,6 +31,8 @@ pub struct Query<'a> {
     pub row: Row<'a>,
     /// How they are found.
     pub params: SearchParams,
+    /// The only rows that count; none where all do.
+    pub allowed: Option<&'a IdSet>,
     /// When to give up.
     pub stop: Stop<'a>,
 }
@@ -46,6 +50,10 @@ struct Slot {
     preview: PreviewSlot,
     exact: ExactQuery,
     fullview: Fullview,
+    /// How the allowed rows are found; none where all rows are allowed.
+    plan: Option<Plan>,
+    /// How candidates are ranked.
+    params: SearchParams,
     stats: QueryStats,
     started: Instant,
     /// When the walk was over.
@@ -89,7 +97,18 @@ impl Searcher {
         params: &SearchParams,
         stop: &Stop<'_>,
     ) -> Result<Answer, SearchError> {
-        let query = Query { row: query.into(), params: *params, stop: *stop };
+        let query = Query { row: query.into(), params: *params, allowed: None, stop: *stop };
+        self.search_one(query)
+    }
+
+    /// The answer to a query.
+    ///
+    /// # Errors
+    /// As [`Searcher::search_until`].
+    ///
+    /// # Panics
+    /// If the allowed rows are a set of another number of rows than the index has.
+    pub fn search_one(&mut self, query: Query<'_>) -> Result<Answer, SearchError> {
         let mut found = None;
         self.search_batch(&mut iter::once(query), 1, &mut |_, answer| {
             found = Some(answer?);
@@ -136,10 +155,13 @@ impl Searcher {
                 if slot.stage == Stage::Walking {
                     match slot.hop(index, query, looks) {
                         Ok(true) => {}
-                        Ok(false) => {
-                            slot.walked(index, query);
-                            (walking, ranking, room) = (walking - 1, ranking + 1, true);
-                        }
+                        Ok(false) => match slot.walked(index, query) {
+                            Ok(()) => (walking, ranking, room) = (walking - 1, ranking + 1, true),
+                            Err(error) => {
+                                (slot.stage, walking, room) = (Stage::Idle, walking - 1, true);
+                                sink(*i, Err(error))?;
+                            }
+                        },
                         Err(error) => {
                             (slot.stage, walking, room) = (Stage::Idle, walking - 1, true);
                             sink(*i, Err(error))?;
@@ -188,6 +210,8 @@ impl Slot {
             preview: PreviewSlot::new(),
             exact: ExactQuery::new(shared.manifest.metric, shared.manifest.element),
             fullview: shared.fullview(),
+            plan: None,
+            params: SearchParams::new(1),
             stats: QueryStats::default(),
             started: now,
             walked: now,
@@ -195,13 +219,27 @@ impl Slot {
     }
 
     fn begin(&mut self, index: &Index, query: &Query<'_>) {
-        let Shared { frontier, preview, .. } = &*index.shared;
+        let Shared { frontier, preview, manifest, .. } = &*index.shared;
         let SearchParams { list_size, k, .. } = query.params;
         self.started = Instant::now();
         self.stage = Stage::Walking;
         self.stats = QueryStats::default();
+        self.params = query.params;
         self.exact.set(query.row);
-        preview.begin(&mut self.preview, query.row, (list_size, k), frontier.reach(list_size));
+        let choose = |set: &IdSet| Plan::choose(set, &query.params, manifest.max_degree);
+        self.plan = query.allowed.map(choose);
+        match self.plan {
+            None => {
+                let reach = frontier.reach(list_size);
+                preview.begin(&mut self.preview, query.row, (list_size, k), reach);
+            }
+            Some(Plan::Walk) => {
+                let (share, reach) =
+                    (query.allowed.map_or(1.0, plan::share), frontier.reach(list_size));
+                preview.begin_to(&mut self.preview, query.row, (list_size, k, share), reach);
+            }
+            Some(Plan::Scan) => preview.prepare(&mut self.preview, query.row),
+        }
         self.fullview.begin_query();
     }
 
@@ -211,11 +249,14 @@ impl Slot {
     fn hop(
         &mut self,
         index: &Index,
-        Query { params, stop, .. }: &Query<'_>,
+        Query { params, allowed, stop, .. }: &Query<'_>,
         looks: bool,
     ) -> Result<bool, SearchError> {
         if let (true, Some(why)) = (looks, stop.now()) {
             return Err(SearchError::Stopped(why));
+        }
+        if let (Some(plan), Some(allowed)) = (self.plan, allowed) {
+            return Ok(self.hop_to_allowed(index, plan, allowed));
         }
         let goes_on = index.shared.preview.step(&mut self.preview);
         let settled = self.preview.settled() >= params.k as usize + SETTLED;
@@ -226,13 +267,42 @@ impl Slot {
         Ok(goes_on)
     }
 
+    /// One hop of a walk to allowed rows; false when it is over, or costs more than a scan.
+    fn hop_to_allowed(&mut self, index: &Index, plan: Plan, allowed: &IdSet) -> bool {
+        if plan == Plan::Scan || !index.shared.preview.step(&mut self.preview) {
+            return false;
+        }
+        if plan::is_too_long(allowed, self.preview.counts()) {
+            (self.stats.distances, self.stats.hops) = self.preview.counts();
+            self.plan = Some(Plan::Scan);
+            return false;
+        }
+        true
+    }
+
     /// The walk is over: its candidates are to be ranked.
-    fn walked(&mut self, index: &Index, query: &Query<'_>) {
+    fn walked(&mut self, index: &Index, query: &Query<'_>) -> Result<(), SearchError> {
         let preview = &index.shared.preview;
-        (self.stats.distances, self.stats.hops) = self.preview.counts();
-        preview.candidates(&mut self.preview);
+        if self.plan != Some(Plan::Scan) {
+            (self.stats.distances, self.stats.hops) = self.preview.counts();
+            let found = preview.candidates_of(&mut self.preview, query.allowed).len();
+            let is_astray = |set: &IdSet| plan::is_astray(set, found, &query.params);
+            if query.allowed.is_some_and(is_astray) {
+                self.plan = Some(Plan::Scan);
+            }
+        }
+        if let (Some(Plan::Scan), Some(allowed)) = (self.plan, query.allowed) {
+            self.params = plan::ranking(&query.params);
+            let most = self.params.list_size as usize;
+            let scanned = preview.scan(&mut self.preview, (allowed, most), &query.stop);
+            scanned.map_err(SearchError::Stopped)?;
+            self.stats.scanned = allowed.len();
+            self.stats.distances += allowed.len();
+        }
         (self.walked, self.stage) = (Instant::now(), Stage::Ranking);
-        self.fullview.begin(&index.shared.row_origin(), &ask(&self.preview, query, false));
+        let ask = ask(&self.preview, &self.params, (&query.stop, false));
+        self.fullview.begin(&index.shared.row_origin(), &ask);
+        Ok(())
     }
 
     /// The answer, once all rows that it takes have been read.
@@ -244,7 +314,7 @@ impl Slot {
     ) -> Result<Option<Answer>, SearchError> {
         let Shared { preview, manifest, .. } = &*index.shared;
         let origin = index.shared.row_origin();
-        let ask = ask(&self.preview, query, wait);
+        let ask = ask(&self.preview, &self.params, (&query.stop, wait));
         let ranked = self.fullview.rank(&origin, &mut self.exact, &ask, &mut self.stats)?;
         let Some(Reranked { neighbors, ids, partial, unread }) = ranked else { return Ok(None) };
         let bound = unread.map(|estimate| preview.lower_bound(&self.preview, estimate));
@@ -260,7 +330,8 @@ impl Slot {
         Ok(Some(Answer {
             neighbors,
             ids,
-            exhausted: manifest.n < u64::from(query.params.k),
+            exhausted: query.allowed.map_or(manifest.n, |set| set.len().into())
+                < query.params.k.into(),
             partial,
             certified: certified as u32,
             nanos: (end - self.started).as_nanos() as u64,
@@ -284,8 +355,13 @@ fn free_slot(index: &Index, slots: &mut Vec<Slot>) -> usize {
 }
 
 /// Whether a query can be asked, and is still wanted; a graph that waited for one is loaded.
-fn admit(index: &Index, Query { row, params, stop }: &Query<'_>) -> Result<(), SearchError> {
+fn admit(
+    index: &Index,
+    Query { row, params, allowed, stop }: &Query<'_>,
+) -> Result<(), SearchError> {
     index.check(*row, params)?;
+    let n = allowed.map_or(index.len(), |set| set.n().into());
+    assert_eq!(n, index.len(), "the allowed rows are a set of rows of the index");
     if let Some(why) = stop.now() {
         return Err(SearchError::Stopped(why));
     }
@@ -295,8 +371,8 @@ fn admit(index: &Index, Query { row, params, stop }: &Query<'_>) -> Result<(), S
 
 fn ask<'a>(
     preview: &'a PreviewSlot,
-    Query { params, stop, .. }: &'a Query<'_>,
-    wait: bool,
+    params: &'a SearchParams,
+    (stop, wait): (&'a Stop<'a>, bool),
 ) -> Rerank<'a> {
     Rerank { candidates: preview.candidates(), params, stop, wait }
 }

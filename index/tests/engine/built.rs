@@ -90,7 +90,8 @@ pub fn answers(index: &Index, queries: &Rows, params: &SearchParams) -> Vec<Answ
 
 /// The queries of some rows, none with a deadline.
 pub fn asked<'a>(queries: &'a Rows, rows: Range<usize>, params: &SearchParams) -> Vec<Query<'a>> {
-    let query = |i| Query { row: queries.row(i), params: *params, stop: Stop::default() };
+    let stop = Stop::default();
+    let query = |i| Query { row: queries.row(i), params: *params, allowed: None, stop };
     rows.map(query).collect()
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
+mod allowed;
 mod answers;
 mod build;
 mod built;

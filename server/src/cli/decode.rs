@@ -14,7 +14,7 @@ use foveal_index::{
     OpenError, OpenOptions, Token,
 };
 
-use super::allowed_tokens::AllowedTokens;
+use super::allowed_keys::AllowedKeys;
 use super::choices::{self, count, share};
 use super::decode_report::{DecodeReport, Precision};
 use super::exit_code::{Failure, Outcome};
@@ -139,7 +139,7 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
     let options = OpenOptions { io: args.io, memory: args.memory, ..OpenOptions::default() };
     let index = open_loaded(&args.index, &options)?;
     let listed = args.allow.as_deref().or(args.deny.as_deref()).zip(files.keys.as_deref());
-    let allowed = AllowedTokens::of(&index, listed, args.allow.is_some())?;
+    let allowed = AllowedKeys::of(&index, listed, args.allow.is_some())?;
     let tokens = allowed.tokens();
     anonymous_before += files.check(args, &index, &allowed)?;
 
@@ -229,7 +229,7 @@ impl Files {
         &self,
         args: &DecodeArgs,
         index: &Index,
-        allowed: &AllowedTokens<'_>,
+        allowed: &AllowedKeys<'_>,
     ) -> anyhow::Result<u64> {
         if args.ids_out.is_some() {
             neighbor_lists::check_keys(index)?;
@@ -268,7 +268,7 @@ impl Files {
 fn truth_is_allowed(
     truth: &Truth,
     k: u32,
-    allowed: &AllowedTokens<'_>,
+    allowed: &AllowedKeys<'_>,
     min_recall: Option<f64>,
 ) -> Result<bool, Failure> {
     let keys = (0..truth.queries()).flat_map(|state| &truth.keys(state)[..k as usize]);

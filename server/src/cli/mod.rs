@@ -14,7 +14,7 @@
 //! | `query_file` `key_file` `payload_line` `neighbor_lists` `sample` | what files hold |
 //! | `shell_words` | how a command is shown so that it can be pasted |
 
-mod allowed_tokens;
+mod allowed_keys;
 mod build;
 mod check;
 mod choices;

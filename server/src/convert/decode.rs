@@ -75,8 +75,8 @@ pub fn token_filter(given: Option<&pb::TokenFilter>, index: &Index) -> Result<To
     let Some(pb::TokenFilter { allow, deny }) = given else { return Ok(Tokens::All) };
     let tokens = match (allow.is_empty(), deny.is_empty()) {
         (true, true) => return Ok(Tokens::All),
-        (false, true) => Tokens::Allow(index.token_set(allow)),
-        (true, false) => Tokens::Deny(index.token_set(deny)),
+        (false, true) => Tokens::Allow(index.id_set(allow)),
+        (true, false) => Tokens::Deny(index.id_set(deny)),
         (false, false) => {
             return Err(invalid("filter", "has an allow and a deny list; wanted one of them"));
         }

@@ -1,15 +1,15 @@
-//! The tokens that `--allow` or `--deny` leave, and their rows.
+//! The rows that `--allow` or `--deny` leave.
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use foveal_datasets::{Element, KeyedRows, Rows};
-use foveal_index::{Index, SearchError, Tokens};
+use foveal_index::{IdSet, Index, SearchError, Tokens};
 
 use super::exit_code::Failure;
 
-/// The tokens of an index that count.
-pub(crate) struct AllowedTokens<'a> {
+/// The rows of an index that count.
+pub(crate) struct AllowedKeys<'a> {
     index: &'a Index,
     keys: HashSet<u64>,
     rule: Rule,
@@ -23,18 +23,18 @@ enum Rule {
     Deny,
 }
 
-impl AllowedTokens<'_> {
-    /// Takes the keys of a file, which are allowed, or else denied; all tokens without one.
+impl AllowedKeys<'_> {
+    /// Takes the keys of a file, which are allowed, or else denied; all rows without one.
     ///
     /// # Errors
-    /// A key that names no token.
+    /// A key that names no row.
     pub(crate) fn of<'a>(
         index: &'a Index,
         listed: Option<(&Path, &[u64])>,
         is_allowed: bool,
-    ) -> anyhow::Result<AllowedTokens<'a>> {
+    ) -> anyhow::Result<AllowedKeys<'a>> {
         let Some((path, keys)) = listed else {
-            return Ok(AllowedTokens { index, keys: HashSet::new(), rule: Rule::All });
+            return Ok(AllowedKeys { index, keys: HashSet::new(), rule: Rule::All });
         };
         let rule = if is_allowed { Rule::Allow } else { Rule::Deny };
         let known = index.count_known(keys);
@@ -44,7 +44,7 @@ impl AllowedTokens<'_> {
                 format!("{shown}: {known} of {wanted} keys are in this index; wanted all of them");
             return Err(Failure::bad_data(message).into());
         }
-        Ok(AllowedTokens { index, keys: keys.iter().copied().collect(), rule })
+        Ok(AllowedKeys { index, keys: keys.iter().copied().collect(), rule })
     }
 
     /// The same for a decode.
@@ -52,12 +52,22 @@ impl AllowedTokens<'_> {
         let keys: Vec<u64> = self.keys.iter().copied().collect();
         match self.rule {
             Rule::All => Tokens::All,
-            Rule::Allow => Tokens::Allow(self.index.token_set(&keys)),
-            Rule::Deny => Tokens::Deny(self.index.token_set(&keys)),
+            Rule::Allow => Tokens::Allow(self.index.id_set(&keys)),
+            Rule::Deny => Tokens::Deny(self.index.id_set(&keys)),
         }
     }
 
-    /// Whether a token counts.
+    /// The same as a set of rows; none where all count.
+    pub(crate) fn id_set(&self) -> Option<IdSet> {
+        let keys: Vec<u64> = self.keys.iter().copied().collect();
+        match self.rule {
+            Rule::All => None,
+            Rule::Allow => Some(self.index.id_set(&keys)),
+            Rule::Deny => Some(self.index.id_set(&keys).complement()),
+        }
+    }
+
+    /// Whether a row counts.
     pub(crate) fn allows(&self, key: u64) -> bool {
         match self.rule {
             Rule::All => true,
@@ -67,8 +77,8 @@ impl AllowedTokens<'_> {
     }
 }
 
-/// A truth of all tokens, or of those that count: it may leave out the others.
-impl KeyedRows for AllowedTokens<'_> {
+/// A truth of all rows, or of those that count: it may leave out the others.
+impl KeyedRows for AllowedKeys<'_> {
     type Error = SearchError;
 
     fn count_known(&self, keys: &[u64]) -> usize {

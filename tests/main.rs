@@ -19,6 +19,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a story may end where it fails")]
 
+mod allowed;
 mod bad_input;
 mod clients;
 mod command_line;

@@ -1,12 +1,48 @@
 //! The rows that `--allow` or `--deny` leave.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::PathBuf;
 
-use foveal_datasets::{Element, KeyedRows, Rows};
+use clap::Args;
+use foveal_datasets::key_file::read_keys;
+use foveal_datasets::{Element, KeyedRows, Rows, Truth};
 use foveal_index::{IdSet, Index, SearchError, Tokens};
 
 use super::exit_code::Failure;
+
+/// Which rows count.
+#[derive(Args)]
+pub(crate) struct AllowArgs {
+    /// Keys of the only rows that count: a one-dimensional .npy of integers.
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "deny")]
+    allow: Option<PathBuf>,
+    /// Keys of rows that do not count.
+    #[arg(long, value_name = "FILE.npy")]
+    deny: Option<PathBuf>,
+}
+
+/// The keys of such a file.
+pub(crate) struct ListedKeys {
+    pub(crate) path: PathBuf,
+    pub(crate) keys: Vec<u64>,
+    /// Whether they are the only ones that count, or those that do not.
+    pub(crate) is_allowed: bool,
+}
+
+impl AllowArgs {
+    /// Reads the file, if there is one.
+    ///
+    /// # Errors
+    /// It holds no keys.
+    pub(crate) fn read(&self) -> anyhow::Result<Option<ListedKeys>> {
+        let (path, is_allowed) = match (&self.allow, &self.deny) {
+            (Some(path), _) => (path, true),
+            (None, Some(path)) => (path, false),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(ListedKeys { path: path.clone(), keys: read_keys(path)?, is_allowed }))
+    }
+}
 
 /// The rows of an index that count.
 pub(crate) struct AllowedKeys<'a> {
@@ -30,13 +66,12 @@ impl AllowedKeys<'_> {
     /// A key that names no row.
     pub(crate) fn of<'a>(
         index: &'a Index,
-        listed: Option<(&Path, &[u64])>,
-        is_allowed: bool,
+        listed: Option<&ListedKeys>,
     ) -> anyhow::Result<AllowedKeys<'a>> {
-        let Some((path, keys)) = listed else {
+        let Some(ListedKeys { path, keys, is_allowed }) = listed else {
             return Ok(AllowedKeys { index, keys: HashSet::new(), rule: Rule::All });
         };
-        let rule = if is_allowed { Rule::Allow } else { Rule::Deny };
+        let rule = if *is_allowed { Rule::Allow } else { Rule::Deny };
         let known = index.count_known(keys);
         if known < keys.len() {
             let (shown, wanted) = (path.display(), keys.len());
@@ -65,6 +100,12 @@ impl AllowedKeys<'_> {
             Rule::Allow => Some(self.index.id_set(&keys)),
             Rule::Deny => Some(self.index.id_set(&keys).complement()),
         }
+    }
+
+    /// The first of the `k` best keys of a truth that does not count.
+    pub(crate) fn first_excluded(&self, truth: &Truth, k: u32) -> Option<u64> {
+        let keys = (0..truth.queries()).flat_map(|query| &truth.keys(query)[..k as usize]);
+        keys.filter_map(|key| u64::try_from(*key).ok()).find(|key| !self.allows(*key))
     }
 
     /// Whether a row counts.

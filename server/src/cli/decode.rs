@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use foveal_datasets::key_file::read_keys;
 use foveal_datasets::recall::recall;
 use foveal_datasets::{KeyedRows, Metric, Rows, Truth};
 use foveal_index::measure::{self, DecodePlan, MeasureError};
@@ -14,7 +13,7 @@ use foveal_index::{
     OpenError, OpenOptions, Token,
 };
 
-use super::allowed_keys::AllowedKeys;
+use super::allowed_keys::{AllowArgs, AllowedKeys, ListedKeys};
 use super::choices::{self, count, share};
 use super::decode_report::{DecodeReport, Precision};
 use super::exit_code::{Failure, Outcome};
@@ -53,12 +52,8 @@ pub(crate) struct DecodeArgs {
     /// Cut the tokens to the fewest whose probabilities sum to this.
     #[arg(long, value_name = "P", default_value_t = 1.0)]
     top_p: f64,
-    /// Keys of the only tokens that count: a one-dimensional .npy of integers.
-    #[arg(long, value_name = "FILE.npy", conflicts_with = "deny")]
-    allow: Option<PathBuf>,
-    /// Keys of tokens that do not count.
-    #[arg(long, value_name = "FILE.npy")]
-    deny: Option<PathBuf>,
+    #[command(flatten)]
+    allow_args: AllowArgs,
     /// The token that really came next, a row a hidden state: tells perplexity.
     #[arg(long, value_name = "FILE.ibin")]
     next: Option<PathBuf>,
@@ -138,8 +133,7 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
     let mut anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
     let options = OpenOptions { io: args.io, memory: args.memory, ..OpenOptions::default() };
     let index = open_loaded(&args.index, &options)?;
-    let listed = args.allow.as_deref().or(args.deny.as_deref()).zip(files.keys.as_deref());
-    let allowed = AllowedKeys::of(&index, listed, args.allow.is_some())?;
+    let allowed = AllowedKeys::of(&index, files.listed.as_ref())?;
     let tokens = allowed.tokens();
     anonymous_before += files.check(args, &index, &allowed)?;
 
@@ -200,8 +194,8 @@ struct Files {
     hidden: Rows,
     truth: Option<Truth>,
     next: Vec<u64>,
-    /// Of the tokens allowed, or denied.
-    keys: Option<Vec<u64>>,
+    /// The tokens allowed, or denied.
+    listed: Option<ListedKeys>,
 }
 
 impl Files {
@@ -215,8 +209,7 @@ impl Files {
             Some(path) => next_tokens(path, args.next_args, hidden.len())?,
             None => Vec::new(),
         };
-        let keys = args.allow.as_ref().or(args.deny.as_ref()).map(read_keys).transpose()?;
-        Ok(Files { hidden, truth, next, keys })
+        Ok(Files { hidden, truth, next, listed: args.allow_args.read()? })
     }
 
     /// Whether the files speak of the tokens of this index; the bytes of memory that finding out
@@ -271,9 +264,7 @@ fn truth_is_allowed(
     allowed: &AllowedKeys<'_>,
     min_recall: Option<f64>,
 ) -> Result<bool, Failure> {
-    let keys = (0..truth.queries()).flat_map(|state| &truth.keys(state)[..k as usize]);
-    let mut keys = keys.filter_map(|key| u64::try_from(*key).ok());
-    let Some(key) = keys.find(|key| !allowed.allows(*key)) else { return Ok(true) };
+    let Some(key) = allowed.first_excluded(truth, k) else { return Ok(true) };
     let message =
         format!("the truth holds token {key}, which is not allowed: no share of right tokens");
     if min_recall.is_some() {

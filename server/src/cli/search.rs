@@ -1,13 +1,15 @@
 //! `foveal search`: queries in, neighbors and measurements out.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use foveal_datasets::Truth;
 use foveal_datasets::recall::recall;
 use foveal_index::measure::{self, MeasureError, Plan};
 use foveal_index::{Index, Io, Job, Manifest, Neighbor, OpenOptions, SearchParams};
 
+use super::allowed_keys::{AllowArgs, AllowedKeys};
 use super::choices::{self, count, share};
 use super::exit_code::{Failure, Outcome};
 use super::inputs::{CastArgs, QueriesArgs, TruthArgs};
@@ -55,6 +57,8 @@ pub(crate) struct SearchArgs {
     /// Exit with 1 when recall is below this (0 to 1).
     #[arg(long, value_name = "X", requires = "truth", value_parser = share)]
     min_recall: Option<f64>,
+    #[command(flatten)]
+    allow_args: AllowArgs,
     /// Threads, each pinned to a core [default: every core]
     #[arg(long, value_name = "N", value_parser = count)]
     threads: Option<usize>,
@@ -94,6 +98,7 @@ Examples:
   foveal search --index sift.index --queries sift_query.fvecs --k 10 --show 3
   foveal search --index sift.index --queries sift_query.fvecs --k 10 --list-size 128 \\
       --truth truth.ibin --min-recall 0.95 --format json
+  foveal search --index texts.index --queries asked.npy --k 10 --allow section.npy
 
 One untimed pass comes first, then passes over all queries until they took a second
 and are at least three; queries a second are those of the median pass. `certified` is the
@@ -117,16 +122,20 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
         Some(path) => Some(truth_for(path, args.truth_args.format, queries.len(), args.k)?),
         None => None,
     };
+    let listed = args.allow_args.read()?;
     let mut anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
     let options = OpenOptions { io: args.io, memory: args.memory, cold: args.cold, cache: None };
     let index = open_index(&args.index, &options)?;
     let (params, expected) = chosen(args, &index)?;
+    let allowed = AllowedKeys::of(&index, listed.as_ref())?;
     if args.ids_out.is_some() {
         neighbor_lists::check_keys(&index)?;
     }
     if let (Some(path), Some(truth)) = (&args.truth, &truth) {
-        anonymous_before += check_truth(path, (truth, args.k), &index, &index, &queries)?;
+        anonymous_before += check_truth(path, (truth, args.k), &index, &allowed, &queries)?;
+        check_allowed(path, (truth, args.k), &allowed)?;
     }
+    let id_set = allowed.id_set();
 
     let interrupt = Interrupt::catch()?;
     let bars = Bars::start();
@@ -135,6 +144,7 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
         index: &index,
         queries: &queries,
         params,
+        allowed: id_set.as_ref(),
         threads: args.threads.unwrap_or_else(every_core),
         in_flight: args.in_flight,
         job: Job { progress: Some(&show), interrupt: Some(interrupt.flag()) },
@@ -160,6 +170,21 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
         Format::Table => output.print(&report.table(terminal))?,
     }
     Ok(verdict(args.min_recall, report.recall))
+}
+
+/// Refuses a truth that holds rows which do not count.
+fn check_allowed(
+    path: &Path,
+    (truth, k): (&Truth, u32),
+    allowed: &AllowedKeys<'_>,
+) -> Result<(), Failure> {
+    let Some(key) = allowed.first_excluded(truth, k) else { return Ok(()) };
+    let message = format!(
+        "{}: holds key {key}, which is not allowed; wanted a truth of the allowed rows, as \
+         `foveal truth` writes it with the same --allow or --deny",
+        path.display()
+    );
+    Err(Failure::bad_data(message))
 }
 
 fn params_of(args: &SearchArgs) -> SearchParams {

@@ -1,15 +1,17 @@
 //! `foveal truth`: the true nearest neighbors, by scanning everything.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use foveal_datasets::format::TruthFormat;
 use foveal_datasets::output_file::check_new;
-use foveal_datasets::{Metric, RowSource, VectorFile};
+use foveal_datasets::{Concat, Metric, Part, RowSource, VectorFile};
 use foveal_index::params::check_threads;
 use foveal_index::{ExactAsk, Job, MAX_K, Neighbor, exact};
 
+use super::allowed_keys::{AllowArgs, ListedKeys};
 use super::exit_code::{Failure, Outcome};
 use super::inputs::{BaseArgs, CastArgs, QueriesArgs};
 use super::interrupt::Interrupt;
@@ -46,6 +48,8 @@ pub(crate) struct TruthArgs {
     /// The file to write: .ibin (keys and distances) or .ivecs (keys).
     #[arg(long, value_name = "FILE.ibin")]
     out: PathBuf,
+    #[command(flatten)]
+    allow_args: AllowArgs,
     /// Worker threads [default: every core]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
@@ -75,6 +79,7 @@ pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
     check_new(&args.out)?;
     let base = VectorFile::open_as(&args.base, &args.base_args.read_as(args.cast))?;
     let keys = RowKeys::of(args, base.len())?;
+    let listed = args.allow_args.read()?;
     let queries = query_file::read(&args.queries, &args.queries_args.read_as(args.cast))?;
     query_file::check(&args.queries, &queries, base.dim(), args.metric)?;
 
@@ -85,7 +90,18 @@ pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
     let job = Job { progress: Some(&show), interrupt: Some(interrupt.flag()) };
     let k = args.k as usize;
     let ask = ExactAsk { metric: args.metric, k, threads: args.threads };
-    let mut found = exact::search(&base, &queries, &ask, job)?;
+    let mut found = match &listed {
+        None => exact::search(&base, &queries, &ask, job)?,
+        Some(listed) => {
+            let left_out = keys.left_out(listed, base.len())?;
+            let counted = Concat::new(vec![Part::without(&base, &left_out)?])?;
+            let mut found = exact::search(&counted, &queries, &ask, job)?;
+            for neighbor in found.iter_mut().flatten() {
+                neighbor.key = row_of(neighbor.key, &left_out);
+            }
+            found
+        }
+    };
     bars.finish();
     found.iter_mut().for_each(|list| keys.put(list));
     truth_of(&found, k)?.write(&args.out)?;
@@ -96,6 +112,20 @@ pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
     Output::stdout()
         .print(&format!("{out}: the {k} nearest of {rows} rows for {asked}, {taken}\n"))?;
     Ok(Outcome::Done)
+}
+
+/// The row of the base file that is number `i` of those that are not left out; `left_out` ascends.
+fn row_of(i: u64, left_out: &[u32]) -> u64 {
+    // Before row `left_out[j]` lie as many others as its number less j.
+    let (mut low, mut high) = (0, left_out.len());
+    while low < high {
+        let middle = (low + high) / 2;
+        match u64::from(left_out[middle]) - middle as u64 <= i {
+            true => low = middle + 1,
+            false => high = middle,
+        }
+    }
+    i + low as u64
 }
 
 /// What the rows of the base file are called.
@@ -128,13 +158,41 @@ impl RowKeys {
         Ok(RowKeys::List(keys))
     }
 
+    fn of_row(&self, row: u64) -> u64 {
+        match self {
+            RowKeys::From(first) => first + row,
+            RowKeys::List(keys) => keys[row as usize],
+        }
+    }
+
+    /// The rows that do not count, ascending.
+    ///
+    /// # Errors
+    /// A key that names no row; no row counts.
+    fn left_out(&self, listed: &ListedKeys, rows: usize) -> anyhow::Result<Vec<u32>> {
+        let mut unmet: HashSet<u64> = listed.keys.iter().copied().collect();
+        let all = unmet.len();
+        let mut is_left_out =
+            |row: &u32| unmet.remove(&self.of_row((*row).into())) != listed.is_allowed;
+        let left_out: Vec<u32> = (0..rows as u32).filter(&mut is_left_out).collect();
+        let shown = listed.path.display();
+        if !unmet.is_empty() {
+            let known = all - unmet.len();
+            let message =
+                format!("{shown}: {known} of {all} keys are among the rows; wanted all of them");
+            return Err(Failure::bad_data(message).into());
+        }
+        if left_out.len() == rows {
+            let message = format!("{shown}: leaves no row that counts; wanted at least one");
+            return Err(Failure::bad_data(message).into());
+        }
+        Ok(left_out)
+    }
+
     /// Puts keys in the place of row numbers; equal distances smaller key first.
     fn put(&self, list: &mut [Neighbor]) {
         for neighbor in list.iter_mut() {
-            neighbor.key = match self {
-                RowKeys::From(first) => first + neighbor.key,
-                RowKeys::List(keys) => keys[neighbor.key as usize],
-            };
+            neighbor.key = self.of_row(neighbor.key);
         }
         list.sort_by(Neighbor::order);
     }
@@ -143,6 +201,16 @@ impl RowKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_that_count_keep_their_numbers() {
+        for left_out in [&[][..], &[0], &[0, 1, 2], &[3, 4, 9], &[1, 3, 5, 7]] {
+            let kept = (0..20u64).filter(|row| !left_out.contains(&(*row as u32)));
+            for (i, row) in kept.enumerate() {
+                assert_eq!(row_of(i as u64, left_out), row, "{left_out:?}");
+            }
+        }
+    }
 
     #[test]
     fn keys_take_the_place_of_row_numbers_in_order() {

@@ -152,7 +152,7 @@ impl<R: Send> Fly for Flight<R> {
         else {
             return None;
         };
-        let query = Query { row: query.row(0), params: *params, stop: self.stop() };
+        let query = Query { row: query.row(0), params: *params, allowed: None, stop: self.stop() };
         Some(SingleQuery { slot: *slot, index, query, in_flight: *in_flight })
     }
 

@@ -62,7 +62,7 @@ impl SearchJob {
         let parts = queries.len().div_ceil(size);
         let run = move |searchers: &mut Searchers, part: usize, stop: &Stop<'_>| {
             let rows = part * size..((part + 1) * size).min(queries.len());
-            let query = |row| Query { row: queries.row(row), params, stop: *stop };
+            let query = |row| Query { row: queries.row(row), params, allowed: None, stop: *stop };
             let mut answers: Vec<Option<Answer>> = rows.clone().map(|_| None).collect();
             let searcher = searchers.of(collection.slot, &collection.index);
             searcher.search_batch(&mut rows.map(query), in_flight, &mut |i, answer| {

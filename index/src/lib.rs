@@ -79,7 +79,7 @@ mod vocabulary;
 pub use bulk_build::{BuildError, BuildInput, BuildReport, Keys, build, predicted_peak_bytes};
 pub use calibrate::{Frontier, FrontierPoint, Reach};
 pub use check::{CheckReport, check, inspect};
-pub use decode::{DecodeAsk, Decoded, Decoder, Token, Tokens};
+pub use decode::{DecodeAsk, Decoded, Decoder, Token};
 pub use disk::{DecodeQuality, FileEntry, IndexMemory, Manifest, Measured, OpenError};
 pub use exact::{ExactAsk, ExactError};
 pub use free_memory::{FreeMemory, free_memory};

@@ -45,44 +45,13 @@ pub struct Decoded {
     pub stats: QueryStats,
 }
 
-/// Which tokens count.
-#[derive(Clone, Debug, Default)]
-pub enum Tokens {
-    /// All of them.
-    #[default]
-    All,
-    /// Only these.
-    Allow(IdSet),
-    /// All but these.
-    Deny(IdSet),
-}
-
-impl Tokens {
-    pub(super) fn allows(&self, id: u32) -> bool {
-        match self {
-            Tokens::All => true,
-            Tokens::Allow(set) => set.contains(id),
-            Tokens::Deny(set) => !set.contains(id),
-        }
-    }
-
-    /// How many of `n` tokens count.
-    pub fn count(&self, n: usize) -> usize {
-        match self {
-            Tokens::All => n,
-            Tokens::Allow(set) => set.len() as usize,
-            Tokens::Deny(set) => n - set.len() as usize,
-        }
-    }
-}
-
 /// What to tell of a hidden state.
 #[derive(Clone, Copy, Debug)]
 pub struct DecodeAsk<'a> {
     /// How.
     pub params: DecodeParams,
-    /// Which tokens count.
-    pub tokens: &'a Tokens,
+    /// The only tokens that count; none where all do.
+    pub allowed: Option<&'a IdSet>,
     /// Keys of tokens to tell of even if they are not among the best.
     pub asked: &'a [u64],
     /// When to give up.
@@ -92,8 +61,13 @@ pub struct DecodeAsk<'a> {
 impl DecodeAsk<'_> {
     /// The `k` best of all tokens, with the defaults.
     pub fn new(k: u32) -> DecodeAsk<'static> {
-        let (tokens, asked, stop) = (&Tokens::All, [].as_slice(), Stop::default());
-        DecodeAsk { params: DecodeParams::new(k), tokens, asked, stop }
+        let (allowed, asked, stop) = (None, [].as_slice(), Stop::default());
+        DecodeAsk { params: DecodeParams::new(k), allowed, asked, stop }
+    }
+
+    /// Whether a token counts.
+    pub(super) fn allows(&self, id: u32) -> bool {
+        self.allowed.is_none_or(|allowed| allowed.contains(id))
     }
 }
 
@@ -104,8 +78,9 @@ impl Index {
     }
 
     /// Whether a key names a token, and one that counts.
-    pub fn counts(&self, tokens: &Tokens, key: u64) -> bool {
-        self.shared.keys.id_of(key).is_some_and(|id| tokens.allows(id))
+    pub fn counts(&self, allowed: Option<&IdSet>, key: u64) -> bool {
+        let is_allowed = |id| allowed.is_none_or(|allowed| allowed.contains(id));
+        self.shared.keys.id_of(key).is_some_and(is_allowed)
     }
 
     /// Whether a hidden state can be decoded.

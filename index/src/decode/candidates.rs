@@ -3,7 +3,7 @@
 use foveal_datasets::Row;
 
 use super::effort::Effort;
-use super::{DecodeAsk, Decoder, Known, Tokens};
+use super::{DecodeAsk, Decoder, Known};
 use crate::params::{DecodeMode, LogZMode};
 use crate::preview::{Preview, PreviewSlot};
 use crate::search::{SearchError, Shared};
@@ -37,14 +37,14 @@ impl Decoder {
         }
         self.score(shared, ask, effort, stats)?;
         let vocabulary = shared.vocabulary.as_ref();
-        if !matches!(ask.tokens, Tokens::All) {
-            self.scores.keep(vocabulary, |id| ask.tokens.allows(id));
+        if ask.allowed.is_some() {
+            self.scores.keep(vocabulary, |id| ask.allows(id));
         }
         if effort.mode != DecodeMode::Exact {
             let odd = shared.odd.get_or_init(|| odd_rows(&shared.preview, self.hidden.len()));
             // Token codes err about extreme rows by more than any other logit.
             let certain = odd.iter().copied().chain(shared.preview.extremes.ids());
-            self.certain.extend(certain.filter(|id| ask.tokens.allows(*id)));
+            self.certain.extend(certain.filter(|id| ask.allows(*id)));
             self.certain.sort_unstable();
             self.certain.dedup();
             self.scores.take_out(vocabulary, &self.certain);

@@ -1,6 +1,6 @@
 //! How much of which work a decode takes.
 
-use super::{DecodeAsk, KNOWN_OF_Z, Tokens};
+use super::{DecodeAsk, KNOWN_OF_Z};
 use crate::params::{DecodeMode, DecodeParams, LogZMode};
 use crate::search::Shared;
 use crate::vocabulary::Cut;
@@ -13,7 +13,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn effort(&mut self, shared: &Shared, ask: &DecodeAsk<'_>) -> Effort {
-        let listed = !matches!(ask.tokens, Tokens::All);
+        let listed = ask.allowed.is_some();
         match self.last {
             Some((params, was_listed, effort)) if (params, was_listed) == (ask.params, listed) => {
                 effort
@@ -32,7 +32,7 @@ impl Shared {
     /// tokens count every code is scanned: a walk, and the best clusters, may pass by all of them.
     fn effort(&self, ask: &DecodeAsk<'_>) -> Effort {
         let params = &ask.params;
-        let listed = !matches!(ask.tokens, Tokens::All);
+        let listed = ask.allowed.is_some();
         let n = self.manifest.n as usize;
         let scan = match &self.vocabulary {
             Some(vocabulary) => {

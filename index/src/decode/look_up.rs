@@ -48,7 +48,7 @@ impl Decoder {
         self.add(shared, (ask, &certain), stats)?;
         self.certain = certain;
         let is_known = |id: &u32| self.known.iter().any(|known| known.id == *id);
-        let counts = |id: &u32| ask.tokens.allows(*id) && !is_known(id);
+        let counts = |id: &u32| ask.allows(*id) && !is_known(id);
         let mut others: Vec<u32> = asked.iter().copied().filter(counts).collect();
         others.sort_unstable();
         others.dedup();

@@ -28,7 +28,7 @@ use crate::vocabulary::TokenScores;
 use effort::{Effort, Plan};
 use normalise::Total;
 
-pub use ask::{DecodeAsk, Decoded, Token, Tokens};
+pub use ask::{DecodeAsk, Decoded, Token};
 
 /// Tokens ranked exactly at least where log Z is told as an interval.
 const KNOWN_OF_Z: u32 = 256;
@@ -151,7 +151,7 @@ impl Decoder {
         let shared = Arc::clone(&self.index.shared);
         ask.params.check()?;
         self.take(&shared, hidden.into(), ask.params.temperature)?;
-        let counted = ask.tokens.count(shared.manifest.n as usize);
+        let counted = ask.allowed.map_or(shared.manifest.n, |set| set.len().into()) as usize;
         if counted == 0 {
             return Err(SearchError::NoToken);
         }
@@ -250,7 +250,7 @@ impl Decoder {
             &mut |i, distance| asked[i] = token(ask.asked[i], -distance),
         )?;
         for (token, id) in asked.iter_mut().zip(ids) {
-            if !ask.tokens.allows(*id) {
+            if !ask.allows(*id) {
                 token.log_prob = f64::NEG_INFINITY;
             }
         }

@@ -4,7 +4,7 @@ use foveal_datasets::Row;
 
 use super::effort::Effort;
 use super::look_up::better;
-use super::{DecodeAsk, Decoder, KNOWN_OF_Z, Known, PRODUCT_ERROR, Tokens, WIDEST_PART};
+use super::{DecodeAsk, Decoder, KNOWN_OF_Z, Known, PRODUCT_ERROR, WIDEST_PART};
 use crate::params::{DecodeMode, LogZMode};
 use crate::search::{SearchError, Shared};
 use crate::softmax::{LogZ, Sampled, Spread, Unknown, log_sum_exp};
@@ -85,8 +85,8 @@ impl Decoder {
         for known in &self.known {
             scores[known.id as usize] = f32::NEG_INFINITY;
         }
-        if !matches!(ask.tokens, Tokens::All) {
-            self.scores.keep(Some(vocabulary), |id| ask.tokens.allows(id));
+        if ask.allowed.is_some() {
+            self.scores.keep(Some(vocabulary), |id| ask.allows(id));
         }
         stats.distances += shared.manifest.n as u32;
         self.spreads[0] = Spread::default();

@@ -3,7 +3,8 @@
 use foveal_datasets::Rows;
 
 use super::{Asked, Share};
-use crate::decode::{DecodeAsk, Decoded, Decoder, Token, Tokens};
+use crate::decode::{DecodeAsk, Decoded, Decoder, Token};
+use crate::id_set::IdSet;
 use crate::params::DecodeParams;
 use crate::search::{Index, SearchError};
 use crate::stats::{Job, Stop};
@@ -16,8 +17,8 @@ pub struct DecodePlan<'a> {
     pub hidden: &'a Rows,
     /// How each is decoded.
     pub params: DecodeParams,
-    /// Which tokens count.
-    pub tokens: &'a Tokens,
+    /// The only tokens that count; none where all do.
+    pub allowed: Option<&'a IdSet>,
     /// `[n]`: a token to tell of for each hidden state; or none at all.
     pub next: &'a [u64],
     /// Threads, each with a decoder of its own; at least 1.
@@ -50,7 +51,7 @@ impl Asked for DecodePlan<'_> {
         let stop = Stop { deadline: None, cancelled: self.job.interrupt };
         for (found, row) in share.found.iter_mut().zip(share.rows.clone()) {
             let asked = self.next.get(row..row + 1).unwrap_or_default();
-            let ask = DecodeAsk { params: self.params, tokens: self.tokens, asked, stop };
+            let ask = DecodeAsk { params: self.params, allowed: self.allowed, asked, stop };
             *found = decoder.decode(self.hidden.row(row), &ask)?;
             share.nanos.push(found.nanos);
             share.totals.results += found.tokens.len() as u64;

@@ -7,8 +7,8 @@ use foveal_datasets::synthetic::Seeded;
 use foveal_datasets::{Metric, RowSource, Rows, VectorFile};
 use foveal_index::stats::Job;
 use foveal_index::{
-    BuildInput, DecodeAsk, DecodeMode, DecodeParams, Decoded, Index, Keys, LogZMode, SearchError,
-    SearchParams, Token, Tokens, build,
+    BuildInput, DecodeAsk, DecodeMode, DecodeParams, Decoded, IdSet, Index, Keys, LogZMode,
+    SearchError, SearchParams, Token, build,
 };
 use tempfile::TempDir;
 
@@ -174,7 +174,7 @@ fn every_way_finds_the_best_tokens() {
 fn a_decoder_forgets_what_it_decoded_before() {
     let head = head(true);
     let some = head.index.id_set(&[FIRST_KEY + 3, FIRST_KEY + 700, FIRST_KEY + 1400]);
-    let (all, few) = (Tokens::All, Tokens::Allow(some));
+    let (all, few) = (None, Some(&some));
     let scan = DecodeParams { mode: DecodeMode::Scan, ..DecodeParams::new(3) };
     let off = DecodeParams { log_z: LogZMode::Off, ..scan };
     let graph = DecodeParams { mode: DecodeMode::Graph, ..scan };
@@ -182,10 +182,10 @@ fn a_decoder_forgets_what_it_decoded_before() {
         head.index.decoder().unwrap().decode(head.hidden.row(state), ask).unwrap()
     };
     let mut kept = head.index.decoder().unwrap();
-    let asks = [(off, &all), (scan, &all), (exact(3), &all), (off, &few), (off, &all)];
-    let asks = asks.into_iter().chain([(graph, &all), (scan, &few), (scan, &all), (off, &all)]);
-    for (state, (params, tokens)) in asks.enumerate() {
-        let ask = DecodeAsk { params, tokens, ..DecodeAsk::new(3) };
+    let asks = [(off, all), (scan, all), (exact(3), all), (off, few), (off, all)];
+    let asks = asks.into_iter().chain([(graph, all), (scan, few), (scan, all), (off, all)]);
+    for (state, (params, allowed)) in asks.enumerate() {
+        let ask = DecodeAsk { params, allowed, ..DecodeAsk::new(3) };
         let found = kept.decode(head.hidden.row(state), &ask).unwrap();
         let wanted = fresh(state, &ask);
         assert_eq!((found.tokens, found.log_z), (wanted.tokens, wanted.log_z), "{params:?}");
@@ -305,24 +305,24 @@ fn lists_decide_which_tokens_count() {
     let one = [truth[700].0];
     // A walk knows no lists: where there is one, codes are scanned instead.
     for mode in [DecodeMode::Scan, DecodeMode::Graph, DecodeMode::Exact] {
-        let decode = |tokens: Tokens| {
+        let decode = |allowed: IdSet| {
             let params = DecodeParams { mode, ..DecodeParams::new(10) };
-            let ask = DecodeAsk { params, tokens: &tokens, ..DecodeAsk::new(1) };
+            let ask = DecodeAsk { params, allowed: Some(&allowed), ..DecodeAsk::new(1) };
             head.index.decoder().unwrap().decode(head.hidden.row(9), &ask)
         };
-        let denied = decode(Tokens::Deny(head.index.id_set(&best))).unwrap();
+        let denied = decode(head.index.id_set(&best).complement()).unwrap();
         assert_eq!(denied.tokens[0].key, truth[40].0);
         let rest = log_sum_exp(truth[40..].iter().map(|(_, logit)| *logit), 1.0);
         let log_z = denied.log_z.unwrap();
         assert!(log_z.low - 0.02 <= rest && rest <= log_z.high + 0.02, "{rest} {log_z:?}");
-        let allowed = decode(Tokens::Allow(head.index.id_set(&best))).unwrap();
+        let allowed = decode(head.index.id_set(&best)).unwrap();
         assert_eq!(allowed.tokens.len(), 10);
         assert!(allowed.tokens.iter().all(|token| best.contains(&token.key)));
-        let only = decode(Tokens::Allow(head.index.id_set(&one))).unwrap();
+        let only = decode(head.index.id_set(&one)).unwrap();
         assert_eq!(only.tokens.len(), 1);
         assert_eq!((only.tokens[0].key, only.order_proved), (one[0], true));
         assert!(only.tokens[0].log_prob.abs() < 1e-9, "the only token is certain");
-        let none = decode(Tokens::Allow(head.index.id_set(&[3]))).unwrap_err();
+        let none = decode(head.index.id_set(&[3])).unwrap_err();
         assert!(matches!(none, SearchError::NoToken));
     }
 }
@@ -441,9 +441,10 @@ fn probabilities_of_tokens_asked_for_are_at_most_one() {
         for log_z in [LogZMode::Off, LogZMode::Interval] {
             let best = [head.truth(7)[0].0];
             let params = DecodeParams { mode, log_z, list_size: 1, ..DecodeParams::new(1) };
-            let deny = Tokens::Deny(head.index.id_set(&best));
+            let others = head.index.id_set(&best).complement();
             let mut decoder = head.index.decoder().unwrap();
-            let denied = DecodeAsk { params, tokens: &deny, asked: &best, ..DecodeAsk::new(1) };
+            let denied =
+                DecodeAsk { params, allowed: Some(&others), asked: &best, ..DecodeAsk::new(1) };
             let denied = decoder.decode(head.hidden.row(7), &denied).unwrap();
             assert_eq!(denied.asked[0].log_prob, f64::NEG_INFINITY, "{mode:?}");
             let asked = DecodeAsk { params, asked: &best, ..DecodeAsk::new(1) };

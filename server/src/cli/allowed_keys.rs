@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use foveal_datasets::key_file::read_keys;
 use foveal_datasets::{Element, KeyedRows, Rows, Truth};
-use foveal_index::{IdSet, Index, SearchError, Tokens};
+use foveal_index::{IdSet, Index, SearchError};
 
 use super::exit_code::Failure;
 
@@ -82,17 +82,7 @@ impl AllowedKeys<'_> {
         Ok(AllowedKeys { index, keys: keys.iter().copied().collect(), rule })
     }
 
-    /// The same for a decode.
-    pub(crate) fn tokens(&self) -> Tokens {
-        let keys: Vec<u64> = self.keys.iter().copied().collect();
-        match self.rule {
-            Rule::All => Tokens::All,
-            Rule::Allow => Tokens::Allow(self.index.id_set(&keys)),
-            Rule::Deny => Tokens::Deny(self.index.id_set(&keys)),
-        }
-    }
-
-    /// The same as a set of rows; none where all count.
+    /// The rows that count; none where all do.
     pub(crate) fn id_set(&self) -> Option<IdSet> {
         let keys: Vec<u64> = self.keys.iter().copied().collect();
         match self.rule {

@@ -134,7 +134,7 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
     let options = OpenOptions { io: args.io, memory: args.memory, ..OpenOptions::default() };
     let index = open_loaded(&args.index, &options)?;
     let allowed = AllowedKeys::of(&index, files.listed.as_ref())?;
-    let tokens = allowed.tokens();
+    let id_set = allowed.id_set();
     anonymous_before += files.check(args, &index, &allowed)?;
 
     let interrupt = Interrupt::catch()?;
@@ -144,7 +144,7 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
         index: &index,
         hidden: &files.hidden,
         params,
-        tokens: &tokens,
+        allowed: id_set.as_ref(),
         next: &files.next,
         threads: args.threads.unwrap_or_else(every_core),
         job: Job { progress: Some(&show), interrupt: Some(interrupt.flag()) },
@@ -327,7 +327,7 @@ fn covered(plan: &DecodePlan<'_>, found: &[Decoded]) -> anyhow::Result<Option<f6
     }
     let mut decoder = plan.index.decoder()?;
     let params = DecodeParams { k: 1, log_z: LogZMode::Exact, ..plan.params };
-    let ask = DecodeAsk { params, tokens: plan.tokens, ..DecodeAsk::new(1) };
+    let ask = DecodeAsk { params, allowed: plan.allowed, ..DecodeAsk::new(1) };
     let states = found.len().min(CHECKED_STATES);
     let (mut held, mut told) = (0, 0);
     for (state, decoded) in found.iter().enumerate().take(states) {

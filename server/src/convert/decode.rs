@@ -1,7 +1,7 @@
 //! Messages about decoding to what the engine takes, and what it tells to messages.
 
 use foveal_index::{
-    DecodeMode, DecodeParams, Decoded, Index, LogZ, LogZMode, ParamsError, Token, Tokens,
+    DecodeMode, DecodeParams, Decoded, IdSet, Index, LogZ, LogZMode, ParamsError, Token,
 };
 use foveal_proto::v1 as pb;
 use tonic::Status;
@@ -67,36 +67,39 @@ pub fn decode_params(
     Ok(params)
 }
 
-/// Which tokens count.
+/// The only tokens that count; none where all do.
 ///
 /// # Errors
 /// INVALID_ARGUMENT: both lists are given, or they leave no token.
-pub fn token_filter(given: Option<&pb::TokenFilter>, index: &Index) -> Result<Tokens, Status> {
-    let Some(pb::TokenFilter { allow, deny }) = given else { return Ok(Tokens::All) };
-    let tokens = match (allow.is_empty(), deny.is_empty()) {
-        (true, true) => return Ok(Tokens::All),
-        (false, true) => Tokens::Allow(index.id_set(allow)),
-        (true, false) => Tokens::Deny(index.id_set(deny)),
+pub fn token_filter(
+    given: Option<&pb::TokenFilter>,
+    index: &Index,
+) -> Result<Option<IdSet>, Status> {
+    let Some(pb::TokenFilter { allow, deny }) = given else { return Ok(None) };
+    let allowed = match (allow.is_empty(), deny.is_empty()) {
+        (true, true) => return Ok(None),
+        (false, true) => index.id_set(allow),
+        (true, false) => index.id_set(deny).complement(),
         (false, false) => {
             return Err(invalid("filter", "has an allow and a deny list; wanted one of them"));
         }
     };
-    if tokens.count(index.len() as usize) == 0 {
+    if allowed.is_empty() {
         return Err(invalid("filter", "leaves no token; wanted at least one that counts"));
     }
-    Ok(tokens)
+    Ok(Some(allowed))
 }
 
 /// Whether the tokens asked for exist, count, and are not too many.
 ///
 /// # Errors
 /// INVALID_ARGUMENT naming the entry.
-pub fn asked_tokens(asked: &[u64], tokens: &Tokens, index: &Index) -> Result<(), Status> {
+pub fn asked_tokens(asked: &[u64], allowed: Option<&IdSet>, index: &Index) -> Result<(), Status> {
     if asked.len() > MAX_ASKED {
         let found = asked.len();
         return Err(invalid("asked", &format!("has {found} keys; wanted at most {MAX_ASKED}")));
     }
-    let Some(at) = asked.iter().position(|key| !index.counts(tokens, *key)) else { return Ok(()) };
+    let Some(at) = asked.iter().position(|key| !index.counts(allowed, *key)) else { return Ok(()) };
     let what = match index.has_token(asked[at]) {
         true => format!("is {}, which the filter leaves out: it has no probability", asked[at]),
         false => format!("is {}, which names no token of the collection", asked[at]),

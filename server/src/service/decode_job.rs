@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use foveal_datasets::Rows;
-use foveal_index::{DecodeAsk, DecodeParams, Decoded, Stop, Tokens};
+use foveal_index::{DecodeAsk, DecodeParams, Decoded, IdSet, Stop};
 
 use super::Collection;
 use super::search_job::part_size;
@@ -18,8 +18,8 @@ pub(super) struct DecodeJob {
     pub hidden: Rows,
     /// How.
     pub params: DecodeParams,
-    /// Which tokens count.
-    pub tokens: Tokens,
+    /// The only tokens that count; none where all do.
+    pub allowed: Option<IdSet>,
     /// Tokens to tell of for every hidden state.
     pub asked: Vec<u64>,
 }
@@ -32,8 +32,9 @@ impl DecodeJob {
         let bytes = states * self.hidden.row_bytes();
         let run = move |searchers: &mut Searchers, part: usize, stop: &Stop<'_>| {
             let decoder = searchers.decoder_of(self.collection.slot, &self.collection.index)?;
-            let DecodeJob { params, tokens, asked, .. } = &self;
-            let ask = DecodeAsk { params: *params, tokens, asked, stop: *stop };
+            let DecodeJob { params, allowed, asked, .. } = &self;
+            let allowed = allowed.as_ref();
+            let ask = DecodeAsk { params: *params, allowed, asked, stop: *stop };
             let rows = part * size..((part + 1) * size).min(states);
             rows.map(|row| Ok(decoder.decode(self.hidden.row(row), &ask)?))
                 .collect::<Result<Vec<Decoded>, PartError>>()

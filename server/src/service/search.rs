@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foveal_datasets::Metric;
-use foveal_index::{Decoded, Tokens};
+use foveal_index::{Decoded, IdSet};
 use foveal_proto::v1 as pb;
 use foveal_proto::v1::search_service_server::SearchService;
 use tokio_stream::{Stream, StreamExt};
@@ -84,7 +84,7 @@ impl SearchService for Search {
         let request = request.into_inner();
         let collection = self.head("collection", &request.collection)?;
         let params = convert::decode_params(request.params.as_ref(), &self.0.limits)?;
-        let tokens = tokens(request.filter, Vec::new(), &collection).await?;
+        let allowed = allowed_tokens(request.filter, Vec::new(), &collection).await?;
         let expected = Expected::of_hidden(&collection.index);
         let limits = self.0.limits.clone();
         let index = collection.index.clone();
@@ -94,7 +94,7 @@ impl SearchService for Search {
             Ok(rows)
         };
         let hidden = validated(hidden, &collection).await?;
-        let job = DecodeJob { collection, hidden, params, tokens, asked: Vec::new() };
+        let job = DecodeJob { collection, hidden, params, allowed, asked: Vec::new() };
         let done = self.submit_decode(job, deadline).await?;
         Ok(Response::new(convert::decode_batch_response(done, &params)))
     }
@@ -134,11 +134,11 @@ impl Search {
     ) -> Result<pb::DecodeResponse, Status> {
         let collection = self.head("collection", &request.collection)?;
         let params = convert::decode_params(request.params.as_ref(), &self.0.limits)?;
-        let tokens = tokens(request.filter, request.asked.clone(), &collection).await?;
+        let allowed = allowed_tokens(request.filter, request.asked.clone(), &collection).await?;
         let expected = Expected::of_hidden(&collection.index);
         let hidden = convert::query("hidden", request.hidden, &expected)?;
         convert::accepted("hidden", &hidden, |row| collection.index.check_hidden(row))?;
-        let job = DecodeJob { collection, hidden, params, tokens, asked: request.asked };
+        let job = DecodeJob { collection, hidden, params, allowed, asked: request.asked };
         let done = self.submit_decode(job, deadline).await?;
         Ok(convert::decode_response(done, &params))
     }
@@ -187,19 +187,19 @@ impl Search {
 }
 
 /// The tokens that count, once those asked for are known to be among them.
-async fn tokens(
+async fn allowed_tokens(
     filter: Option<pb::TokenFilter>,
     asked: Vec<u64>,
     collection: &Arc<Collection>,
-) -> Result<Tokens, Status> {
+) -> Result<Option<IdSet>, Status> {
     if filter.is_none() && asked.is_empty() {
-        return Ok(Tokens::All);
+        return Ok(None);
     }
     let shared = Arc::clone(collection);
     let check = move || {
-        let tokens = convert::token_filter(filter.as_ref(), &shared.index)?;
-        convert::asked_tokens(&asked, &tokens, &shared.index)?;
-        Ok(tokens)
+        let allowed = convert::token_filter(filter.as_ref(), &shared.index)?;
+        convert::asked_tokens(&asked, allowed.as_ref(), &shared.index)?;
+        Ok(allowed)
     };
     validated(check, collection).await
 }

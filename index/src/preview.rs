@@ -27,9 +27,11 @@ const POOL_ROOM: usize = 2;
 /// Hops between two looks at the deadline.
 pub(crate) const STEPS_A_LOOK: u32 = 32;
 /// Codes met at once by a scan of them all.
-const SCAN_BATCH: usize = 256;
+const SCAN_BATCH: usize = 1024;
 /// Codes met at once while the next ones are on their way.
 const ESTIMATE_BATCH: usize = 16;
+/// Such batches that are on their way while a scan of allowed rows meets one.
+const SCAN_AHEAD: usize = 3;
 
 /// The first stage: codes and graph of one index.
 pub(crate) struct Preview {
@@ -195,9 +197,15 @@ impl Preview {
             }
             ids.clear();
             ids.extend(coded.by_ref().take(SCAN_BATCH));
-            // Allowed rows lie apart: their codes are asked for before the first is needed.
-            ids.iter().for_each(|id| distance.prefetch(*id));
-            distance.distances(&ids, &mut distances);
+            // Allowed rows lie apart: some codes are on their way while others are met.
+            let ahead = SCAN_AHEAD * ESTIMATE_BATCH;
+            ids.iter().take(ahead).for_each(|id| distance.prefetch(*id));
+            let batches = ids.chunks(ESTIMATE_BATCH).zip(distances.chunks_mut(ESTIMATE_BATCH));
+            for (batch, (some, out)) in batches.enumerate() {
+                let next = ids.iter().skip(batch * ESTIMATE_BATCH + ahead).take(ESTIMATE_BATCH);
+                next.for_each(|id| distance.prefetch(*id));
+                distance.distances(some, out);
+            }
             // What is NaN is kept.
             let near = ids.iter().zip(distances).filter(|(_, distance)| {
                 let is_beyond = *distance > limit;

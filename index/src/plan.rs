@@ -12,9 +12,11 @@ pub(crate) enum Plan {
     Scan,
 }
 
-/// The cost of a preview distance is 1. A code met in order costs half, and so does the pass over
-/// the bits of so many rows.
-const ROWS_A_PASS: f64 = 550.0;
+/// What a scan spends on a code: it lies apart from the one before. The distance of a neighbor in
+/// a walk costs 1.
+const SCANNED: f64 = 1.5;
+/// The pass over the bits of so many rows costs 1.
+const ROWS_A_PASS: f64 = 1100.0;
 /// What a node that a walk expands costs beside the distances of its neighbors.
 const HOP: f64 = 14.0;
 /// Nodes that a walk expands for each place of its pool, and new rows for each neighbor of them.
@@ -70,7 +72,7 @@ pub(crate) fn ranking(params: &SearchParams) -> SearchParams {
 }
 
 fn scan_cost(allowed: &IdSet) -> f64 {
-    f64::from(allowed.len()) / 2.0 + f64::from(allowed.n()) / (2.0 * ROWS_A_PASS)
+    SCANNED * f64::from(allowed.len()) + f64::from(allowed.n()) / ROWS_A_PASS
 }
 
 #[cfg(test)]
@@ -94,7 +96,7 @@ mod tests {
     #[test]
     fn a_walk_gives_way_when_it_costs_more_or_finds_too_little() {
         let set = IdSet::new(100_000, (0..100_000).filter(|id| id % 10 == 0));
-        assert!(!is_too_long(&set, (5_000, 200)) && is_too_long(&set, (8_000, 300)));
+        assert!(!is_too_long(&set, (19_000, 750)) && is_too_long(&set, (20_000, 800)));
         let params = SearchParams::with_list_size(10, 64);
         assert!(is_astray(&set, 31, &params) && !is_astray(&set, 32, &params));
         let few = IdSet::new(100_000, [5, 9]);

@@ -95,8 +95,11 @@ fn distinct(len: usize, count: usize, seed: u64) -> Vec<usize> {
     picked.into_iter().collect()
 }
 
-/// Refuses rows that a source does not have.
-pub(crate) fn check_range(source: &dyn RowSource, rows: &Range<usize>) -> Result<(), FileError> {
+/// Refuses rows that a source does not have: for whoever implements one.
+///
+/// # Errors
+/// [`FileError::NoSuchRows`].
+pub fn check_range(source: &dyn RowSource, rows: &Range<usize>) -> Result<(), FileError> {
     if rows.start <= rows.end && rows.end <= source.len() {
         return Ok(());
     }

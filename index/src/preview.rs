@@ -126,8 +126,8 @@ impl Preview {
         let common = slot.query.common();
         let k = among(REACH_K as u32);
         let stop = reach.map(|factor| StopRule { k, factor, common, floor });
-        let room = if reach.is_some() { POOL_ROOM } else { 1 };
-        slot.walk.begin(room * among(list_size), stop, self.entry_points, &distance);
+        let list_sizes = if reach.is_some() { POOL_ROOM } else { 1 };
+        slot.walk.begin(list_sizes * among(list_size), stop, self.entry_points, &distance);
     }
 
     /// One hop; false when the walk is over. What the next hop reads is on its way when this one

@@ -10,8 +10,8 @@ use crate::graph::order::inverse;
 use crate::neighbor::Neighbor;
 use crate::stats::Job;
 
-/// Rows looked for: of the nearest, as many are absent from the graph as of all rows, which is a
-/// tenth at most, as a rule.
+/// Rows looked for. At most a tenth of all rows is held out of the graph, and of the nearest rows
+/// about as many.
 const WANTED: usize = KNOWN + KNOWN / 2;
 
 /// Ids near a query, nearest first, with distances in double precision.

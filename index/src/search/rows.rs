@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use foveal_datasets::row_source::check_range;
 use foveal_datasets::{Element, FileError, RowSource, Rows, Values};
 
 use super::{Index, SearchError};
@@ -43,8 +44,8 @@ impl IndexRows {
         let mut reader = reader.unwrap_or_else(|| shared.full_vectors());
         reader.begin_query();
         let (stop, mut stats) = (Stop::default(), QueryStats::default());
-        let asked = (ids, &stop, &mut stats);
-        let read = reader.rows(&shared.row_origin(), asked, &mut |i, row| {
+        let request = (ids, &stop, &mut stats);
+        let read = reader.rows(&shared.row_origin(), request, &mut |i, row| {
             out[i * row_bytes..][..row_bytes].copy_from_slice(row.bytes());
         });
         idle().push(reader);
@@ -53,15 +54,6 @@ impl IndexRows {
             FileError::Source { kind: error.kind(), source: error.into() }
         })?;
         Ok(Rows::new(dim, values).expect("whole rows of the index's dimension"))
-    }
-
-    fn check(&self, row: usize) -> Result<(), FileError> {
-        let rows = self.len();
-        let asked = row..row + 1;
-        match row < rows {
-            true => Ok(()),
-            false => Err(FileError::NoSuchRows { path: self.path().into(), asked, rows }),
-        }
     }
 }
 
@@ -83,15 +75,12 @@ impl RowSource for IndexRows {
     }
 
     fn read(&self, rows: Range<usize>) -> Result<Rows, FileError> {
-        let (path, len) = (self.path(), self.len());
-        if rows.start > rows.end || rows.end > len {
-            return Err(FileError::NoSuchRows { path: path.into(), asked: rows, rows: len });
-        }
+        check_range(self, &rows)?;
         self.read_ids(&(rows.start as u32..rows.end as u32).collect::<Vec<u32>>())
     }
 
     fn read_each(&self, rows: &[usize]) -> Result<Rows, FileError> {
-        rows.iter().try_for_each(|row| self.check(*row))?;
+        rows.iter().try_for_each(|row| check_range(self, &(*row..*row + 1)))?;
         self.read_ids(&rows.iter().map(|row| *row as u32).collect::<Vec<u32>>())
     }
 }

@@ -153,15 +153,15 @@ impl Searcher {
             let (mut idle, mut room) = (walking == 0, looks || wait);
             for (slot, (i, query)) in slots.iter_mut().zip(&asked) {
                 if slot.stage == Stage::Walking {
-                    match slot.hop(index, query, looks) {
+                    let hopped = slot.hop(index, query, looks).and_then(|goes_on| match goes_on {
+                        true => Ok(true),
+                        false => slot.walked(index, query).map(|()| false),
+                    });
+                    match hopped {
                         Ok(true) => {}
-                        Ok(false) => match slot.walked(index, query) {
-                            Ok(()) => (walking, ranking, room) = (walking - 1, ranking + 1, true),
-                            Err(error) => {
-                                (slot.stage, walking, room) = (Stage::Idle, walking - 1, true);
-                                sink(*i, Err(error))?;
-                            }
-                        },
+                        Ok(false) => {
+                            (walking, ranking, room) = (walking - 1, ranking + 1, true);
+                        }
                         Err(error) => {
                             (slot.stage, walking, room) = (Stage::Idle, walking - 1, true);
                             sink(*i, Err(error))?;

@@ -6,7 +6,7 @@ use crate::program::{Place, fields};
 use crate::sample::{DIM, QUERIES, ROWS, place_beside_it, sample};
 use crate::vectors::{Lists, ibin};
 
-const BUILD_FIELDS: [&str; 17] = [
+const BUILD_FIELDS: [&str; 16] = [
     "n",
     "dim",
     "metric",
@@ -14,7 +14,6 @@ const BUILD_FIELDS: [&str; 17] = [
     "bits",
     "max_degree",
     "alpha",
-    "shift",
     "seed",
     "build_seconds",
     "predicted_peak_bytes",
@@ -209,7 +208,6 @@ fn a_sound_index_passes_its_check_and_tells_of_itself() {
         "bits",
         "max_degree",
         "alpha",
-        "shift",
         "seed",
         "disk_bytes",
         "format_version",

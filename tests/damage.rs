@@ -150,10 +150,10 @@ fn a_file_that_is_missing_or_does_not_belong() {
 fn an_index_of_a_future_version() {
     let sound = Sound::new();
     let text = String::from_utf8(sound.file("manifest.json")).unwrap();
-    let future = text.replace("\"format_version\": 7,", "\"format_version\": 8,\n  \"new\": {},");
+    let future = text.replace("\"format_version\": 8,", "\"format_version\": 9,\n  \"new\": {},");
     assert_ne!(text, future);
     sound.put("manifest.json", future.as_bytes());
-    let wanted = ["index/manifest.json: format version 8; wanted 7"];
+    let wanted = ["index/manifest.json: format version 9; wanted 8"];
     for line in [
         "check index",
         "check index --deep",
@@ -204,8 +204,19 @@ fn an_index_crafted_with_right_checksums() {
     let mut twice = keys.clone();
     twice.copy_within(64..68, 68);
     sound.craft("keys.bin", &twice);
-    sound.is_found("keys.bin", "with a key twice");
+    sound.is_found("key_order.bin", "with a key twice");
     sound.craft("keys.bin", &keys);
+
+    // Keys out of order: found by a check, and by the first look-up.
+    let order = sound.file("key_order.bin");
+    let mut swapped = order.clone();
+    swapped[64..72].rotate_left(4);
+    sound.craft("key_order.bin", &swapped);
+    sound.is_found("key_order.bin", "out of order");
+    let look_up = "get --index index --key 10";
+    sound.place.refused(look_up, 65, &["key_order.bin: damaged at byte 68: key 0; wanted one"]);
+    sound.craft("key_order.bin", &order);
+    sound.place.ok(look_up);
 
     // A full vector that no build would store: no panic, whatever the answer.
     let mut vectors = sound.file("vectors.bin");

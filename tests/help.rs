@@ -13,6 +13,8 @@ fn shells_and_manuals_learn_the_verbs() {
     }
     assert!(place.ok("man").out.contains(".TH foveal 1"));
     for verb in ["demo", "build", "search", "truth", "convert", "inspect", "check", "serve", "man"]
+        .into_iter()
+        .chain(["decode", "get", "upgrade"])
     {
         let page = place.ok(&format!("man {verb}")).out;
         assert!(page.contains(&format!(".TH foveal-{verb} 1")), "{verb}: {page}");

@@ -13,6 +13,7 @@
 //! | `interruptions` | ctrl-c, SIGKILL, a second build, a full disk |
 //! | `joins` | truths and lists of keys against the index they are used with |
 //! | `made_data` | the verbs over data of every type, shape and format |
+//! | `rows_by_key` | rows by key; indexes of the version before |
 //! | `service` | `foveal serve` asked over gRPC |
 //! | `serving` | a server among signals, silent clients and bad collections |
 //! | `program` `sample` `source` `vectors` | what the stories are told with |
@@ -32,6 +33,7 @@ mod interruptions;
 mod joins;
 mod made_data;
 mod program;
+mod rows_by_key;
 mod sample;
 mod service;
 mod serving;

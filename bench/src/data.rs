@@ -125,7 +125,7 @@ impl Data {
     pub fn check_answer(&self, q: usize, answer: &[(u64, f32)]) -> anyhow::Result<()> {
         let n = self.base.len() as u64;
         let keys: Vec<u64> = answer.iter().map(|(key, _)| *key).collect();
-        let known = self.base.count_known(&keys);
+        let known = self.base.count_known(&keys)?;
         if known < keys.len() {
             let found = format!("{known} of {} keys of an answer are row numbers", keys.len());
             bail!("{found} below {n}; wanted an index of these rows, with the keys 0 to {}", n - 1);

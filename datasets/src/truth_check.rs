@@ -23,9 +23,12 @@ const ROUNDED: f64 = 1e-3;
 pub trait KeyedRows {
     /// Why rows cannot be had.
     type Error;
-    /// How many of `keys` name a row. May go over all keys once.
-    fn count_known(&self, keys: &[u64]) -> usize;
-    /// The rows that `keys` name, in their order: `[keys x dim]`. May go over all keys once.
+    /// How many of `keys` name a row.
+    ///
+    /// # Errors
+    /// Keys cannot be looked up.
+    fn count_known(&self, keys: &[u64]) -> Result<usize, Self::Error>;
+    /// The rows that `keys` name, in their order: `[keys x dim]`.
     ///
     /// # Errors
     /// A row cannot be read, or a key names none.
@@ -40,8 +43,8 @@ pub trait KeyedRows {
 impl KeyedRows for VectorFile {
     type Error = FileError;
 
-    fn count_known(&self, keys: &[u64]) -> usize {
-        keys.iter().filter(|key| **key < self.len() as u64).count()
+    fn count_known(&self, keys: &[u64]) -> Result<usize, FileError> {
+        Ok(keys.iter().filter(|key| **key < self.len() as u64).count())
     }
 
     fn rows(&self, keys: &[u64]) -> Result<Rows, FileError> {
@@ -166,7 +169,7 @@ impl<R: KeyedRows> TruthCheck<'_, R> {
     ) -> Result<Option<TruthMismatch>, R::Error> {
         let queries = queries.min(self.truth.queries());
         let keys: Vec<u64> = (0..queries).flat_map(|query| self.keys(query)).collect();
-        let known = self.rows.count_known(&keys);
+        let known = self.rows.count_known(&keys)?;
         if known < keys.len() {
             let (keys, place) = (keys.len(), self.place);
             return Ok(Some(TruthMismatch::Keys { known, keys, place }));
@@ -343,8 +346,9 @@ mod tests {
     impl KeyedRows for Keyed {
         type Error = ();
 
-        fn count_known(&self, keys: &[u64]) -> usize {
-            keys.iter().filter(|key| **key % 7 == 0 && **key < 7 * self.0.len() as u64).count()
+        fn count_known(&self, keys: &[u64]) -> Result<usize, ()> {
+            let is_known = |key: &&u64| key.is_multiple_of(7) && **key < 7 * self.0.len() as u64;
+            Ok(keys.iter().filter(is_known).count())
         }
 
         fn rows(&self, keys: &[u64]) -> Result<Rows, ()> {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::disk::verify::{CheckedFile, verify_files};
-use crate::disk::{ArrayKind, Manifest, Measured, OpenError};
+use crate::disk::{Manifest, Measured, OpenError};
 use crate::graph::reach::count_reached;
 use crate::open::{self, Opened};
 use crate::payload::Payload;
@@ -27,7 +27,7 @@ pub struct CheckReport {
 
 /// Checks the index in `path`: everything a search reads when it opens it; `deep` adds every block
 /// of full vectors and payloads, the digest of every file, that every payload is a JSON object,
-/// that no key stands for two rows, and that every node can be reached.
+/// and that every node can be reached.
 ///
 /// # Errors
 /// No index there, one of another format version; an interrupt; memory or descriptors that the
@@ -54,9 +54,10 @@ pub fn check(path: &Path, deep: bool, job: Job<'_>) -> Result<CheckReport, OpenE
     if !report.damage.is_empty() {
         return Ok(report);
     }
-    // A search may still walk a graph that opening leaves where it is.
+    // What opening leaves where it is: a graph that a search may walk, and the order of the keys.
     let opened = open::open(path).and_then(|opened| {
         opened.preview.graph.load()?;
+        opened.keys.order()?;
         Ok(opened)
     });
     match opened {
@@ -68,7 +69,7 @@ pub fn check(path: &Path, deep: bool, job: Job<'_>) -> Result<CheckReport, OpenE
     Ok(report)
 }
 
-/// What the bytes of a sound index mean: keys, payloads and reachability.
+/// What the bytes of a sound index mean: payloads and reachability.
 fn check_meaning(
     report: &mut CheckReport,
     opened: &Opened,
@@ -79,10 +80,6 @@ fn check_meaning(
     let reached = count_reached(graph.lists(), *entry_points);
     // Every query meets the extreme rows, which are in no graph.
     report.reachable = Some((reached + opened.preview.extremes.ids().len()) as u64);
-    if let Some(key) = opened.keys.first_twice() {
-        let file = path.join(ArrayKind::Keys.name());
-        report.damage.push(format!("{}: key {key} stands for two rows", file.display()));
-    }
     let nodes = graph.lists().len();
     if reached < nodes {
         report.damage.push(format!(

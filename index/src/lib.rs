@@ -74,6 +74,7 @@ mod quantizer;
 pub mod search;
 mod softmax;
 pub mod stats;
+mod upgrade;
 mod vocabulary;
 
 pub use bulk_build::{BuildError, BuildInput, BuildReport, Keys, build, predicted_peak_bytes};
@@ -94,3 +95,4 @@ pub use payload::{JsonLines, PayloadError, PayloadSource};
 pub use search::{Answer, Index, IndexPayloads, IndexRows, Query, SearchError, Searcher};
 pub use softmax::LogZ;
 pub use stats::{Job, Progress, QueryStats, Stop, Stopped};
+pub use upgrade::{UpgradeError, Upgraded, upgrade};

@@ -93,9 +93,9 @@ fn read_shaped<T: bytemuck::Pod>(
 
 /// Reads the archive: its bytes must be a `Meta`, and its numbers must make sense.
 fn read_checked_meta(dir: &Path, manifest: &Manifest) -> Result<Meta, OpenError> {
-    let bytes = read_meta(dir, manifest)?;
+    let blob = read_meta(dir, manifest)?;
     let damaged = |what: String| OpenError::damaged(&dir.join(blob_file::META), 0, what);
-    let meta = rkyv::from_bytes::<Meta, rkyv::rancor::Error>(&bytes)
+    let meta = rkyv::from_bytes::<Meta, rkyv::rancor::Error>(blob.archive())
         .map_err(|error| damaged(format!("no archive of this version: {error}")))?;
     let spec = &meta.quantizer;
     let (dim, extremes) = (manifest.dim as usize, meta.extremes.len());

@@ -72,10 +72,8 @@ pub struct BuildParams {
     pub max_degree: u32,
     /// Capacity of the candidate pool while the graph grows.
     pub list_size: u32,
-    /// Prune slack: drop y if alpha * d(r, y) + shift < d(p, y).
+    /// Prune slack: drop y if alpha * d(r, y) < d(p, y).
     pub alpha: f32,
-    /// Prune shift, in the units of the (not squared) L2 distance.
-    pub shift: f32,
     /// Seed of every random choice.
     pub seed: u64,
     /// Worker threads; 0 takes every core.
@@ -86,7 +84,7 @@ pub struct BuildParams {
 
 impl BuildParams {
     /// The defaults for a metric: 4 bits where they will do, 32 neighbors, list size 128, alpha 1
-    /// (MRNG), no shift.
+    /// (MRNG).
     pub fn new(metric: Metric) -> BuildParams {
         BuildParams {
             metric,
@@ -94,7 +92,6 @@ impl BuildParams {
             max_degree: 32,
             list_size: 128,
             alpha: 1.0,
-            shift: 0.0,
             seed: 42,
             threads: 0,
             memory: None,
@@ -113,9 +110,6 @@ impl BuildParams {
         in_range("list_size", self.list_size, self.max_degree, MAX_BUILD_LIST_SIZE)?;
         if !(1.0..=4.0).contains(&self.alpha) {
             return Err(out_of_range("alpha", self.alpha, "1 to 4"));
-        }
-        if !(self.shift >= 0.0 && self.shift.is_finite()) {
-            return Err(out_of_range("shift", self.shift, "a finite number of at least 0"));
         }
         check_threads(self.threads)
     }

@@ -84,7 +84,7 @@ impl BuildMemory {
             calibrating: fixed + both + n * (list + lift + 8),
             ordering: fixed + serving + n * (2 * list + 16),
             learning: fixed + n * 8 + tokens::bytes(input, params),
-            writing: fixed + n * 8,
+            writing: fixed + n * 12,
             opening: fixed + serving + n * (list + 16) + tokens::opened_bytes(input, params),
             rows: n * (dim * base.element().size()) as u64,
         };

@@ -206,7 +206,9 @@ fn open_once(dir: &Path, job: Job<'_>) -> Result<(), BuildError> {
         return Err(BuildError::Interrupted);
     }
     let options = OpenOptions { io: Io::Pread, ..OpenOptions::default() };
-    Index::open_with(dir, &options)?.shared.preview.graph.load()?;
+    let index = Index::open_with(dir, &options)?;
+    index.shared.preview.graph.load()?;
+    index.shared.keys.order()?;
     Ok(())
 }
 
@@ -241,11 +243,7 @@ fn picked(rows: &Rows, order: &[usize]) -> Rows {
 
 /// What the parameters of a build say about growing.
 fn grow_params(params: &BuildParams) -> GrowParams {
-    let rule = PruneRule {
-        max_degree: params.max_degree as usize,
-        alpha: params.alpha,
-        shift: params.shift,
-    };
+    let rule = PruneRule { max_degree: params.max_degree as usize, alpha: params.alpha };
     GrowParams { rule, list_size: params.list_size as usize }
 }
 
@@ -412,8 +410,8 @@ impl Files<'_> {
     }
 
     fn write_keys(&mut self, keys: Keys<'_>, rows: &[u32]) -> Result<(), BuildError> {
-        let keys = rows.iter().map(|row| keys.of(*row));
-        let entries = KeyTable::write(self.storage, self.dir, keys)?;
+        let key = |id: u32| keys.of(rows[id as usize]);
+        let entries = KeyTable::write(self.storage, self.dir, rows.len() as u32, key)?;
         self.entries.extend(entries);
         Ok(())
     }
@@ -440,7 +438,6 @@ impl Files<'_> {
             max_degree: params.max_degree,
             list_size: params.list_size,
             alpha: params.alpha,
-            shift: params.shift,
             seed: params.seed,
             payload: input.payload.is_some(),
             tokens: self.entries.iter().any(|file| file.name == ArrayKind::Tokens.name()),

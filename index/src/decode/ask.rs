@@ -72,15 +72,13 @@ impl DecodeAsk<'_> {
 }
 
 impl Index {
-    /// Whether a key names a token.
-    pub fn has_token(&self, key: u64) -> bool {
-        self.shared.keys.id_of(key).is_some()
-    }
-
     /// Whether a key names a token, and one that counts.
-    pub fn counts(&self, allowed: Option<&IdSet>, key: u64) -> bool {
+    ///
+    /// # Errors
+    /// Damage, or a read refused.
+    pub fn counts(&self, allowed: Option<&IdSet>, key: u64) -> Result<bool, SearchError> {
         let is_allowed = |id| allowed.is_none_or(|allowed| allowed.contains(id));
-        self.shared.keys.id_of(key).is_some_and(is_allowed)
+        Ok(self.shared.keys.id_of(key)?.is_some_and(is_allowed))
     }
 
     /// Whether a hidden state can be decoded.

@@ -157,7 +157,8 @@ impl Decoder {
         }
         let mut asked = Vec::with_capacity(ask.asked.len());
         for key in ask.asked {
-            asked.push(shared.keys.id_of(*key).ok_or(SearchError::UnknownKey { key: *key })?);
+            let id = shared.keys.id_of(*key)?;
+            asked.push(id.ok_or(SearchError::UnknownKey { key: *key })?);
         }
         let mut stats = QueryStats::default();
         let mut effort = self.plan.effort(&shared, ask);

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::BLOCK;
 use super::array_header::{
-    ArrayHeader, ArrayKind, ArrayShape, CRC_TAG, DATA_BYTES_AT, HEADER, ROWS_AT, Wanted,
+    ArrayHeader, ArrayKind, ArrayShape, CRCS, DATA_BYTES_AT, HEADER, ROWS_AT, Wanted,
 };
 use super::error::{OpenError, WriteError};
 use super::listed_file::{FileWriter, ListedFile};
@@ -46,7 +46,8 @@ impl<'a> ArrayWriter<'a> {
         shape: ArrayShape,
     ) -> Result<ArrayWriter<'a>, WriteError> {
         let data_offset = kind.data_offset();
-        let header = ArrayHeader { tag: kind.tag(), data_offset: data_offset as u32, shape };
+        let content = kind.content();
+        let header = ArrayHeader { content, data_offset: data_offset as u32, shape };
         let file = FileWriter::create(storage, dir, kind.name())?;
         let mut writer = ArrayWriter {
             kind,
@@ -105,7 +106,7 @@ impl<'a> ArrayWriter<'a> {
         let storage = file.storage;
         let entry = file.finish()?;
         let shape = ArrayShape::packed(crcs.len() as u64 / 4, 4);
-        let header = ArrayHeader { tag: CRC_TAG, data_offset: HEADER as u32, shape };
+        let header = ArrayHeader { content: CRCS, data_offset: HEADER as u32, shape };
         let mut side = FileWriter::create(storage, dir, kind.crc_name())?;
         side.buffer.extend_from_slice(&header.to_bytes());
         side.buffer.extend_from_slice(&crcs);
@@ -122,7 +123,7 @@ pub(super) fn read_crcs(
 ) -> Result<RamArray<u32>, OpenError> {
     let side = ListedFile::open(dir, manifest, kind.crc_name())?;
     let blocks = length.div_ceil(BLOCK as u64);
-    let wanted = Wanted { tag: CRC_TAG, data_offset: HEADER, rows: blocks };
+    let wanted = Wanted { content: CRCS, data_offset: HEADER, rows: blocks };
     let shape = side.header(wanted)?.shape;
     if shape != ArrayShape::packed(blocks, 4) {
         let what = format!("{shape:?}; wanted a crc32 for each of {blocks} blocks");
@@ -393,8 +394,8 @@ mod tests {
         let manifest = Manifest::read(dir)?;
         Measured::read(dir)?;
         read_meta(dir, &manifest)?;
-        for kind in &ArrayKind::ALL[..4] {
-            read_array::<u8>(dir, &manifest, *kind)?;
+        for kind in sample::KINDS {
+            read_array::<u8>(dir, &manifest, kind)?;
         }
         Ok(())
     }
@@ -403,12 +404,12 @@ mod tests {
     fn arrays_come_back() {
         let dir = tempfile::tempdir().unwrap();
         let manifest = sample::write(&Disk, dir.path()).unwrap();
-        for kind in &ArrayKind::ALL[..4] {
-            let (header, bytes) = read_array::<u8>(dir.path(), &manifest, *kind).unwrap();
-            assert_eq!(&*bytes, sample::data(*kind), "{kind:?}");
+        for kind in sample::KINDS {
+            let (header, bytes) = read_array::<u8>(dir.path(), &manifest, kind).unwrap();
+            assert_eq!(&*bytes, sample::data(kind), "{kind:?}");
             assert_eq!(header.shape.rows, sample::N);
         }
-        assert_eq!(&*read_meta(dir.path(), &manifest).unwrap(), &[7; 300]);
+        assert_eq!(read_meta(dir.path(), &manifest).unwrap().archive(), &[7; 300]);
     }
 
     #[test]

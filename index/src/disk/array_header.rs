@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::error::OpenError;
-use super::{BLOCK, FORMAT_VERSION, Manifest};
+use super::{BLOCK, Manifest};
 
 /// Bytes of a header.
 pub const HEADER: usize = 64;
@@ -18,8 +18,16 @@ const FIRST_AT: usize = 40;
 const RESERVED_AT: usize = 48;
 const CRC_AT: usize = 60;
 
-/// The kind of a file of block checksums.
-pub(super) const CRC_TAG: [u8; 4] = *b"crcs";
+/// What a header says of a file's content: its kind, and the version of its layout, which is the
+/// format version that last changed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Content {
+    pub(super) tag: [u8; 4],
+    pub(super) version: u32,
+}
+
+/// A file of block checksums.
+pub(super) const CRCS: Content = Content { tag: *b"crcs", version: 7 };
 
 /// The arrays of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,11 +48,13 @@ pub enum ArrayKind {
     Tokens,
     /// The bits of a compressed vector beyond the fourth a dimension.
     Finer,
+    /// The ids in the order of their keys.
+    KeyOrder,
 }
 
 impl ArrayKind {
     /// Every array, in the order in which the manifest lists them.
-    pub const ALL: [ArrayKind; 8] = [
+    pub const ALL: [ArrayKind; 9] = [
         ArrayKind::Codes,
         ArrayKind::Graph,
         ArrayKind::Keys,
@@ -53,6 +63,7 @@ impl ArrayKind {
         ArrayKind::PayloadOffsets,
         ArrayKind::Tokens,
         ArrayKind::Finer,
+        ArrayKind::KeyOrder,
     ];
 
     /// The file that holds the array.
@@ -66,6 +77,7 @@ impl ArrayKind {
             ArrayKind::PayloadOffsets => "payload_offsets.bin",
             ArrayKind::Tokens => "tokens.bin",
             ArrayKind::Finer => "finer.bin",
+            ArrayKind::KeyOrder => "key_order.bin",
         }
     }
 
@@ -80,20 +92,23 @@ impl ArrayKind {
             ArrayKind::PayloadOffsets => "payload_offsets.bin.crc",
             ArrayKind::Tokens => "tokens.bin.crc",
             ArrayKind::Finer => "finer.bin.crc",
+            ArrayKind::KeyOrder => "key_order.bin.crc",
         }
     }
 
-    pub(super) fn tag(self) -> [u8; 4] {
-        match self {
-            ArrayKind::Codes => *b"code",
-            ArrayKind::Graph => *b"grph",
-            ArrayKind::Keys => *b"keys",
-            ArrayKind::Vectors => *b"vecs",
-            ArrayKind::Payload => *b"json",
-            ArrayKind::PayloadOffsets => *b"joff",
-            ArrayKind::Tokens => *b"toks",
-            ArrayKind::Finer => *b"finr",
-        }
+    pub(super) fn content(self) -> Content {
+        let (tag, version) = match self {
+            ArrayKind::Codes => (*b"code", 7),
+            ArrayKind::Graph => (*b"grph", 7),
+            ArrayKind::Keys => (*b"keys", 7),
+            ArrayKind::Vectors => (*b"vecs", 7),
+            ArrayKind::Payload => (*b"json", 7),
+            ArrayKind::PayloadOffsets => (*b"joff", 7),
+            ArrayKind::Tokens => (*b"toks", 7),
+            ArrayKind::Finer => (*b"finr", 7),
+            ArrayKind::KeyOrder => (*b"kord", 8),
+        };
+        Content { tag, version }
     }
 
     /// Whether the rows lie one behind the other, all of one length.
@@ -108,15 +123,18 @@ impl ArrayKind {
             ArrayKind::Codes | ArrayKind::Finer | ArrayKind::Graph => {
                 manifest.n - u64::from(manifest.extremes)
             }
-            ArrayKind::Keys | ArrayKind::Vectors | ArrayKind::Payload | ArrayKind::Tokens => {
-                manifest.n
-            }
+            ArrayKind::Keys
+            | ArrayKind::KeyOrder
+            | ArrayKind::Vectors
+            | ArrayKind::Payload
+            | ArrayKind::Tokens => manifest.n,
         }
     }
 
     /// What the header of the array must say in an index.
     pub(super) fn wanted(self, manifest: &Manifest) -> Wanted {
-        Wanted { tag: self.tag(), data_offset: self.data_offset(), rows: self.rows(manifest) }
+        let (content, data_offset) = (self.content(), self.data_offset());
+        Wanted { content, data_offset, rows: self.rows(manifest) }
     }
 
     /// Where the rows start: full vectors on a block boundary, all others behind the header.
@@ -148,7 +166,7 @@ impl ArrayShape {
 /// The first 64 bytes of an array file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArrayHeader {
-    pub(super) tag: [u8; 4],
+    pub(super) content: Content,
     /// Where the rows start, in bytes from the start of the file.
     pub data_offset: u32,
     /// What follows the header.
@@ -160,8 +178,8 @@ impl ArrayHeader {
         let mut b = [0; HEADER];
         let mut put = |at: usize, field: &[u8]| b[at..at + field.len()].copy_from_slice(field);
         put(0, &MAGIC);
-        put(VERSION_AT, &FORMAT_VERSION.to_le_bytes());
-        put(TAG_AT, &self.tag);
+        put(VERSION_AT, &self.content.version.to_le_bytes());
+        put(TAG_AT, &self.content.tag);
         put(ROWS_AT, &self.shape.rows.to_le_bytes());
         put(STRIDE_AT, &self.shape.stride.to_le_bytes());
         put(DATA_OFFSET_AT, &self.data_offset.to_le_bytes());
@@ -184,9 +202,9 @@ impl ArrayHeader {
         if b[..VERSION_AT] != MAGIC {
             return damaged(0, format!("starts with {:02x?}; wanted {MAGIC:02x?}", &b[..8]));
         }
-        let found = u32_at(b, VERSION_AT);
-        if found != FORMAT_VERSION {
-            return Err(OpenError::Version { path: path.into(), found, wanted: FORMAT_VERSION });
+        let (version, readable) = (u32_at(b, VERSION_AT), wanted.content.version);
+        if version != readable {
+            return Err(OpenError::Version { path: path.into(), found: version, wanted: readable });
         }
         let (stored, computed) = (u32_at(b, CRC_AT), crc32fast::hash(&b[..CRC_AT]));
         if stored != computed {
@@ -199,7 +217,8 @@ impl ArrayHeader {
             first: u64_at(b, FIRST_AT),
         };
         let tag = [b[TAG_AT], b[TAG_AT + 1], b[TAG_AT + 2], b[TAG_AT + 3]];
-        let header = ArrayHeader { tag, data_offset: u32_at(b, DATA_OFFSET_AT), shape };
+        let content = Content { tag, version };
+        let header = ArrayHeader { content, data_offset: u32_at(b, DATA_OFFSET_AT), shape };
         if let Err((at, what)) = header.check(wanted, length) {
             return damaged(at, what);
         }
@@ -211,8 +230,9 @@ impl ArrayHeader {
 
     /// Whether the header fits its place; else which field does not, and why.
     fn check(&self, wanted: Wanted, length: u64) -> Result<(), (usize, String)> {
-        if self.tag != wanted.tag {
-            let (found, wanted) = (self.tag.escape_ascii(), wanted.tag.escape_ascii());
+        if self.content.tag != wanted.content.tag {
+            let tags = (self.content.tag, wanted.content.tag);
+            let (found, wanted) = (tags.0.escape_ascii(), tags.1.escape_ascii());
             return Err((TAG_AT, format!("holds an array of kind {found}; wanted {wanted}")));
         }
         let (found, wanted_offset) = (self.data_offset, wanted.data_offset);
@@ -237,7 +257,7 @@ impl ArrayHeader {
 /// What a header must say for the file to be the one looked for.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
-    pub(super) tag: [u8; 4],
+    pub(super) content: Content,
     pub(super) data_offset: usize,
     pub(super) rows: u64,
 }
@@ -257,8 +277,9 @@ mod tests {
     #[test]
     fn headers_with_a_true_checksum_are_still_judged() {
         let shape = ArrayShape::packed(3, 5);
-        let header = ArrayHeader { tag: *b"code", data_offset: 64, shape };
-        let wanted = Wanted { tag: *b"code", data_offset: 64, rows: 3 };
+        let content = Content { tag: *b"code", version: 7 };
+        let header = ArrayHeader { content, data_offset: 64, shape };
+        let wanted = Wanted { content, data_offset: 64, rows: 3 };
         let judge = |change: &dyn Fn(&mut [u8; HEADER])| {
             let mut bytes = header.to_bytes();
             change(&mut bytes);
@@ -268,7 +289,7 @@ mod tests {
         };
         assert_eq!(judge(&|_| ()).unwrap(), header);
         let text = judge(&|b| b[VERSION_AT] = 9).unwrap_err().to_string();
-        assert_eq!(text, format!("codes.bin: format version 9; wanted {FORMAT_VERSION}"));
+        assert_eq!(text, "codes.bin: format version 9; wanted 7");
         let text = judge(&|b| b[DATA_BYTES_AT + 7] = 0xff).unwrap_err().to_string();
         assert!(text.contains("the file holds 15"), "{text}");
         let text = judge(&|b| b[ROWS_AT] = 4).unwrap_err().to_string();

@@ -30,7 +30,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The index was written by another version of the format.
-    #[error("{}: format version {found}; wanted {wanted}", path.display())]
+    #[error("{}: format version {found}; wanted {wanted}{}", path.display(), remedy(*found))]
     Version {
         /// The file that says so.
         path: PathBuf,
@@ -71,6 +71,11 @@ pub enum OpenError {
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// What helps an index of another version.
+fn remedy(found: u32) -> &'static str {
+    if found == super::format7::VERSION { "; `foveal upgrade` rewrites it" } else { "" }
 }
 
 impl OpenError {

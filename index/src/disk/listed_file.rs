@@ -112,7 +112,12 @@ impl ListedFile {
 
     /// Whether `digest` is that of the bytes written.
     pub(super) fn check_digest(&self, digest: u128) -> Result<(), OpenError> {
-        let (found, wanted) = (hex(digest), &self.xxh3);
+        self.check_hex(&hex(digest))
+    }
+
+    /// As [`check_digest`](ListedFile::check_digest), of the digits of a digest.
+    pub(super) fn check_hex(&self, found: &str) -> Result<(), OpenError> {
+        let wanted = &self.xxh3;
         if found != *wanted {
             let what = format!("xxh3 of the file is {found}; wanted {wanted}");
             return Err(OpenError::damaged(&self.path, 0, what));

@@ -66,8 +66,6 @@ pub struct Manifest {
     pub list_size: u32,
     /// Prune slack of the build.
     pub alpha: f32,
-    /// Prune shift of the build.
-    pub shift: f32,
     /// Seed of every random choice of the build.
     pub seed: u64,
     /// Whether every row has a JSON object.
@@ -86,6 +84,18 @@ pub struct Manifest {
     pub checksum: String,
 }
 
+/// A text that ends with the checksum of itself.
+pub(super) trait Checksummed: Clone + Serialize + DeserializeOwned {
+    /// The last field.
+    fn checksum(&mut self) -> &mut String;
+}
+
+impl Checksummed for Manifest {
+    fn checksum(&mut self) -> &mut String {
+        &mut self.checksum
+    }
+}
+
 impl Manifest {
     /// Puts the files in order and fills in `digest` and `checksum`.
     ///
@@ -95,7 +105,7 @@ impl Manifest {
         let known = known_files();
         self.files.sort_by_key(|file| known.iter().position(|&name| name == file.name));
         self.digest = digest(&self.files);
-        self.checksum = self.checksum_wanted();
+        self.checksum = checksum_wanted(&self);
         self.check(Path::new(MANIFEST))?;
         Ok(self)
     }
@@ -132,16 +142,9 @@ impl Manifest {
         if found != FORMAT_VERSION {
             return Err(OpenError::Version { path, found, wanted: FORMAT_VERSION });
         }
-        let manifest: Manifest = parse(&path, &text)?;
-        check_text(&path, &text, &canonical(&manifest))?;
-        check_checksum(&path, &manifest.checksum, &manifest.checksum_wanted())?;
+        let manifest: Manifest = read_checked(&path, &text)?;
         manifest.check(&path)?;
         Ok(manifest)
-    }
-
-    fn checksum_wanted(&self) -> String {
-        let blank = Manifest { checksum: String::new(), ..self.clone() };
-        hex(xxh3_128(canonical(&blank).as_bytes()))
     }
 
     /// What the values mean, once they are known to be the ones written.
@@ -167,9 +170,6 @@ impl Manifest {
         }
         if !(self.alpha >= 1.0 && self.alpha.is_finite()) {
             return wrong(format!("alpha is {}; wanted at least 1", self.alpha));
-        }
-        if !(self.shift >= 0.0 && self.shift.is_finite()) {
-            return wrong(format!("shift is {}; wanted at least 0", self.shift));
         }
         self.check_files(path)
     }
@@ -251,7 +251,7 @@ pub struct DecodeQuality {
 }
 
 /// `measured.json` as it is written.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MeasuredFile {
     build_seconds: f64,
@@ -260,6 +260,12 @@ struct MeasuredFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     decodes: Option<DecodeQuality>,
     checksum: String,
+}
+
+impl Checksummed for MeasuredFile {
+    fn checksum(&mut self) -> &mut String {
+        &mut self.checksum
+    }
 }
 
 impl MeasuredFile {
@@ -272,7 +278,7 @@ impl MeasuredFile {
             decodes,
             checksum: String::new(),
         };
-        file.checksum = hex(xxh3_128(canonical(&file).as_bytes()));
+        file.checksum = checksum_wanted(&file);
         file
     }
 }
@@ -295,13 +301,9 @@ impl Measured {
         let Some(text) = read_text(&path)? else {
             return Ok(None);
         };
-        let file: MeasuredFile = parse(&path, &text)?;
-        check_text(&path, &text, &canonical(&file))?;
         let MeasuredFile { build_seconds, predicted_peak_bytes, peak_rss_bytes, decodes, .. } =
-            file;
-        let measured = Measured { build_seconds, predicted_peak_bytes, peak_rss_bytes, decodes };
-        check_checksum(&path, &file.checksum, &MeasuredFile::new(&measured).checksum)?;
-        Ok(Some(measured))
+            read_checked(&path, &text)?;
+        Ok(Some(Measured { build_seconds, predicted_peak_bytes, peak_rss_bytes, decodes }))
     }
 }
 
@@ -312,7 +314,7 @@ pub fn known_files() -> Vec<&'static str> {
 }
 
 /// The xxh3-128 of the lines `NAME BYTES XXH3`, one a file.
-fn digest(files: &[FileEntry]) -> String {
+pub(super) fn digest(files: &[FileEntry]) -> String {
     let lines: String =
         files.iter().map(|file| format!("{} {} {}\n", file.name, file.bytes, file.xxh3)).collect();
     hex(xxh3_128(lines.as_bytes()))
@@ -348,7 +350,7 @@ fn write_text(
 }
 
 /// At most 64 KiB of text; `None` if there is no such file.
-fn read_text(path: &Path) -> Result<Option<Vec<u8>>, OpenError> {
+pub(super) fn read_text(path: &Path) -> Result<Option<Vec<u8>>, OpenError> {
     let Some(file) = open_regular(path, OFlags::empty())? else { return Ok(None) };
     let mut text = Vec::new();
     file.take(MAX_MANIFEST + 1).read_to_end(&mut text).map_err(OpenError::io(path, "read"))?;
@@ -377,11 +379,23 @@ fn check_text(path: &Path, found: &[u8], wanted: &str) -> Result<(), OpenError> 
     Err(OpenError::damaged(path, offset as u64, "not written the way Foveal writes it"))
 }
 
-fn check_checksum(path: &Path, found: &str, wanted: &str) -> Result<(), OpenError> {
-    if found == wanted {
-        return Ok(());
+/// The xxh3-128 of a text as it is with an empty checksum.
+fn checksum_wanted(of: &impl Checksummed) -> String {
+    let mut blank = of.clone();
+    blank.checksum().clear();
+    hex(xxh3_128(canonical(&blank).as_bytes()))
+}
+
+/// What a text says, once its every byte is known to be the one that was written.
+pub(super) fn read_checked<T: Checksummed>(path: &Path, text: &[u8]) -> Result<T, OpenError> {
+    let mut value: T = parse(path, text)?;
+    check_text(path, text, &canonical(&value))?;
+    let wanted = checksum_wanted(&value);
+    let found = value.checksum();
+    if *found != wanted {
+        return Err(OpenError::damaged(path, 0, format!("checksum is {found}; wanted {wanted}")));
     }
-    Err(OpenError::damaged(path, 0, format!("checksum is {found}; wanted {wanted}")))
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -429,10 +443,10 @@ mod tests {
     #[test]
     fn another_version_is_told_before_its_fields() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(MANIFEST), r#"{"format_version": 8, "warp": []}"#).unwrap();
+        fs::write(dir.path().join(MANIFEST), r#"{"format_version": 9, "warp": []}"#).unwrap();
         let error = Manifest::read(dir.path()).unwrap_err();
         assert!(
-            matches!(error, OpenError::Version { found: 8, wanted: FORMAT_VERSION, .. }),
+            matches!(error, OpenError::Version { found: 9, wanted: FORMAT_VERSION, .. }),
             "{error}"
         );
     }
@@ -462,7 +476,6 @@ mod tests {
         assert!(refused(&|m| m.bits = 3).contains("bits is 3"));
         assert!(refused(&|m| m.max_degree = 257).contains("max_degree is 257"));
         assert!(refused(&|m| m.alpha = 0.5).contains("alpha is 0.5"));
-        assert!(refused(&|m| m.shift = -1.0).contains("shift is -1"));
         assert!(refused(&|m| m.payload = true).contains("\"payload.bin\" is not listed"));
         assert!(refused(&|m| drop(m.files.pop())).contains("is not listed"));
         assert!(refused(&|m| m.files[0].name = "../meta.rkyv".into()).contains("unknown"));

@@ -26,6 +26,8 @@ pub struct Publication<'a> {
     lock: File,
     /// A descriptor to remove files with, should there be no other by then.
     spare: Option<File>,
+    /// Whether `out` is an index whose place the directory takes.
+    replaces: bool,
     done: bool,
 }
 
@@ -35,6 +37,25 @@ impl<'a> Publication<'a> {
     /// # Errors
     /// `out` exists, or its parent does not; another build into `out` is running; the disk refuses.
     pub fn begin(storage: &'a dyn Storage, out: &Path) -> Result<Publication<'a>, PublishError> {
+        Publication::prepare(storage, out, false)
+    }
+
+    /// As [`begin`](Publication::begin), for a directory that takes the place of the index `out`.
+    ///
+    /// # Errors
+    /// A build into `out` is running; the disk refuses.
+    pub fn begin_replacing(
+        storage: &'a dyn Storage,
+        out: &Path,
+    ) -> Result<Publication<'a>, PublishError> {
+        Publication::prepare(storage, out, true)
+    }
+
+    fn prepare(
+        storage: &'a dyn Storage,
+        out: &Path,
+        replaces: bool,
+    ) -> Result<Publication<'a>, PublishError> {
         let Some(name) = out.file_name() else {
             return Err(PublishError::NoName { path: out.into() });
         };
@@ -42,7 +63,9 @@ impl<'a> Publication<'a> {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
             _ => PathBuf::from("."),
         };
-        refuse_existing(out)?;
+        if !replaces {
+            refuse_existing(out)?;
+        }
         if !parent.is_dir() {
             return Err(PublishError::NoParent { path: parent });
         }
@@ -53,9 +76,13 @@ impl<'a> Publication<'a> {
         let spare = File::open(&parent).map_err(PublishError::io(&parent, "open"))?;
         let lock = lock_dir(storage, &building, out)?;
         let (out, spare) = (out.to_path_buf(), Some(spare));
-        let publication = Publication { storage, out, parent, building, lock, spare, done: false };
-        // Again, now that no other build can publish: one may have done so in between.
-        refuse_existing(&publication.out)?;
+        let done = false;
+        let publication =
+            Publication { storage, out, parent, building, lock, spare, replaces, done };
+        if !replaces {
+            // Again, now that no other build can publish: one may have done so in between.
+            refuse_existing(&publication.out)?;
+        }
         publication.empty()?;
         Ok(publication)
     }
@@ -65,28 +92,39 @@ impl<'a> Publication<'a> {
         &self.building
     }
 
-    /// Makes the directory appear as `out`; returns once that is on the device. The files in it
-    /// were synced by those who wrote them.
+    /// Makes the directory appear as `out`, and what it replaces disappear; returns once that is on
+    /// the device. The files in it were synced by those who wrote them.
     ///
     /// # Errors
     /// `out` appeared meanwhile, or the disk refuses. Nothing stays behind then.
     pub fn commit(mut self) -> Result<(), PublishError> {
         let building = &self.building;
         self.storage.sync_dir(building).map_err(PublishError::io(building, "sync"))?;
-        match self.storage.rename_new(building, &self.out) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+        match self.rename(building, &self.out) {
+            Err(e) if !self.replaces && e.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(PublishError::Exists { path: self.out.clone() });
             }
             renamed => renamed.map_err(PublishError::io(building, "rename"))?,
         }
         if let Err(refused) = self.storage.sync_dir(&self.parent) {
             // Not known to last: taken back, so that the caller's error means "not there".
-            let taken_back = self.storage.rename_new(&self.out, building);
+            let taken_back = self.rename(&self.out, building);
             self.done = taken_back.is_err();
             return Err(PublishError::io(&self.parent, "sync")(refused));
         }
         self.done = true;
+        if self.replaces {
+            // What it replaced. The next build into `out` removes what cannot be removed now.
+            let _ = self.storage.remove(&self.building);
+        }
         Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match self.replaces {
+            true => self.storage.exchange(from, to),
+            false => self.storage.rename_new(from, to),
+        }
     }
 
     fn empty(&self) -> Result<(), PublishError> {

@@ -10,8 +10,8 @@ use super::manifest::Manifest;
 pub enum Residency {
     /// In memory.
     Memory,
-    /// In memory from the first walk on.
-    MemoryAfterFirstWalk,
+    /// In memory from its first use on.
+    MemoryOnFirstUse,
     /// Where `--io` says; their checksums are in memory unless they are themselves.
     FullStore,
     /// On disk; their checksums are in memory.
@@ -23,7 +23,7 @@ pub enum Residency {
 pub struct IndexMemory {
     /// Full vectors aside, once it is open.
     pub at_open: u64,
-    /// Full vectors aside, once it has been walked.
+    /// Full vectors aside, once it has been walked and rows were looked up by key.
     pub at_most: u64,
     /// Full vectors, where they are loaded: without what pads them on disk.
     pub full_store: u64,
@@ -39,8 +39,10 @@ impl ArrayKind {
                 Residency::Memory
             }
             // A head decodes by a scan of its token codes.
-            ArrayKind::Graph if manifest.tokens => Residency::MemoryAfterFirstWalk,
+            ArrayKind::Graph if manifest.tokens => Residency::MemoryOnFirstUse,
             ArrayKind::Graph => Residency::Memory,
+            // Searches tell ids and keys; the first look-up by key reads the order.
+            ArrayKind::KeyOrder => Residency::MemoryOnFirstUse,
             ArrayKind::Vectors => Residency::FullStore,
             ArrayKind::Payload | ArrayKind::PayloadOffsets => Residency::Disk,
         }
@@ -54,13 +56,14 @@ impl Manifest {
             let entry = self.files.iter().find(|file| file.name == name);
             entry.map_or(0, |file| file.bytes.saturating_sub(header))
         };
-        let mut memory = IndexMemory { at_open: bytes(META, 0), ..IndexMemory::default() };
+        let mut memory =
+            IndexMemory { at_open: bytes(META, HEADER as u64), ..IndexMemory::default() };
         for kind in ArrayKind::ALL {
             let rows = bytes(kind.name(), kind.data_offset() as u64);
             let checksums = bytes(kind.crc_name(), HEADER as u64);
             match kind.residency(self) {
                 Residency::Memory => memory.at_open += rows,
-                Residency::MemoryAfterFirstWalk => memory.at_most += rows,
+                Residency::MemoryOnFirstUse => memory.at_most += rows,
                 Residency::Disk => memory.at_open += checksums,
                 Residency::FullStore if rows > 0 => {
                     memory.full_store = self.n * u64::from(self.dim) * self.element.size() as u64;

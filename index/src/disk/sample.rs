@@ -8,6 +8,9 @@ use super::*;
 
 /// Rows of the sample. Its graph has three blocks, the last one short.
 pub(crate) const N: u64 = 90;
+/// The arrays of the sample.
+pub(crate) const KINDS: [ArrayKind; 5] =
+    [ArrayKind::Codes, ArrayKind::Graph, ArrayKind::Keys, ArrayKind::Vectors, ArrayKind::KeyOrder];
 /// Neighbors of each row.
 pub(crate) const DEGREE: u32 = 24;
 
@@ -23,7 +26,6 @@ pub(crate) fn manifest() -> Manifest {
         max_degree: DEGREE,
         list_size: 48,
         alpha: 1.2,
-        shift: 0.0,
         seed: u64::MAX,
         payload: false,
         tokens: false,
@@ -46,7 +48,7 @@ fn stride(kind: ArrayKind) -> u32 {
     match kind {
         ArrayKind::Codes => 16,
         ArrayKind::Graph => DEGREE * 4,
-        ArrayKind::Keys => 4,
+        ArrayKind::Keys | ArrayKind::KeyOrder => 4,
         ArrayKind::Vectors => 16,
         ArrayKind::Payload | ArrayKind::PayloadOffsets | ArrayKind::Tokens | ArrayKind::Finer => 8,
     }
@@ -55,11 +57,11 @@ fn stride(kind: ArrayKind) -> u32 {
 /// Writes every file into `dir`.
 pub(crate) fn write(storage: &dyn Storage, dir: &Path) -> Result<Manifest, WriteError> {
     let mut files = vec![write_meta(storage, dir, &[7; 300])?];
-    for kind in &ArrayKind::ALL[..4] {
-        let data = data(*kind);
+    for kind in KINDS {
+        let data = data(kind);
         let shape =
-            ArrayShape { data_bytes: data.len() as u64, ..ArrayShape::packed(N, stride(*kind)) };
-        let mut writer = ArrayWriter::create(storage, dir, *kind, shape)?;
+            ArrayShape { data_bytes: data.len() as u64, ..ArrayShape::packed(N, stride(kind)) };
+        let mut writer = ArrayWriter::create(storage, dir, kind, shape)?;
         for part in data.chunks(1000) {
             writer.append(part)?;
         }

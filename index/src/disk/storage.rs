@@ -21,6 +21,8 @@ pub trait Storage: Sync {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Renames a directory; an entry called `to` is an error of kind `AlreadyExists`.
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Exchanges the names of two directories in one step.
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()>;
     /// Removes a file, or a directory with all it holds.
     fn remove(&self, path: &Path) -> io::Result<()>;
 }
@@ -58,6 +60,10 @@ impl Storage for Disk {
             }
             done => Ok(done?),
         }
+    }
+
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -140,6 +146,13 @@ impl Storage for Faulty {
             self.call()?;
         }
         Disk.rename_new(from, to)
+    }
+
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        if !self.stays_full {
+            self.call()?;
+        }
+        Disk.exchange(one, other)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

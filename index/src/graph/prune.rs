@@ -1,9 +1,8 @@
 //! Which candidates of a node become its neighbors: the one pruning rule.
 //!
-//! Candidates nearest first; y is kept unless some kept r has `alpha * d(r, y) + shift < d(p, y)`;
-//! stop at R. With alpha = 1 and shift = 0 that is MRNG (arXiv:2107.13052); alpha > 1 Vamana
-//! (DiskANN, NeurIPS 2019); shift = 3 tau tau-MG (SIGMOD 2023); alpha > 1 and shift = (alpha + 1)
-//! tau alpha-CNG (arXiv:2510.05975). The nearest candidate is always kept. d is L2, not squared.
+//! Candidates nearest first; y is kept unless some kept r has `alpha * d(r, y) < d(p, y)`; stop at
+//! R. With alpha = 1 that is MRNG (arXiv:2107.13052), with alpha > 1 Vamana (DiskANN, NeurIPS
+//! 2019). The nearest candidate is always kept. d is L2, not squared.
 
 use crate::distance::{QueryDistance, Space};
 
@@ -12,7 +11,6 @@ use crate::distance::{QueryDistance, Space};
 pub(crate) struct PruneRule {
     pub(crate) max_degree: usize,
     pub(crate) alpha: f32,
-    pub(crate) shift: f32,
 }
 
 impl PruneRule {
@@ -20,15 +18,9 @@ impl PruneRule {
     /// distance `to_node` from the node.
     #[inline(always)]
     fn hides(&self, to_kept: f32, to_node: f32) -> bool {
-        if to_kept <= 0.0 {
-            // A copy of a kept neighbor: one of them leads to the others, and a thousand equal rows
-            // must not fill each other's lists.
-            true
-        } else if self.shift == 0.0 {
-            self.alpha * self.alpha * to_kept < to_node
-        } else {
-            self.alpha * to_kept.sqrt() + self.shift < to_node.max(0.0).sqrt()
-        }
+        // A copy of a kept neighbor is hidden: one of them leads to the others, and a thousand
+        // equal rows must not fill each other's lists.
+        to_kept <= 0.0 || self.alpha * self.alpha * to_kept < to_node
     }
 }
 

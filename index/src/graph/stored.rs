@@ -1,25 +1,18 @@
 //! Neighbor lists in a file, brought into memory for walks.
 
 use std::path::Path;
-use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::adjacency::{Adjacency, NO_NEIGHBOR};
 use crate::disk::array_header::HEADER;
-use crate::disk::{ArrayKind, Manifest, OpenArray, OpenError};
+use crate::disk::{ArrayKind, LateArray, Manifest, OpenArray, OpenError};
 
-/// A graph that is in memory once somebody wanted to walk it, and no earlier: a decode that scans
-/// has no use for it.
-pub(crate) struct StoredGraph {
-    lists: OnceLock<Adjacency>,
-    /// Where the lists are until then.
-    file: Mutex<Option<OpenArray>>,
-    bytes: u64,
-}
+/// A graph that is read when it is first walked: a decode that scans does without.
+pub(crate) struct StoredGraph(LateArray<Adjacency>);
 
 impl From<Adjacency> for StoredGraph {
     fn from(graph: Adjacency) -> StoredGraph {
         let bytes = size_of_val(graph.lists()) as u64;
-        StoredGraph { lists: graph.into(), file: Mutex::default(), bytes }
+        StoredGraph(LateArray::in_memory(graph, bytes))
     }
 }
 
@@ -36,48 +29,36 @@ impl StoredGraph {
     ) -> Result<StoredGraph, OpenError> {
         let file = OpenArray::open(dir, manifest, ArrayKind::Graph)?;
         file.check_shape(nodes, manifest.max_degree as usize * size_of::<u32>())?;
-        let bytes = file.header().shape.data_bytes;
-        Ok(StoredGraph { lists: OnceLock::new(), file: Mutex::new(Some(file)), bytes })
+        Ok(StoredGraph(file.into()))
     }
 
-    /// Sees to it that the lists are in memory, and verifies them on the way; at once where they
-    /// are.
+    /// Reads and verifies the lists unless they are in memory.
     ///
     /// # Errors
     /// The first damage found; memory or a read refused.
     pub(crate) fn load(&self) -> Result<&Adjacency, OpenError> {
-        if let Some(lists) = self.lists.get() {
-            return Ok(lists);
-        }
-        // One thread reads, the others wait for it; one that panicked left the file where it was.
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(array) = &*file {
-            let lists = read(array)?;
-            self.lists.get_or_init(|| lists);
-            *file = None;
-        }
-        Ok(self.lists())
+        self.0.load(read)
     }
 
     /// The lists. Panics unless they were loaded.
     #[inline(always)]
     pub(crate) fn lists(&self) -> &Adjacency {
-        self.lists.get().expect("a graph is loaded before it is walked")
+        self.0.loaded().expect("a graph is loaded before it is walked")
     }
 
     /// The lists, to be changed. Panics unless they were loaded.
     pub(crate) fn into_lists(self) -> Adjacency {
-        self.lists.into_inner().expect("a graph that was grown")
+        self.0.into_loaded().expect("a graph that was grown")
     }
 
     /// Bytes of the lists in memory, now or once they are loaded.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+        self.0.bytes()
     }
 
     /// Bytes of the lists in memory now.
     pub(crate) fn loaded_bytes(&self) -> u64 {
-        if self.lists.get().is_some() { self.bytes } else { 0 }
+        self.0.loaded_bytes()
     }
 }
 

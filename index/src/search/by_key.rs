@@ -1,6 +1,6 @@
 //! Full vectors by key: what a ground truth, or anything else from outside, is compared with.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use foveal_datasets::{Element, KeyedRows, Rows, Values};
 
@@ -11,18 +11,17 @@ use crate::stats::{QueryStats, Stop};
 impl KeyedRows for Index {
     type Error = SearchError;
 
-    fn count_known(&self, keys: &[u64]) -> usize {
-        let ids = self.ids_of(keys);
-        keys.iter().filter(|key| ids.contains_key(*key)).count()
+    fn count_known(&self, keys: &[u64]) -> Result<usize, SearchError> {
+        keys.iter().try_fold(0, |known, key| Ok(known + usize::from(self.has_key(*key)?)))
     }
 
     fn rows(&self, keys: &[u64]) -> Result<Rows, SearchError> {
-        let known = self.ids_of(keys);
         // A row that several keys of the list name is read once.
         let mut places: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (place, key) in keys.iter().enumerate() {
-            let id = known.get(key).ok_or(SearchError::UnknownKey { key: *key })?;
-            places.entry(*id).or_default().push(place);
+            let id = self.shared.keys.id_of(*key)?;
+            let id = id.ok_or(SearchError::UnknownKey { key: *key })?;
+            places.entry(id).or_default().push(place);
         }
         let ids: Vec<u32> = places.keys().copied().collect();
         let (shared, dim) = (&*self.shared, self.dim());
@@ -57,22 +56,24 @@ impl Index {
         keys.max().expect("an index holds at least one row")
     }
 
-    /// The rows that `keys` name; keys that name none are left out.
-    pub fn id_set(&self, keys: &[u64]) -> IdSet {
-        let ids = keys.iter().filter_map(|key| self.shared.keys.id_of(*key));
-        IdSet::new(self.len() as u32, ids)
+    /// Whether a key names a row. The first look-up by key, whichever it is, reads the order of all
+    /// keys: 4 bytes a row.
+    ///
+    /// # Errors
+    /// Damage, or a read refused.
+    pub fn has_key(&self, key: u64) -> Result<bool, SearchError> {
+        Ok(self.shared.keys.id_of(key)?.is_some())
     }
 
-    /// The ids of the keys that name a row. Goes over all keys once, keeping nothing.
-    fn ids_of(&self, keys: &[u64]) -> HashMap<u64, u32> {
-        const NONE: u32 = u32::MAX;
-        let mut ids: HashMap<u64, u32> = keys.iter().map(|key| (*key, NONE)).collect();
-        for id in 0..self.len() as u32 {
-            if let Some(place) = ids.get_mut(&self.shared.keys.key(id)) {
-                *place = id;
-            }
+    /// The rows that `keys` name; keys that name none are left out.
+    ///
+    /// # Errors
+    /// Damage, or a read refused.
+    pub fn id_set(&self, keys: &[u64]) -> Result<IdSet, SearchError> {
+        let mut ids = Vec::with_capacity(keys.len());
+        for key in keys {
+            ids.extend(self.shared.keys.id_of(*key)?);
         }
-        ids.retain(|_, id| *id != NONE);
-        ids
+        Ok(IdSet::new(self.len() as u32, ids))
     }
 }

@@ -95,7 +95,7 @@ impl Index {
         let payload = manifest.payload.then(|| Payload::open(path, &manifest)).transpose()?;
         let words = vocabulary.as_ref().map_or(0, Vocabulary::resident_bytes);
         let checksums = payload.as_ref().map_or(0, Payload::resident_bytes);
-        let resident = preview.most_bytes() + keys.resident_bytes() + words + checksums;
+        let resident = preview.most_bytes() + keys.most_bytes() + words + checksums;
         let options = open::less(options, resident)?;
         let store = match preview.quantizer.is_exact() {
             true => None,
@@ -189,14 +189,14 @@ impl Index {
         Searcher::new(self.clone())
     }
 
-    /// The payload of a row as JSON text; none if the index has no payloads or no such key. The
-    /// first look-up by key sorts all keys; [`Index::payload_of`] needs none.
+    /// The payload of a row as JSON text; none if the index has no payloads or no such key.
+    /// [`Index::payload_of`] needs no look-up by key.
     ///
     /// # Errors
     /// Damage, or a read refused.
     pub fn payload(&self, key: u64) -> Result<Option<String>, SearchError> {
         let Some(payload) = &self.shared.payload else { return Ok(None) };
-        let Some(id) = self.shared.keys.id_of(key) else { return Ok(None) };
+        let Some(id) = self.shared.keys.id_of(key)? else { return Ok(None) };
         Ok(Some(payload.get(id)?.0))
     }
 
@@ -218,7 +218,11 @@ impl Index {
         let key = answer.neighbors[rank].key;
         // The caller may have changed the neighbors, which are public, or mixed up two indexes.
         let known = answer.ids.get(rank).copied().filter(|id| self.shared.keys.is(*id, key));
-        let Some(id) = known.or_else(|| self.shared.keys.id_of(key)) else { return Ok(None) };
+        let id = match known {
+            Some(id) => Some(id),
+            None => self.shared.keys.id_of(key)?,
+        };
+        let Some(id) = id else { return Ok(None) };
         let (text, reads) = payload.get(id)?;
         answer.stats.payload_reads += reads;
         answer.stats.payload_nanos += started.elapsed().as_nanos() as u64;

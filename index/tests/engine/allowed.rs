@@ -21,7 +21,7 @@ fn answers(index: &Index, queries: &Rows, allowed: &IdSet, list_size: u32) -> Ve
 /// and none that is not allowed.
 fn recall(built: &Built, rows: &Rows, queries: &Rows, keys: &[u64], list_size: u32) -> f64 {
     let index = built.open();
-    let allowed = index.id_set(keys);
+    let allowed = index.id_set(keys).unwrap();
     assert_eq!(allowed.len() as usize, keys.len());
     let metric = built.report.manifest.metric;
     let k = K.min(keys.len());
@@ -103,7 +103,7 @@ fn a_scan_ends_when_nobody_waits() {
     let (rows, queries) = rows_and_queries(Element::F32, 3_000, 1, 24);
     let built = Built::new(&rows, &params(Metric::L2, 4));
     let index = built.open();
-    let allowed = index.id_set(&(0..2_000).collect::<Vec<u64>>());
+    let allowed = index.id_set(&(0..2_000).collect::<Vec<u64>>()).unwrap();
     let cancelled = std::sync::atomic::AtomicBool::new(true);
     let stop = Stop { deadline: None, cancelled: Some(&cancelled) };
     let (row, params) = (queries.row(0), SearchParams::new(10));

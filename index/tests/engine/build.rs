@@ -40,14 +40,6 @@ fn parameters_out_of_range_are_named() {
         (BuildParams { list_size: 4097, ..plain.clone() }, "list_size is 4097; wanted 32 to 4096"),
         (BuildParams { alpha: 0.99, ..plain.clone() }, "alpha is 0.99; wanted 1 to 4"),
         (BuildParams { alpha: f32::NAN, ..plain.clone() }, "alpha is NaN; wanted 1 to 4"),
-        (
-            BuildParams { shift: -0.1, ..plain.clone() },
-            "shift is -0.1; wanted a finite number of at least 0",
-        ),
-        (
-            BuildParams { shift: f32::INFINITY, ..plain.clone() },
-            "shift is inf; wanted a finite number of at least 0",
-        ),
         (BuildParams { threads: 1025, ..plain.clone() }, "threads is 1025; wanted 0 to 1024"),
     ] {
         let error = refused(&base, Keys::From(0), &params);
@@ -225,7 +217,6 @@ fn an_index_tells_how_it_was_built() {
         max_degree: 12,
         list_size: 40,
         alpha: 1.15,
-        shift: 0.25,
         seed: 99,
         ..params(Metric::Cosine, 8)
     };
@@ -237,7 +228,7 @@ fn an_index_tells_how_it_was_built() {
     assert_eq!((manifest.n, manifest.dim, manifest.metric), (300, 8, Metric::Cosine));
     assert_eq!((manifest.element, manifest.bits, manifest.payload), (Element::F32, 8, false));
     assert_eq!((manifest.max_degree, manifest.list_size, manifest.seed), (12, 40, 99));
-    assert_eq!((manifest.alpha, manifest.shift), (1.15, 0.25));
+    assert_eq!(manifest.alpha, 1.15);
     let bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
     assert_eq!(built.report.disk_bytes, bytes);
     for file in &manifest.files {

@@ -173,7 +173,7 @@ fn every_way_finds_the_best_tokens() {
 #[test]
 fn a_decoder_forgets_what_it_decoded_before() {
     let head = head(true);
-    let some = head.index.id_set(&[FIRST_KEY + 3, FIRST_KEY + 700, FIRST_KEY + 1400]);
+    let some = head.index.id_set(&[FIRST_KEY + 3, FIRST_KEY + 700, FIRST_KEY + 1400]).unwrap();
     let (all, few) = (None, Some(&some));
     let scan = DecodeParams { mode: DecodeMode::Scan, ..DecodeParams::new(3) };
     let off = DecodeParams { log_z: LogZMode::Off, ..scan };
@@ -310,19 +310,19 @@ fn lists_decide_which_tokens_count() {
             let ask = DecodeAsk { params, allowed: Some(&allowed), ..DecodeAsk::new(1) };
             head.index.decoder().unwrap().decode(head.hidden.row(9), &ask)
         };
-        let denied = decode(head.index.id_set(&best).complement()).unwrap();
+        let denied = decode(head.index.id_set(&best).unwrap().complement()).unwrap();
         assert_eq!(denied.tokens[0].key, truth[40].0);
         let rest = log_sum_exp(truth[40..].iter().map(|(_, logit)| *logit), 1.0);
         let log_z = denied.log_z.unwrap();
         assert!(log_z.low - 0.02 <= rest && rest <= log_z.high + 0.02, "{rest} {log_z:?}");
-        let allowed = decode(head.index.id_set(&best)).unwrap();
+        let allowed = decode(head.index.id_set(&best).unwrap()).unwrap();
         assert_eq!(allowed.tokens.len(), 10);
         assert!(allowed.tokens.iter().all(|token| best.contains(&token.key)));
-        let only = decode(head.index.id_set(&one)).unwrap();
+        let only = decode(head.index.id_set(&one).unwrap()).unwrap();
         assert_eq!(only.tokens.len(), 1);
         assert_eq!((only.tokens[0].key, only.order_proved), (one[0], true));
         assert!(only.tokens[0].log_prob.abs() < 1e-9, "the only token is certain");
-        let none = decode(head.index.id_set(&[3])).unwrap_err();
+        let none = decode(head.index.id_set(&[3]).unwrap()).unwrap_err();
         assert!(matches!(none, SearchError::NoToken));
     }
 }
@@ -441,7 +441,7 @@ fn probabilities_of_tokens_asked_for_are_at_most_one() {
         for log_z in [LogZMode::Off, LogZMode::Interval] {
             let best = [head.truth(7)[0].0];
             let params = DecodeParams { mode, log_z, list_size: 1, ..DecodeParams::new(1) };
-            let others = head.index.id_set(&best).complement();
+            let others = head.index.id_set(&best).unwrap().complement();
             let mut decoder = head.index.decoder().unwrap();
             let denied =
                 DecodeAsk { params, allowed: Some(&others), asked: &best, ..DecodeAsk::new(1) };

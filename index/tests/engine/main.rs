@@ -9,6 +9,7 @@ mod built;
 mod damage;
 mod decode;
 mod frontier;
+mod golden;
 mod heads;
 mod media;
 mod payload;

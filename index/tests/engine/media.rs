@@ -89,7 +89,8 @@ fn codes_that_hold_the_rows_need_no_medium() {
 fn a_medium_that_does_not_fit_is_refused() {
     let (rows, _) = rows_and_queries(Element::F32, 200, 0, 30);
     let built = Built::new(&rows, &params(Metric::L2, 4));
-    let resident = built.open().resident_bytes();
+    // The order of the keys, once it is read.
+    let resident = built.open().resident_bytes() + 4 * 200;
     let open = |io, spare: u64, cold| {
         let memory = Some(resident + spare);
         let options = OpenOptions { io, memory, cold, ..OpenOptions::default() };

@@ -171,7 +171,6 @@ fn seeds_and_parameters_matter() {
         BuildParams { max_degree: 20, ..plain.clone() },
         BuildParams { list_size: 33, ..plain.clone() },
         BuildParams { alpha: 1.2, ..plain.clone() },
-        BuildParams { shift: 0.5, ..plain.clone() },
         BuildParams { metric: Metric::Cosine, ..plain },
     ];
     let mut digests: Vec<String> = all.iter().map(|params| digest(Element::F32, params)).collect();

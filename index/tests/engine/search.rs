@@ -416,7 +416,8 @@ fn equal_distances_come_smaller_key_first() {
 #[test]
 fn memory_too_small_for_an_index_is_told() {
     let (built, index, _) = small(Metric::L2, Element::F32, 4);
-    let resident = index.resident_bytes();
+    // The order of the keys, once it is read.
+    let resident = index.resident_bytes() + 4 * index.len();
     let options = OpenOptions { memory: Some(resident - 1), ..OpenOptions::default() };
     let error = Index::open_with(&built.path, &options).err().unwrap();
     let wanted =

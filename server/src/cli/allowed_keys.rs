@@ -72,7 +72,7 @@ impl AllowedKeys<'_> {
             return Ok(AllowedKeys { index, keys: HashSet::new(), rule: Rule::All });
         };
         let rule = if *is_allowed { Rule::Allow } else { Rule::Deny };
-        let known = index.count_known(keys);
+        let known = index.count_known(keys)?;
         if known < keys.len() {
             let (shown, wanted) = (path.display(), keys.len());
             let message =
@@ -83,13 +83,16 @@ impl AllowedKeys<'_> {
     }
 
     /// The rows that count; none where all do.
-    pub(crate) fn id_set(&self) -> Option<IdSet> {
+    ///
+    /// # Errors
+    /// Keys cannot be looked up.
+    pub(crate) fn id_set(&self) -> Result<Option<IdSet>, SearchError> {
         let keys: Vec<u64> = self.keys.iter().copied().collect();
-        match self.rule {
+        Ok(match self.rule {
             Rule::All => None,
-            Rule::Allow => Some(self.index.id_set(&keys)),
-            Rule::Deny => Some(self.index.id_set(&keys).complement()),
-        }
+            Rule::Allow => Some(self.index.id_set(&keys)?),
+            Rule::Deny => Some(self.index.id_set(&keys)?.complement()),
+        })
     }
 
     /// The first of the `k` best keys of a truth that does not count.
@@ -112,7 +115,7 @@ impl AllowedKeys<'_> {
 impl KeyedRows for AllowedKeys<'_> {
     type Error = SearchError;
 
-    fn count_known(&self, keys: &[u64]) -> usize {
+    fn count_known(&self, keys: &[u64]) -> Result<usize, SearchError> {
         self.index.count_known(keys)
     }
 

@@ -49,9 +49,6 @@ pub(crate) struct BuildArgs {
     /// Prune slack: larger keeps more long edges.
     #[arg(long, value_name = "A", default_value_t = defaults().alpha)]
     alpha: f32,
-    /// Prune shift, in units of distance.
-    #[arg(long, value_name = "S", default_value_t = defaults().shift)]
-    shift: f32,
     /// Sample queries, to measure which effort reaches which recall; for queries unlike the rows.
     /// With metric ip: sample hidden states, for `foveal decode`.
     #[arg(long, value_name = "FILE")]
@@ -122,7 +119,6 @@ struct BuildJson<'a> {
     bits: u8,
     max_degree: u32,
     alpha: f32,
-    shift: f32,
     seed: u64,
     build_seconds: f64,
     predicted_peak_bytes: u64,
@@ -293,7 +289,6 @@ fn params_of(args: &BuildArgs) -> BuildParams {
         // A list shorter than the degree could not fill it.
         list_size: args.list_size.unwrap_or(defaults.list_size.max(args.max_degree)),
         alpha: args.alpha,
-        shift: args.shift,
         seed: args.seed,
         threads: args.threads.unwrap_or(defaults.threads),
         memory: args.memory,
@@ -310,7 +305,6 @@ fn json_of(report: &BuildReport) -> BuildJson<'_> {
         bits: manifest.bits,
         max_degree: manifest.max_degree,
         alpha: manifest.alpha,
-        shift: manifest.shift,
         seed: manifest.seed,
         build_seconds: report.measured.build_seconds,
         predicted_peak_bytes: report.measured.predicted_peak_bytes,
@@ -334,11 +328,8 @@ fn table_of(report: &BuildReport, out: &Path, terminal: &Terminal) -> String {
     table.line("vectors", format!("{n} x {dim} {element}, {}", manifest.metric));
     table.line("codes", format!("{} bits a dimension", manifest.bits));
     let (degree, list_size) = (manifest.max_degree, manifest.list_size);
-    let (alpha, shift) = (manifest.alpha, manifest.shift);
-    table.line(
-        "graph",
-        format!("{degree} neighbors, list size {list_size}, alpha {alpha}, shift {shift}"),
-    );
+    let alpha = manifest.alpha;
+    table.line("graph", format!("{degree} neighbors, list size {list_size}, alpha {alpha}"));
     table.line("payload", if manifest.payload { "yes" } else { "none" });
     table.gap();
     table.line("time", seconds(measured.build_seconds));
@@ -395,7 +386,6 @@ mod tests {
             max_degree: 32,
             list_size: 96,
             alpha: 1.2,
-            shift: 0.0,
             seed: 42,
             payload: true,
             tokens: false,
@@ -426,9 +416,9 @@ mod tests {
         for metric in Metric::ALL {
             assert_eq!(parsed_for(metric, ""), BuildParams::new(metric));
         }
-        let params = parsed("--bits 8 --max-degree 128 --alpha 1.1 --shift 0.5 --seed 7");
+        let params = parsed("--bits 8 --max-degree 128 --alpha 1.1 --seed 7");
         assert_eq!((params.bits, params.max_degree, params.list_size), (Some(8), 128, 128));
-        assert_eq!((params.alpha, params.shift, params.seed), (1.1, 0.5, 7));
+        assert_eq!((params.alpha, params.seed), (1.1, 7));
         let params = parsed("--list-size 200 --threads 3 --memory 2GiB");
         assert_eq!((params.list_size, params.threads, params.memory), (200, 3, Some(2 << 30)));
     }
@@ -438,7 +428,7 @@ mod tests {
         let text = serde_json::to_string(&json_of(&report())).unwrap();
         let wanted = concat!(
             r#"{"n":100,"dim":8,"metric":"cosine","element":"f16","bits":4,"max_degree":32,"#,
-            r#""alpha":1.2,"shift":0.0,"seed":42,"build_seconds":1.5,"predicted_peak_bytes":5000,"#,
+            r#""alpha":1.2,"seed":42,"build_seconds":1.5,"predicted_peak_bytes":5000,"#,
             r#""peak_rss_bytes":4000,"resident_bytes_per_vector":144.5,"disk_bytes":90000,"#,
             r#""format_version":1,"digest":"abc","warnings":[]}"#
         );

@@ -134,7 +134,7 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
     let options = OpenOptions { io: args.io, memory: args.memory, ..OpenOptions::default() };
     let index = open_loaded(&args.index, &options)?;
     let allowed = AllowedKeys::of(&index, files.listed.as_ref())?;
-    let id_set = allowed.id_set();
+    let id_set = allowed.id_set()?;
     anonymous_before += files.check(args, &index, &allowed)?;
 
     let interrupt = Interrupt::catch()?;
@@ -228,7 +228,7 @@ impl Files {
             neighbor_lists::check_keys(index)?;
         }
         if let Some(path) = &args.next {
-            let known = index.count_known(&self.next);
+            let known = index.count_known(&self.next)?;
             if known < self.next.len() {
                 let (shown, wanted) = (path.display(), self.next.len());
                 let message = format!(

@@ -9,7 +9,7 @@ use foveal_datasets::truth_file::TruthError;
 use foveal_datasets::{ErrorKind, FileError, RowsError};
 use foveal_index::exact::ExactError;
 use foveal_index::measure::MeasureError;
-use foveal_index::{BuildError, OpenError, ParamsError, SearchError};
+use foveal_index::{BuildError, OpenError, ParamsError, SearchError, UpgradeError};
 use foveal_server::service::ServeError;
 
 /// How a verb that reached its end ended.
@@ -86,6 +86,7 @@ fn kind_of(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
         error.downcast_ref().map(FileError::kind),
         error.downcast_ref().map(BuildError::kind),
         error.downcast_ref().map(OpenError::kind),
+        error.downcast_ref().map(UpgradeError::kind),
         error.downcast_ref().map(SearchError::kind),
         error.downcast_ref().map(ExactError::kind),
         error.downcast_ref().map(MeasureError::kind),

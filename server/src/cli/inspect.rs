@@ -35,7 +35,6 @@ struct InspectJson<'a> {
     max_degree: u32,
     list_size: u32,
     alpha: f32,
-    shift: f32,
     seed: u64,
     payload: bool,
     disk_bytes: u64,
@@ -92,7 +91,6 @@ fn json_of<'a>(manifest: &'a Manifest, measured: Option<&Measured>) -> InspectJs
         max_degree: manifest.max_degree,
         list_size: manifest.list_size,
         alpha: manifest.alpha,
-        shift: manifest.shift,
         seed: manifest.seed,
         payload: manifest.payload,
         disk_bytes: disk_bytes(manifest),
@@ -122,7 +120,7 @@ fn table_of(manifest: &Manifest, measured: Option<&Measured>, terminal: &Termina
     about.line("codes", format!("{} bits a dimension", manifest.bits));
     about.line("max degree", manifest.max_degree.to_string());
     about.line("list size", manifest.list_size.to_string());
-    about.line("alpha, shift", format!("{}, {}", manifest.alpha, manifest.shift));
+    about.line("alpha", manifest.alpha.to_string());
     about.line("seed", manifest.seed.to_string());
     about.line("payload", if manifest.payload { "yes" } else { "none" });
     about.line("format version", manifest.format_version.to_string());
@@ -159,7 +157,6 @@ mod tests {
             max_degree: 32,
             list_size: 96,
             alpha: 1.2,
-            shift: 0.0,
             seed: 42,
             payload: true,
             tokens: false,
@@ -176,7 +173,7 @@ mod tests {
         let text = serde_json::to_string(&json_of(&manifest(), None)).unwrap();
         let wanted = concat!(
             r#"{"n":100,"dim":8,"metric":"cosine","element":"f16","bits":4,"max_degree":32,"#,
-            r#""list_size":96,"alpha":1.2,"shift":0.0,"seed":42,"payload":true,"#,
+            r#""list_size":96,"alpha":1.2,"seed":42,"payload":true,"#,
             r#""disk_bytes":1000,"format_version":1,"digest":"abc","#,
             r#""files":[{"name":"codes","bytes":400,"xxh3":"0f"},"#,
             r#"{"name":"graph","bytes":600,"xxh3":"0f"}],"measured":null}"#

@@ -3,7 +3,7 @@
 //! | file | question it answers |
 //! |---|---|
 //! | `build` `search` `decode` `truth` `convert` | what a verb does |
-//! | `inspect` `check` `demo` `serve` | the same |
+//! | `get` `inspect` `check` `upgrade` `demo` `serve` | the same |
 //! | `completions` `man` | how a shell and a manual learn the verbs |
 //! | `exit_code` | which number a failure ends with |
 //! | `output` `table` `terminal` | how results reach a reader or a script |
@@ -24,6 +24,7 @@ mod decode;
 mod decode_report;
 mod demo;
 mod exit_code;
+mod get;
 mod inputs;
 mod inspect;
 mod interrupt;
@@ -45,6 +46,7 @@ mod size;
 mod table;
 mod terminal;
 mod truth;
+mod upgrade;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -87,8 +89,10 @@ enum Verb {
     Decode(Box<decode::DecodeArgs>),
     Truth(truth::TruthArgs),
     Convert(convert::ConvertArgs),
+    Get(get::GetArgs),
     Inspect(inspect::InspectArgs),
     Check(check::CheckArgs),
+    Upgrade(upgrade::UpgradeArgs),
     Serve(Box<serve::ServeArgs>),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -145,8 +149,10 @@ fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<Outcome> {
         Verb::Decode(args) => decode::run(&args, terminal),
         Verb::Truth(args) => truth::run(&args),
         Verb::Convert(args) => convert::run(&args),
+        Verb::Get(args) => get::run(&args, terminal),
         Verb::Inspect(args) => inspect::run(&args, terminal),
         Verb::Check(args) => check::run(&args, terminal),
+        Verb::Upgrade(args) => upgrade::run(&args, terminal),
         Verb::Serve(args) => serve::run(*args).map(|()| Outcome::Done),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),

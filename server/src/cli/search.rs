@@ -135,7 +135,7 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
         anonymous_before += check_truth(path, (truth, args.k), &index, &allowed, &queries)?;
         check_allowed(path, (truth, args.k), &allowed)?;
     }
-    let id_set = allowed.id_set();
+    let id_set = allowed.id_set()?;
 
     let interrupt = Interrupt::catch()?;
     let bars = Bars::start();

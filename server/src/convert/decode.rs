@@ -1,7 +1,8 @@
 //! Messages about decoding to what the engine takes, and what it tells to messages.
 
 use foveal_index::{
-    DecodeMode, DecodeParams, Decoded, IdSet, Index, LogZ, LogZMode, ParamsError, Token,
+    DecodeMode, DecodeParams, Decoded, IdSet, Index, LogZ, LogZMode, ParamsError, SearchError,
+    Token,
 };
 use foveal_proto::v1 as pb;
 use tonic::Status;
@@ -70,16 +71,18 @@ pub fn decode_params(
 /// The only tokens that count; none where all do.
 ///
 /// # Errors
-/// INVALID_ARGUMENT: both lists are given, or they leave no token.
+/// INVALID_ARGUMENT: both lists are given, or they leave no token. What `failed` makes of a look-up
+/// that fails.
 pub fn token_filter(
     given: Option<&pb::TokenFilter>,
     index: &Index,
+    failed: &dyn Fn(SearchError) -> Status,
 ) -> Result<Option<IdSet>, Status> {
     let Some(pb::TokenFilter { allow, deny }) = given else { return Ok(None) };
     let allowed = match (allow.is_empty(), deny.is_empty()) {
         (true, true) => return Ok(None),
-        (false, true) => index.id_set(allow),
-        (true, false) => index.id_set(deny).complement(),
+        (false, true) => index.id_set(allow).map_err(failed)?,
+        (true, false) => index.id_set(deny).map_err(failed)?.complement(),
         (false, false) => {
             return Err(invalid("filter", "has an allow and a deny list; wanted one of them"));
         }
@@ -93,18 +96,28 @@ pub fn token_filter(
 /// Whether the tokens asked for exist, count, and are not too many.
 ///
 /// # Errors
-/// INVALID_ARGUMENT naming the entry.
-pub fn asked_tokens(asked: &[u64], allowed: Option<&IdSet>, index: &Index) -> Result<(), Status> {
+/// INVALID_ARGUMENT naming the entry. What `failed` makes of a look-up that fails.
+pub fn asked_tokens(
+    asked: &[u64],
+    allowed: Option<&IdSet>,
+    index: &Index,
+    failed: &dyn Fn(SearchError) -> Status,
+) -> Result<(), Status> {
     if asked.len() > MAX_ASKED {
         let found = asked.len();
         return Err(invalid("asked", &format!("has {found} keys; wanted at most {MAX_ASKED}")));
     }
-    let Some(at) = asked.iter().position(|key| !index.counts(allowed, *key)) else { return Ok(()) };
-    let what = match index.has_token(asked[at]) {
-        true => format!("is {}, which the filter leaves out: it has no probability", asked[at]),
-        false => format!("is {}, which names no token of the collection", asked[at]),
-    };
-    Err(invalid(&format!("asked[{at}]"), &what))
+    for (at, key) in asked.iter().enumerate() {
+        if index.counts(allowed, *key).map_err(failed)? {
+            continue;
+        }
+        let what = match index.has_key(*key).map_err(failed)? {
+            true => format!("is {key}, which the filter leaves out: it has no probability"),
+            false => format!("is {key}, which names no token of the collection"),
+        };
+        return Err(invalid(&format!("asked[{at}]"), &what));
+    }
+    Ok(())
 }
 
 /// The response to one hidden state.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foveal_datasets::Metric;
-use foveal_index::{Decoded, IdSet};
+use foveal_index::{Decoded, IdSet, SearchError};
 use foveal_proto::v1 as pb;
 use foveal_proto::v1::search_service_server::SearchService;
 use tokio_stream::{Stream, StreamExt};
@@ -197,8 +197,13 @@ async fn allowed_tokens(
     }
     let shared = Arc::clone(collection);
     let check = move || {
-        let allowed = convert::token_filter(filter.as_ref(), &shared.index)?;
-        convert::asked_tokens(&asked, allowed.as_ref(), &shared.index)?;
+        let failed = |error: SearchError| {
+            let error = PoolError::Part(error.into());
+            log(&error, &shared);
+            convert::search_status(&error, &shared.name)
+        };
+        let allowed = convert::token_filter(filter.as_ref(), &shared.index, &failed)?;
+        convert::asked_tokens(&asked, allowed.as_ref(), &shared.index, &failed)?;
         Ok(allowed)
     };
     validated(check, collection).await

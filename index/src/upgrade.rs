@@ -1,0 +1,175 @@
+//! An index of an earlier format version -> one that this program reads.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use foveal_datasets::ErrorKind;
+
+use crate::disk::blob_file::META;
+use crate::disk::copy::CopyError;
+use crate::disk::{
+    Disk, Manifest, Measured, OpenError, Publication, PublishError, Storage, WriteError, copy_file,
+    format7, read_bare_meta, write_meta,
+};
+use crate::key_table::{KeyTable, write_order};
+use crate::open;
+use crate::stats::Job;
+
+/// Why an index was not upgraded. It is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// The index has this program's format version already, or one that it cannot rewrite; is
+    /// damaged; or cannot be read.
+    #[error(transparent)]
+    Open(OpenError),
+    /// A file of the new index cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The new index cannot take its place.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl UpgradeError {
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            UpgradeError::Open(error) => error.kind(),
+            UpgradeError::Write(error) => error.kind(),
+            UpgradeError::Publish(error) => error.kind(),
+            UpgradeError::Interrupted => ErrorKind::Interrupted,
+        }
+    }
+}
+
+impl From<OpenError> for UpgradeError {
+    fn from(error: OpenError) -> UpgradeError {
+        match error {
+            OpenError::Interrupted => UpgradeError::Interrupted,
+            error => UpgradeError::Open(error),
+        }
+    }
+}
+
+impl From<CopyError> for UpgradeError {
+    fn from(error: CopyError) -> UpgradeError {
+        match error {
+            CopyError::Open(error) => error.into(),
+            CopyError::Write(error) => error.into(),
+        }
+    }
+}
+
+/// What an upgrade did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upgraded {
+    /// The format version that the index had.
+    pub from: u32,
+    /// Its manifest now.
+    pub manifest: Manifest,
+}
+
+/// Rewrites the index in `dir` in the format of this program: as the new directory `out`, or in
+/// place of the old one. The new index is the one that a build of the same rows would give; it is
+/// opened, and on the device, before it appears in one step. Takes as much disk as the index has
+/// until it is done. `None` where the index has this program's format version already: nothing is
+/// done then.
+///
+/// # Errors
+/// No index there; a version that cannot be rewritten; the first damage found; the disk refuses; an
+/// interrupt. The old index is as it was.
+pub fn upgrade(
+    dir: &Path,
+    out: Option<&Path>,
+    job: Job<'_>,
+) -> Result<Option<Upgraded>, UpgradeError> {
+    upgrade_on(&Disk, dir, out, job)
+}
+
+/// As [`upgrade`], writing to another storage.
+pub(crate) fn upgrade_on(
+    storage: &dyn Storage,
+    dir: &Path,
+    out: Option<&Path>,
+    job: Job<'_>,
+) -> Result<Option<Upgraded>, UpgradeError> {
+    match Manifest::read(dir) {
+        Ok(_) => return Ok(None),
+        Err(OpenError::Version { found: format7::VERSION, .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let old = format7::read_manifest(dir)?;
+    let publication = match out {
+        Some(out) => Publication::begin(storage, out)?,
+        None => Publication::begin_replacing(storage, &resolved(dir)?)?,
+    };
+    let to = (storage, publication.dir());
+    let total = old.files.iter().map(|file| file.bytes).sum();
+    let mut done = 0;
+    let mut tell = |bytes| {
+        done += bytes;
+        job.tell("upgrading", done, total);
+        if job.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let mut files = vec![write_meta(storage, publication.dir(), &read_bare_meta(dir, &old)?)?];
+    for file in old.files.iter().filter(|file| file.name != META) {
+        files.push(copy_file((dir, &old), &file.name, to, &mut tell)?);
+    }
+    files.extend(write_order(storage, publication.dir(), &KeyTable::sorted_ids(dir, &old)?)?);
+    let manifest = Manifest { files, ..old.clone() }.seal()?;
+    manifest.write(storage, publication.dir())?;
+    if let Some(measured) = Measured::read(dir)? {
+        measured.write(storage, publication.dir())?;
+    }
+    let opened = open::open(publication.dir())?;
+    opened.preview.graph.load()?;
+    opened.keys.order()?;
+    drop(opened);
+    publication.commit()?;
+    Ok(Some(Upgraded { from: format7::VERSION, manifest }))
+}
+
+/// The directory itself, where `dir` is a link to it.
+fn resolved(dir: &Path) -> Result<PathBuf, OpenError> {
+    fs::canonicalize(dir).map_err(OpenError::io(dir, "resolve"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::storage::Faulty;
+
+    #[test]
+    fn any_failing_call_leaves_the_old_index() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v7/rows");
+        for make in [Faulty::once, Faulty::full] {
+            for call in 0.. {
+                let dir = tempfile::tempdir().unwrap();
+                let old = dir.path().join("index");
+                fs::create_dir(&old).unwrap();
+                for entry in fs::read_dir(&golden).unwrap() {
+                    let entry = entry.unwrap();
+                    fs::copy(entry.path(), old.join(entry.file_name())).unwrap();
+                }
+                let storage = make(call);
+                let done = upgrade_on(&storage, &old, None, Job::default());
+                let ended = storage.calls() <= call;
+                if done.is_err() {
+                    format7::read_manifest(&old).unwrap();
+                    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "call {call}");
+                    continue;
+                }
+                // The last call removes the old index, whose place the new one has by then.
+                Manifest::read(&old).unwrap();
+                if ended {
+                    assert!(call > 20, "only {call} calls");
+                    break;
+                }
+            }
+        }
+    }
+}

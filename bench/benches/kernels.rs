@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 use foveal_index::kernel::bench::{KernelBench, prefetch};
 use memmap2::{Advice, MmapMut};
 use serde_json::Value;

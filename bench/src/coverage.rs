@@ -5,7 +5,7 @@
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Metric, Row, RowSource, Rows, Values};
 use foveal_index::{
     BuildInput, BuildParams, DecodeAsk, DecodeMode, DecodeParams, Decoder, Index, Job, Keys, build,

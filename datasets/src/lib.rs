@@ -23,6 +23,7 @@ pub mod recall;
 pub mod regular_file;
 pub mod row_source;
 pub mod rows;
+pub mod seeded;
 mod stored;
 pub mod synthetic;
 mod tensor_file;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::error::FileError;
 use crate::rows::{Element, MAX_DIM, Rows, RowsError, Values};
-use crate::synthetic::Seeded;
+use crate::seeded::Seeded;
 
 /// Vectors that are read by row number: `[len x dim]` numbers of one element type.
 ///

@@ -338,7 +338,7 @@ fn spread(all: usize, count: usize) -> impl Iterator<Item = usize> {
 mod tests {
     use super::*;
     use crate::rows::Values;
-    use crate::synthetic::Seeded;
+    use crate::seeded::Seeded;
 
     /// Rows in memory whose keys are 7 times their number.
     struct Keyed(Rows);

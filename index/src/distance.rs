@@ -354,7 +354,7 @@ fn narrow(result: Option<f64>) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use foveal_datasets::synthetic::Seeded;
+    use foveal_datasets::seeded::Seeded;
     use foveal_datasets::{Rows, Values};
     use half::f16;
 

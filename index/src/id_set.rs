@@ -139,7 +139,7 @@ impl IdSet {
 mod tests {
     use std::collections::BTreeSet;
 
-    use foveal_datasets::synthetic::Seeded;
+    use foveal_datasets::seeded::Seeded;
 
     use super::*;
 

@@ -139,37 +139,4 @@ fn resolved(dir: &Path) -> Result<PathBuf, OpenError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::disk::storage::Faulty;
-
-    #[test]
-    fn any_failing_call_leaves_the_old_index() {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v7/rows");
-        for make in [Faulty::once, Faulty::full] {
-            for call in 0.. {
-                let dir = tempfile::tempdir().unwrap();
-                let old = dir.path().join("index");
-                fs::create_dir(&old).unwrap();
-                for entry in fs::read_dir(&golden).unwrap() {
-                    let entry = entry.unwrap();
-                    fs::copy(entry.path(), old.join(entry.file_name())).unwrap();
-                }
-                let storage = make(call);
-                let done = upgrade_on(&storage, &old, None, Job::default());
-                let ended = storage.calls() <= call;
-                if done.is_err() {
-                    format7::read_manifest(&old).unwrap();
-                    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "call {call}");
-                    continue;
-                }
-                // The last call removes the old index, whose place the new one has by then.
-                Manifest::read(&old).unwrap();
-                if ended {
-                    assert!(call > 20, "only {call} calls");
-                    break;
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 
 /// How calls of an open loop follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -11,7 +11,7 @@ use crate::error::{ErrorKind, FileError};
 use crate::metric::Metric;
 use crate::row_source::RowSource;
 use crate::rows::{Rows, Values};
-use crate::synthetic::Seeded;
+use crate::seeded::Seeded;
 use crate::truth_file::Truth;
 use crate::vector_file::VectorFile;
 

@@ -124,13 +124,24 @@ pub fn build(
     params: &BuildParams,
     job: Job<'_>,
 ) -> Result<BuildReport, BuildError> {
+    build_on(&Disk, input, out, params, job)
+}
+
+/// As [`build`], on another storage.
+pub(crate) fn build_on(
+    storage: &dyn Storage,
+    input: &BuildInput<'_>,
+    out: &Path,
+    params: &BuildParams,
+    job: Job<'_>,
+) -> Result<BuildReport, BuildError> {
     let started = Instant::now();
     params.check()?;
     check_not_empty(input)?;
     let mut memory = BuildMemory::plan(input, params, params.bits.unwrap_or(width::FEWEST))?;
     // First what costs nothing, then what reads files, then the work.
     check_learn_dim(input)?;
-    let publication = Publication::begin(&Disk, out)?;
+    let publication = Publication::begin(storage, out)?;
     let (payload_digest, learn_digest) = check_input(input, params, job)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(params.threads).build()?;
     let by_hash = by_hash(input.keys, input.base.len(), params.seed);
@@ -141,7 +152,7 @@ pub fn build(
     let bits = width.bits;
     let order = Order { input, params, job };
     let grown = pool.install(|| Grown::over(&mut pass, order, (width, by_hash)))?;
-    let mut files = Files { storage: &Disk, dir: publication.dir(), entries: Vec::new() };
+    let mut files = Files { storage, dir: publication.dir(), entries: Vec::new() };
     files.write_graph(&grown.graph)?;
     let entry_points = entry_points_of(grown.graph.len() as u32);
     drop(grown.graph);
@@ -174,7 +185,7 @@ pub fn build(
         peak_rss_bytes: memory::peak_rss_bytes(),
         decodes,
     };
-    measured.write(&Disk, publication.dir())?;
+    measured.write(storage, publication.dir())?;
     publication.commit()?;
     Ok(BuildReport {
         resident_bytes: manifest.memory().at_open,

@@ -115,7 +115,7 @@ fn product(factors: impl Iterator<Item = (f64, u32)>, most: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use foveal_datasets::synthetic::Seeded;
+    use foveal_datasets::seeded::Seeded;
 
     use super::*;
 

@@ -23,6 +23,7 @@
 //! | `verify` | every damage of a directory, not only the first |
 //! | `ram_array` | memory that is counted, never evicted, in large pages |
 //! | `storage` | the calls that write, so that tests can make them fail |
+//! | `simulated` | what is left of them when the power is lost; for tests |
 //! | `error` | what can go wrong, with file, offset, found and wanted |
 //!
 //! Every byte is described in `FORMAT.md`. Nothing here knows what the bytes mean.
@@ -41,6 +42,9 @@ pub mod ram_array;
 mod residency;
 #[cfg(test)]
 pub(crate) mod sample;
+#[cfg(test)]
+#[path = "tests/simulated.rs"]
+pub(crate) mod simulated;
 pub mod storage;
 pub mod verify;
 

@@ -129,8 +129,7 @@ impl<'a> Publication<'a> {
 
     fn empty(&self) -> Result<(), PublishError> {
         let dir = &self.building;
-        for entry in fs::read_dir(dir).map_err(PublishError::io(dir, "list"))? {
-            let path = entry.map_err(PublishError::io(dir, "list"))?.path();
+        for path in self.storage.list(dir).map_err(PublishError::io(dir, "list"))? {
             self.storage.remove(&path).map_err(PublishError::io(&path, "remove"))?;
         }
         Ok(())

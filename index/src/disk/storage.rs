@@ -1,30 +1,41 @@
-//! The calls by which a build changes the disk: few, so that tests can make each one fail.
+//! The calls by which the engine changes the disk: few, so that tests can make each one fail, and
+//! can lose the power after each.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-/// What a build asks of the disk. [`Disk`] does it; tests refuse the n-th call.
+/// What the engine does to the disk. [`Disk`] does it; tests refuse the n-th call, or record all.
 pub trait Storage: Sync {
     /// Creates a directory that is not there yet.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Creates a file that is not there yet, to be written.
     fn create_file(&self, path: &Path) -> io::Result<File>;
+    /// Opens a file that is there, to append to it.
+    fn open_to_append(&self, path: &Path) -> io::Result<File>;
     /// Appends all of `bytes`.
     fn write_all(&self, file: &mut File, bytes: &[u8]) -> io::Result<()>;
+    /// Cuts a file, opened to append to it, to `length` bytes.
+    fn truncate(&self, file: &File, length: u64) -> io::Result<()>;
     /// Returns once the file's bytes are on the device.
     fn sync_file(&self, file: &File) -> io::Result<()>;
     /// Returns once the directory's entries are on the device.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Renames a directory; an entry called `to` is an error of kind `AlreadyExists`.
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Renames a file in one step; it takes the place of a file called `to`.
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Exchanges the names of two directories in one step.
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()>;
     /// Removes a file, or a directory with all it holds.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// What a directory holds, in the order of names.
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+    /// All bytes of a file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 }
 
 /// The file system.
@@ -39,8 +50,16 @@ impl Storage for Disk {
         File::create_new(path)
     }
 
+    fn open_to_append(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().append(true).open(path)
+    }
+
     fn write_all(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         file.write_all(bytes)
+    }
+
+    fn truncate(&self, file: &File, length: u64) -> io::Result<()> {
+        file.set_len(length)
     }
 
     fn sync_file(&self, file: &File) -> io::Result<()> {
@@ -62,6 +81,10 @@ impl Storage for Disk {
         }
     }
 
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
         Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
     }
@@ -71,6 +94,17 @@ impl Storage for Disk {
             return fs::remove_dir_all(path);
         }
         fs::remove_file(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
+        let mut paths = entries.collect::<io::Result<Vec<PathBuf>>>()?;
+        paths.sort();
+        Ok(paths)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
     }
 }
 
@@ -122,6 +156,16 @@ impl Storage for Faulty {
         Disk.create_file(path)
     }
 
+    fn open_to_append(&self, path: &Path) -> io::Result<File> {
+        self.call()?;
+        Disk.open_to_append(path)
+    }
+
+    fn truncate(&self, file: &File, length: u64) -> io::Result<()> {
+        self.call()?;
+        Disk.truncate(file, length)
+    }
+
     fn write_all(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         if let Err(refused) = self.call() {
             // A refused write may have written a part.
@@ -146,6 +190,23 @@ impl Storage for Faulty {
             self.call()?;
         }
         Disk.rename_new(from, to)
+    }
+
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if !self.stays_full {
+            self.call()?;
+        }
+        Disk.replace(from, to)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        self.call()?;
+        Disk.list(dir)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.call()?;
+        Disk.read(path)
     }
 
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {

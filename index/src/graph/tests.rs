@@ -1,6 +1,7 @@
 //! The rules of this room, each against a slow and obvious twin.
 
-use foveal_datasets::synthetic::{Seeded, lattice};
+use foveal_datasets::seeded::Seeded;
+use foveal_datasets::synthetic::lattice;
 use foveal_datasets::{Rows, Values};
 
 use super::adjacency::{Adjacency, NO_NEIGHBOR};

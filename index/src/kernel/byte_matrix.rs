@@ -67,7 +67,7 @@ impl ByteMatrix {
 
 #[cfg(test)]
 mod tests {
-    use foveal_datasets::synthetic::Seeded;
+    use foveal_datasets::seeded::Seeded;
 
     use super::super::{Level, planar};
     use super::*;

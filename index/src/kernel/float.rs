@@ -352,7 +352,7 @@ fn hadamard_from_text(values: &mut [f32], mut half: usize) {
 
 #[cfg(test)]
 mod tests {
-    use foveal_datasets::synthetic::Seeded;
+    use foveal_datasets::seeded::Seeded;
 
     use super::*;
 

@@ -266,7 +266,7 @@ pub(crate) mod x86 {
 
 #[cfg(test)]
 mod tests {
-    use foveal_datasets::synthetic::Seeded;
+    use foveal_datasets::seeded::Seeded;
 
     use super::*;
 

@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use foveal_datasets::Rows;
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 use rayon::prelude::*;
 
 use super::rotation::Rotation;

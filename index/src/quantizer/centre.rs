@@ -170,7 +170,7 @@ fn squared_distance(row: &[f32], centre: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use foveal_datasets::Values;
-    use foveal_datasets::synthetic::Seeded;
+    use foveal_datasets::seeded::Seeded;
 
     use super::*;
 

@@ -145,7 +145,7 @@ fn turns_toward(tried: (f32, f32), fit: (f32, f32)) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use foveal_datasets::synthetic::Seeded;
+    use foveal_datasets::seeded::Seeded;
 
     use super::*;
 

@@ -4,7 +4,7 @@
 //! transform covers its largest power of two, in turn from the front and from the back, and pairs
 //! of dimensions half the length apart are mixed in between. `O(d log d)`, no matrix.
 
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 
 use crate::kernel::float;
 

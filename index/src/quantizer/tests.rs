@@ -1,6 +1,6 @@
 //! Estimates against exact distances: unbiased, and as far off as they say.
 
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Element, Metric, Row, Rows, Values};
 
 use super::encode::places;

@@ -27,7 +27,7 @@
 
 mod draws;
 
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 
 use crate::kernel::logits::{self, TILE};
 use draws::Draws;

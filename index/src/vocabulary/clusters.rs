@@ -8,7 +8,7 @@
 //! itself, `(sum of q_i t + RIDGE mean_i) / (sum of q_i^2 + RIDGE)`.
 
 use foveal_datasets::Rows;
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 use rayon::prelude::*;
 
 use super::encode::{self, encode, offset_of, part_of};

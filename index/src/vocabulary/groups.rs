@@ -1,6 +1,6 @@
 //! Which coordinates share a code, and the 16 centroids of each group.
 
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 use rayon::prelude::*;
 
 use crate::kernel::lookup::LINE_PARTS;

@@ -170,7 +170,7 @@ fn eigen(dim: usize, symmetric: Vec<f64>) -> (Vec<f64>, Vec<Vec<f64>>) {
 #[cfg(test)]
 mod tests {
     use foveal_datasets::Values;
-    use foveal_datasets::synthetic::Seeded;
+    use foveal_datasets::seeded::Seeded;
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! Searches among some of the rows, against a scan of those in double precision.
 
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Element, Metric, Rows};
 use foveal_index::stats::Stop;
 use foveal_index::{Answer, IdSet, Index, Query, SearchParams};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Metric, RowSource, Rows, VectorFile};
 use foveal_index::stats::Job;
 use foveal_index::{

@@ -1,6 +1,6 @@
 //! What an index expects of a list size, against what queries find with it.
 
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Element, Metric};
 use foveal_index::stats::Job;
 use foveal_index::{

@@ -1,6 +1,6 @@
 //! Decodes of output layers unlike any language model's, against sums over every token in f64.
 
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Metric, RowSource, Rows};
 use foveal_index::stats::Job;
 use foveal_index::{BuildInput, BuildParams, DecodeAsk, DecodeMode, DecodeParams, Index, build};

@@ -1,6 +1,7 @@
 //! Every row can be reached, however the rows lie.
 
-use foveal_datasets::synthetic::{Seeded, clusters};
+use foveal_datasets::seeded::Seeded;
+use foveal_datasets::synthetic::clusters;
 use foveal_datasets::{Element, Metric, Rows};
 use foveal_index::stats::Job;
 use foveal_index::{BuildError, BuildInput, Keys, SearchParams, build};

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Concat, Element, Metric, Part, RowSource, Rows, Values};
 use foveal_index::stats::Job;
 use foveal_index::{

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Element, ErrorKind, KeyedRows, Metric, Rows, Values};
 use foveal_index::stats::Job;
 use foveal_index::{

@@ -346,7 +346,7 @@ fn queries_that_are_no_bytes_find_the_nearest_bytes() {
         for (element, bits) in [(Element::U8, 8), (Element::I8, 8), (Element::U8, 4)] {
             let (rows, queries) = rows_and_queries(element, 1500, 60, 24);
             let built = Built::new(&rows, &params(metric, bits));
-            let mut random = foveal_datasets::synthetic::Seeded::new(5);
+            let mut random = foveal_datasets::seeded::Seeded::new(5);
             for stretch in [1.0, 0.01, 1.5] {
                 let numbers = queries.iter().flat_map(wide);
                 let off = numbers.map(|x| stretch * (x + 12.0 * (random.next_f32() - 0.5)));

@@ -4,7 +4,7 @@
 //! variable `FOVEAL_TEST_UGLY_BUILDS` sets how many there are, `FOVEAL_TEST_UGLY_FIRST` where they
 //! start.
 
-use foveal_datasets::synthetic::Seeded;
+use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Element, Metric, Rows};
 use foveal_index::stats::Job;
 use foveal_index::{BuildInput, BuildParams, Index, SearchParams, build};

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use faiss::index::autotune::ParameterSpace;
 use faiss::index::{IndexImpl, SearchResult};
-use faiss::{Index, MetricType, index_factory};
+use faiss::{MetricType, Segment, index_factory};
 use foveal_bench::baselines::{Passes, Setting, shown, sweep, timed, widened};
 use foveal_bench::data::{Data, DataArgs};
 use foveal_bench::line::{Build, Figures, Line, Recall, RecallAt, Sink};

@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Metric, Row, RowSource, Rows, Values};
 use foveal_index::{
-    BuildInput, BuildParams, DecodeAsk, DecodeMode, DecodeParams, Decoder, Index, Job, Keys, build,
+    BuildInput, BuildParams, DecodeAsk, DecodeMode, DecodeParams, Decoder, Job, Keys, Segment,
+    build,
 };
 use serde::Serialize;
 
@@ -145,7 +146,7 @@ impl Head {
         let input = BuildInput { keys, learn, ..BuildInput::of(&self.rows) };
         let params = BuildParams::new(Metric::InnerProduct);
         build(&input, &dir.path().join("index"), &params, Job::default())?;
-        let index = Index::open(dir.path().join("index"))?;
+        let index = Segment::open(dir.path().join("index"))?;
         let mut decoder = index.decoder()?;
         for mode in &args.modes {
             for at in 0..args.temperatures.len() {

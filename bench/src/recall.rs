@@ -11,7 +11,7 @@ use foveal_bench::progress::Bars;
 use foveal_datasets::RowSource;
 use foveal_datasets::recall::{recall, recall_ann_benchmarks};
 use foveal_index::measure::{self, Measurement, Plan, Totals};
-use foveal_index::{Index, Io, MAX_THREADS, OpenOptions, SearchParams};
+use foveal_index::{Io, MAX_THREADS, OpenOptions, SearchParams, Segment};
 
 /// Sweep an index: one line for each combination of the values given.
 #[derive(Args)]
@@ -78,7 +78,7 @@ pub fn run(args: &RecallArgs) -> anyhow::Result<()> {
         // After the data was loaded, so that the growth from here on is the index.
         let anonymous_before = measure::anonymous_bytes()?;
         let options = OpenOptions { io: *io, cold: args.cold, ..OpenOptions::default() };
-        let index = Index::open_with(&args.index, &options)?;
+        let index = Segment::open_with(&args.index, &options)?;
         check_same(&index, &data)?;
         let sweep = Sweep { args, data: &data, index: &index, anonymous_before };
         let points = points(args, &index)?;
@@ -102,7 +102,7 @@ struct Point {
 }
 
 /// All combinations that make sense, each checked.
-fn points(args: &RecallArgs, index: &Index) -> anyhow::Result<Vec<Point>> {
+fn points(args: &RecallArgs, index: &Segment) -> anyhow::Result<Vec<Point>> {
     let efforts = efforts(args, index)?;
     let mut points = Vec::new();
     for &threads in &args.threads {
@@ -123,7 +123,7 @@ fn points(args: &RecallArgs, index: &Index) -> anyhow::Result<Vec<Point>> {
 /// Parameters to search with; where a recall is aimed at, it and the one to expect.
 type Effort = (SearchParams, Option<(f64, f64)>);
 
-fn efforts(args: &RecallArgs, index: &Index) -> anyhow::Result<Vec<Effort>> {
+fn efforts(args: &RecallArgs, index: &Segment) -> anyhow::Result<Vec<Effort>> {
     let aimed = |target: &f64| {
         let (params, expected) = index.frontier().choose(args.k, *target)?;
         Ok((params, Some((*target, expected))))
@@ -149,7 +149,7 @@ fn efforts(args: &RecallArgs, index: &Index) -> anyhow::Result<Vec<Effort>> {
 }
 
 /// An index of other data answers as well, only not these queries.
-fn check_same(index: &Index, data: &Data) -> anyhow::Result<()> {
+fn check_same(index: &Segment, data: &Data) -> anyhow::Result<()> {
     let manifest = index.manifest();
     let found = (index.len(), manifest.dim, manifest.metric);
     let wanted = (data.base.len() as u64, data.base.dim() as u32, data.metric);
@@ -172,7 +172,7 @@ fn check_same(index: &Index, data: &Data) -> anyhow::Result<()> {
 struct Sweep<'a> {
     args: &'a RecallArgs,
     data: &'a Data,
-    index: &'a Index,
+    index: &'a Segment,
     anonymous_before: u64,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use foveal_datasets::{Metric, Rows, Values};
-//! use foveal_index::{BuildInput, BuildParams, Index, Job, SearchParams, build};
+//! use foveal_index::{BuildInput, BuildParams, Segment, Job, SearchParams, build};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
@@ -10,7 +10,7 @@
 //! # let numbers: Vec<f32> = (0..8_000).map(|i| (i * 7_919 % 1_009) as f32).collect();
 //! let rows = Rows::new(8, Values::F32(numbers))?;
 //! build(&BuildInput::of(&rows), &out, &BuildParams::new(Metric::L2), Job::default())?;
-//! let index = Index::open(&out)?;
+//! let index = Segment::open(&out)?;
 //! let answer = index.searcher().search(rows.row(7), &SearchParams::new(10))?;
 //! assert_eq!(answer.neighbors[0].key, 7);
 //! # Ok(())
@@ -21,7 +21,7 @@
 //!
 //! ```
 //! use foveal_datasets::{Element, Metric, RowSource, VectorFile, VectorWriter};
-//! use foveal_index::{BuildInput, BuildParams, Index, Job, Keys, SearchParams, build};
+//! use foveal_index::{BuildInput, BuildParams, Segment, Job, Keys, SearchParams, build};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
@@ -36,7 +36,7 @@
 //! build(&input, &out, &BuildParams::new(Metric::Cosine), Job::default())?;
 //!
 //! let query = base.read(7..8)?;
-//! let answer = Index::open(&out)?.searcher().search(query.row(0), &SearchParams::new(10))?;
+//! let answer = Segment::open(&out)?.searcher().search(query.row(0), &SearchParams::new(10))?;
 //! for neighbor in &answer.neighbors {
 //!     println!("{} at {}", neighbor.key, neighbor.distance);
 //! }
@@ -49,7 +49,6 @@
 
 pub mod bulk_build;
 mod calibrate;
-mod check;
 pub mod decode;
 pub mod disk;
 mod distance;
@@ -65,23 +64,21 @@ pub mod kernel;
 pub mod key_table;
 pub mod measure;
 pub mod neighbor;
-mod open;
 pub mod params;
 pub mod payload;
 mod plan;
 mod preview;
 mod quantizer;
 pub mod search;
+pub mod segment;
 mod softmax;
 pub mod stats;
-mod upgrade;
 mod vocabulary;
 
 pub use bulk_build::{BuildError, BuildInput, BuildReport, Keys, build, predicted_peak_bytes};
 pub use calibrate::{Frontier, FrontierPoint, Reach};
-pub use check::{CheckReport, check, inspect};
 pub use decode::{DecodeAsk, Decoded, Decoder, Token};
-pub use disk::{DecodeQuality, FileEntry, IndexMemory, Manifest, Measured, OpenError};
+pub use disk::{DecodeQuality, FileEntry, Manifest, Measured, OpenError, SegmentMemory};
 pub use exact::{ExactAsk, ExactError};
 pub use free_memory::{FreeMemory, free_memory};
 pub use full_store::{Io, OpenOptions};
@@ -92,7 +89,10 @@ pub use params::{
     MAX_MAX_DEGREE, MAX_ROWS, MAX_THREADS, ParamsError, SearchParams,
 };
 pub use payload::{JsonLines, PayloadError, PayloadSource};
-pub use search::{Answer, Index, IndexPayloads, IndexRows, Query, SearchError, Searcher};
+pub use search::{Answer, Query, Searcher, search_segments};
+pub use segment::{
+    CheckReport, SearchError, Segment, SegmentPayloads, SegmentRows, UpgradeError, Upgraded, check,
+    inspect, upgrade,
+};
 pub use softmax::LogZ;
 pub use stats::{Job, Progress, QueryStats, Stop, Stopped};
-pub use upgrade::{UpgradeError, Upgraded, upgrade};

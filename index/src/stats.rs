@@ -1,5 +1,6 @@
 //! What a query and a long job did.
 
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -29,6 +30,22 @@ pub struct QueryStats {
     pub payload_reads: u32,
     /// Nanoseconds spent on payloads of the answer.
     pub payload_nanos: u64,
+}
+
+impl AddAssign for QueryStats {
+    fn add_assign(&mut self, other: QueryStats) {
+        self.distances += other.distances;
+        self.hops += other.hops;
+        self.scanned += other.scanned;
+        self.reranked += other.reranked;
+        self.reads += other.reads;
+        self.device_reads += other.device_reads;
+        self.read_bytes += other.read_bytes;
+        self.preview_nanos += other.preview_nanos;
+        self.fullview_nanos += other.fullview_nanos;
+        self.payload_reads += other.payload_reads;
+        self.payload_nanos += other.payload_nanos;
+    }
 }
 
 /// How far a long job has come.

@@ -8,7 +8,9 @@ mod status;
 use std::time::Duration;
 
 use foveal_datasets::{Element, Metric, Row, Rows, Values};
-use foveal_index::{Frontier, Index, Neighbor, ParamsError, QueryStats, SearchError, SearchParams};
+use foveal_index::{
+    Frontier, Neighbor, ParamsError, QueryStats, SearchError, SearchParams, Segment,
+};
 use foveal_proto::v1 as pb;
 use half::{bf16, f16};
 use tonic::Status;
@@ -102,13 +104,13 @@ pub struct Expected {
 
 impl Expected {
     /// What `index` expects.
-    pub fn by(index: &Index) -> Expected {
+    pub fn by(index: &Segment) -> Expected {
         let manifest = index.manifest();
         Expected { dim: index.dim(), metric: manifest.metric, element: manifest.element }
     }
 
     /// What `index` expects of a hidden state.
-    pub fn of_hidden(index: &Index) -> Expected {
+    pub fn of_hidden(index: &Segment) -> Expected {
         Expected { dim: index.hidden_dim(), ..Expected::by(index) }
     }
 
@@ -377,7 +379,7 @@ fn usage<'a>(queued: Duration, of: impl Iterator<Item = &'a QueryStats>) -> pb::
 }
 
 /// What a client is told of a collection.
-pub fn collection(name: &str, index: &Index) -> pb::Collection {
+pub fn collection(name: &str, index: &Segment) -> pb::Collection {
     let manifest = index.manifest();
     let metric = match manifest.metric {
         Metric::L2 => pb::Metric::L2,

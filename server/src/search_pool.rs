@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use flight::{Flight, Fly, Load};
 use foveal_datasets::Rows;
-use foveal_index::{Answer, Index, SearchError, SearchParams, Stop, Stopped};
+use foveal_index::{Answer, SearchError, SearchParams, Segment, Stop, Stopped};
 use tokio::sync::oneshot;
 
 /// How much a pool takes on.
@@ -115,7 +115,7 @@ pub struct Single<R> {
     /// The number of the collection.
     pub slot: usize,
     /// The collection's index.
-    pub index: Index,
+    pub index: Segment,
     /// The query, on its own.
     pub query: Rows,
     /// How it is answered.

@@ -11,7 +11,7 @@ use crate::free_memory::FreeMemory;
 use crate::graph::grow::GrowError;
 use crate::params::ParamsError;
 use crate::payload::PayloadError;
-use crate::search::SearchError;
+use crate::segment::SearchError;
 
 /// Why an index was not built. Nothing of it is left behind.
 #[derive(Debug, thiserror::Error)]

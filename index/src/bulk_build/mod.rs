@@ -29,11 +29,11 @@ use crate::graph::entry_points_of;
 use crate::graph::grow::GrowParams;
 use crate::graph::prune::PruneRule;
 use crate::key_table::KeyTable;
-use crate::open::Meta;
 use crate::params::{BuildParams, MAX_ROWS, out_of_range};
 use crate::payload::{PayloadSource, write_payloads};
 use crate::quantizer::{Quantizer, TRIED_QUERIES};
-use crate::search::Index;
+use crate::segment::Meta;
+use crate::segment::Segment;
 use crate::stats::Job;
 use crate::vocabulary::VocabularySpec;
 use grown::{Grown, Order};
@@ -217,7 +217,7 @@ fn open_once(dir: &Path, job: Job<'_>) -> Result<(), BuildError> {
         return Err(BuildError::Interrupted);
     }
     let options = OpenOptions { io: Io::Pread, ..OpenOptions::default() };
-    let index = Index::open_with(dir, &options)?;
+    let index = Segment::open_with(dir, &options)?;
     index.shared.preview.graph.load()?;
     index.shared.keys.order()?;
     Ok(())

@@ -10,7 +10,7 @@ use super::{BuildInput, tokens};
 use crate::decode::{DecodeAsk, Decoded, Decoder};
 use crate::disk::DecodeQuality;
 use crate::params::{DecodeMode, DecodeParams};
-use crate::search::{Index, SearchError};
+use crate::segment::{SearchError, Segment};
 use crate::stats::{Job, Stop};
 
 /// Tokens whose share among the true best is measured.
@@ -49,7 +49,7 @@ pub(super) fn measure(
 ) -> Result<Option<DecodeQuality>, BuildError> {
     let Some(learn) = input.learn else { return Ok(None) };
     job.tell("trying decodes", 0, 1);
-    let index = Index::open(dir)?;
+    let index = Segment::open(dir)?;
     let affordable = PRODUCTS / (input.base.len() * input.base.dim());
     let states = affordable.clamp(LEAST_STATES, STATES).min(tokens::checks(learn.len()));
     if states == 0 {

@@ -4,7 +4,7 @@ use foveal_datasets::Row;
 
 use crate::id_set::IdSet;
 use crate::params::{DecodeMode, DecodeParams};
-use crate::search::{Index, SearchError};
+use crate::segment::{SearchError, Segment};
 use crate::softmax::LogZ;
 use crate::stats::{QueryStats, Stop};
 
@@ -71,7 +71,7 @@ impl DecodeAsk<'_> {
     }
 }
 
-impl Index {
+impl Segment {
     /// Whether a key names a token, and one that counts.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use super::effort::Effort;
 use super::{DecodeAsk, Decoder, Known};
 use crate::params::{DecodeMode, LogZMode};
 use crate::preview::{Preview, PreviewSlot};
-use crate::search::{SearchError, Shared};
+use crate::segment::{SearchError, Shared};
 use crate::stats::QueryStats;
 
 /// Rows met between two looks at the deadline.

@@ -2,7 +2,7 @@
 
 use super::{DecodeAsk, KNOWN_OF_Z};
 use crate::params::{DecodeMode, DecodeParams, LogZMode};
-use crate::search::Shared;
+use crate::segment::Shared;
 use crate::vocabulary::Cut;
 
 /// The effort of the last decode: the next one asks the same, as a rule.

@@ -8,7 +8,7 @@ use super::effort::Effort;
 use super::{DecodeAsk, Decoder, KNOWN_OF_Z, Known, WIDEST_PART};
 use crate::params::{DecodeMode, LogZMode};
 use crate::preview::PreviewSlot;
-use crate::search::{SearchError, Shared};
+use crate::segment::{SearchError, Shared};
 use crate::softmax::Spread;
 use crate::stats::QueryStats;
 

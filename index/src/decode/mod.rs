@@ -20,7 +20,7 @@ use crate::fullview::Fullview;
 use crate::kernel::float;
 use crate::params::DecodeMode;
 use crate::preview::PreviewSlot;
-use crate::search::{Index, SearchError, Shared};
+use crate::segment::{SearchError, Segment, Shared};
 use crate::softmax::{LogZ, Sampler, Spread, log_sum_exp};
 use crate::stats::QueryStats;
 use crate::vocabulary::TokenScores;
@@ -43,7 +43,7 @@ const PRODUCT_ERROR: f64 = 1.0 / (1 << 23) as f64;
 
 /// Decodes hidden states, one thread at a time; owns its buffers.
 pub struct Decoder {
-    index: Index,
+    index: Segment,
     fullview: Fullview,
     exact: ExactQuery,
     preview: PreviewSlot,
@@ -88,7 +88,7 @@ impl Known {
     }
 }
 
-impl Index {
+impl Segment {
     /// A decoder of its own for a thread.
     ///
     /// # Errors
@@ -132,7 +132,7 @@ impl Shared {
 }
 
 impl Decoder {
-    /// Numbers in a hidden state; see [`Index::hidden_dim`].
+    /// Numbers in a hidden state; see [`Segment::hidden_dim`].
     pub(crate) fn hidden_dim(&self) -> usize {
         self.index.hidden_dim()
     }

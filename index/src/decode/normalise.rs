@@ -6,7 +6,7 @@ use super::effort::Effort;
 use super::look_up::better;
 use super::{DecodeAsk, Decoder, KNOWN_OF_Z, Known, PRODUCT_ERROR, WIDEST_PART};
 use crate::params::{DecodeMode, LogZMode};
-use crate::search::{SearchError, Shared};
+use crate::segment::{SearchError, Shared};
 use crate::softmax::{LogZ, Sampled, Spread, Unknown, log_sum_exp};
 use crate::stats::QueryStats;
 use crate::vocabulary::Vocabulary;

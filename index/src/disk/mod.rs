@@ -57,7 +57,7 @@ pub(crate) use late_array::LateArray;
 pub use manifest::{DecodeQuality, FileEntry, Manifest, Measured};
 pub use publish::Publication;
 pub use ram_array::{MemoryError, RamArray};
-pub use residency::{IndexMemory, Residency};
+pub use residency::{Residency, SegmentMemory};
 pub use storage::{Disk, Storage};
 pub use verify::{CheckedFile, Verified, verify_files};
 

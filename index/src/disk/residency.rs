@@ -20,7 +20,7 @@ pub enum Residency {
 
 /// Bytes of memory that an index takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct IndexMemory {
+pub struct SegmentMemory {
     /// Full vectors aside, once it is open.
     pub at_open: u64,
     /// Full vectors aside, once it has been walked and rows were looked up by key.
@@ -51,13 +51,13 @@ impl ArrayKind {
 
 impl Manifest {
     /// The memory that the index takes once it is open.
-    pub fn memory(&self) -> IndexMemory {
+    pub fn memory(&self) -> SegmentMemory {
         let bytes = |name: &str, header: u64| {
             let entry = self.files.iter().find(|file| file.name == name);
             entry.map_or(0, |file| file.bytes.saturating_sub(header))
         };
         let mut memory =
-            IndexMemory { at_open: bytes(META, HEADER as u64), ..IndexMemory::default() };
+            SegmentMemory { at_open: bytes(META, HEADER as u64), ..SegmentMemory::default() };
         for kind in ArrayKind::ALL {
             let rows = bytes(kind.name(), kind.data_offset() as u64);
             let checksums = bytes(kind.crc_name(), HEADER as u64);

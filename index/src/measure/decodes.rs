@@ -6,13 +6,13 @@ use super::{Asked, Share};
 use crate::decode::{DecodeAsk, Decoded, Decoder, Token};
 use crate::id_set::IdSet;
 use crate::params::DecodeParams;
-use crate::search::{Index, SearchError};
+use crate::segment::{SearchError, Segment};
 use crate::stats::{Job, Stop};
 
 /// What to decode.
 pub struct DecodePlan<'a> {
     /// Asked by every thread.
-    pub index: &'a Index,
+    pub index: &'a Segment,
     /// All hidden states, `[n x dim]`; split evenly among the threads.
     pub hidden: &'a Rows,
     /// How each is decoded.

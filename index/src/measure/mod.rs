@@ -24,7 +24,8 @@ use crate::decode::Decoded;
 use crate::id_set::IdSet;
 use crate::neighbor::Neighbor;
 use crate::params::SearchParams;
-use crate::search::{Answer, Index, Query, SearchError, Searcher};
+use crate::search::{Answer, Query, Searcher};
+use crate::segment::{SearchError, Segment};
 use crate::stats::{Job, QueryStats, Stop};
 
 const MIN_PASSES: usize = 3;
@@ -56,7 +57,7 @@ impl MeasureError {
 /// What to measure.
 pub struct Plan<'a> {
     /// Asked by every thread.
-    pub index: &'a Index,
+    pub index: &'a Segment,
     /// All queries, `[n x dim]`; split evenly among the threads.
     pub queries: &'a Rows,
     /// How each is answered.
@@ -125,7 +126,7 @@ pub struct Measurement<Found = Vec<Neighbor>> {
 impl<Found> Measurement<Found> {
     /// How much anonymous memory has grown since there were `before` bytes of it, full vectors of
     /// the index left out, wherever they are.
-    pub fn resident_bytes(&self, index: &Index, before: u64) -> u64 {
+    pub fn resident_bytes(&self, index: &Segment, before: u64) -> u64 {
         self.anonymous_bytes.saturating_sub(before + index.full_store_own_bytes())
     }
 }

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use foveal_datasets::Row;
 
-use super::{Answer, Index, SearchError, Shared};
+use super::Answer;
+use super::segments::certified;
 use crate::distance::ExactQuery;
 use crate::full_store::Io;
 use crate::fullview::{Fullview, Rerank, Reranked};
@@ -14,6 +15,7 @@ use crate::neighbor::Candidate;
 use crate::params::{SearchParams, out_of_range};
 use crate::plan::{self, Plan};
 use crate::preview::{PreviewSlot, STEPS_A_LOOK};
+use crate::segment::{SearchError, Segment, Shared};
 use crate::stats::{QueryStats, Stop};
 
 /// The most queries that one thread interleaves.
@@ -40,7 +42,7 @@ pub struct Query<'a> {
 /// Answers queries, one thread at a time; owns what they need, so that none of it is allocated
 /// anew.
 pub struct Searcher {
-    index: Index,
+    index: Segment,
     slots: Vec<Slot>,
 }
 
@@ -69,8 +71,13 @@ enum Stage {
 }
 
 impl Searcher {
-    pub(super) fn new(index: Index) -> Searcher {
+    pub(super) fn new(index: Segment) -> Searcher {
         Searcher { index, slots: Vec::new() }
+    }
+
+    /// What it searches.
+    pub fn segment(&self) -> &Segment {
+        &self.index
     }
 
     /// The nearest rows to a query.
@@ -202,7 +209,7 @@ impl Searcher {
 }
 
 impl Slot {
-    fn new(index: &Index) -> Slot {
+    fn new(index: &Segment) -> Slot {
         let shared = &index.shared;
         let now = Instant::now();
         Slot {
@@ -218,7 +225,7 @@ impl Slot {
         }
     }
 
-    fn begin(&mut self, index: &Index, query: &Query<'_>) {
+    fn begin(&mut self, index: &Segment, query: &Query<'_>) {
         let Shared { frontier, preview, manifest, .. } = &*index.shared;
         let SearchParams { list_size, k, .. } = query.params;
         self.started = Instant::now();
@@ -248,7 +255,7 @@ impl Slot {
     #[inline(always)]
     fn hop(
         &mut self,
-        index: &Index,
+        index: &Segment,
         Query { params, allowed, stop, .. }: &Query<'_>,
         looks: bool,
     ) -> Result<bool, SearchError> {
@@ -268,7 +275,7 @@ impl Slot {
     }
 
     /// One hop of a walk to allowed rows; false when it is over, or costs more than a scan.
-    fn hop_to_allowed(&mut self, index: &Index, plan: Plan, allowed: &IdSet) -> bool {
+    fn hop_to_allowed(&mut self, index: &Segment, plan: Plan, allowed: &IdSet) -> bool {
         if plan == Plan::Scan || !index.shared.preview.step(&mut self.preview) {
             return false;
         }
@@ -281,7 +288,7 @@ impl Slot {
     }
 
     /// The walk is over: its candidates are to be ranked.
-    fn walked(&mut self, index: &Index, query: &Query<'_>) -> Result<(), SearchError> {
+    fn walked(&mut self, index: &Segment, query: &Query<'_>) -> Result<(), SearchError> {
         let preview = &index.shared.preview;
         if self.plan != Some(Plan::Scan) {
             (self.stats.distances, self.stats.hops) = self.preview.counts();
@@ -308,7 +315,7 @@ impl Slot {
     /// The answer, once all rows that it takes have been read.
     fn rank(
         &mut self,
-        index: &Index,
+        index: &Segment,
         query: &Query<'_>,
         wait: bool,
     ) -> Result<Option<Answer>, SearchError> {
@@ -318,22 +325,24 @@ impl Slot {
         let ranked = self.fullview.rank(&origin, &mut self.exact, &ask, &mut self.stats)?;
         let Some(Reranked { neighbors, ids, partial, unread }) = ranked else { return Ok(None) };
         let bound = unread.map(|estimate| preview.lower_bound(&self.preview, estimate));
-        let certified = match bound {
-            _ if !is_finite(self.preview.candidates()) => 0,
-            Some(bound) if !bound.is_finite() => 0,
-            Some(bound) => neighbors.partition_point(|neighbor| neighbor.distance < bound),
-            None => neighbors.len(),
+        let unread = match bound {
+            _ if !is_finite(self.preview.candidates()) => f32::NEG_INFINITY,
+            Some(bound) if !bound.is_finite() => f32::NEG_INFINITY,
+            Some(bound) => bound,
+            None => f32::INFINITY,
         };
         let end = Instant::now();
         self.stats.preview_nanos = (self.walked - self.started).as_nanos() as u64;
         self.stats.fullview_nanos = (end - self.walked).as_nanos() as u64;
         Ok(Some(Answer {
+            certified: certified(&neighbors, unread),
             neighbors,
             ids,
+            segments: Vec::new(),
+            unread,
             exhausted: query.allowed.map_or(manifest.n, |set| set.len().into())
                 < query.params.k.into(),
             partial,
-            certified: certified as u32,
             nanos: (end - self.started).as_nanos() as u64,
             stats: self.stats,
         }))
@@ -346,7 +355,7 @@ fn is_finite(candidates: &[Candidate]) -> bool {
 }
 
 /// The number of a slot with no query in it, made if there is none.
-fn free_slot(index: &Index, slots: &mut Vec<Slot>) -> usize {
+fn free_slot(index: &Segment, slots: &mut Vec<Slot>) -> usize {
     let free = slots.iter().position(|slot| slot.stage == Stage::Idle);
     free.unwrap_or_else(|| {
         slots.push(Slot::new(index));
@@ -356,7 +365,7 @@ fn free_slot(index: &Index, slots: &mut Vec<Slot>) -> usize {
 
 /// Whether a query can be asked, and is still wanted; a graph that waited for one is loaded.
 fn admit(
-    index: &Index,
+    index: &Segment,
     Query { row, params, allowed, stop }: &Query<'_>,
 ) -> Result<(), SearchError> {
     index.check(*row, params)?;

@@ -3,14 +3,14 @@
 use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Element, Metric, Rows};
 use foveal_index::stats::Stop;
-use foveal_index::{Answer, IdSet, Index, Query, SearchParams};
+use foveal_index::{Answer, IdSet, Query, SearchParams, Segment};
 
 use crate::built::{Built, params, rows_and_queries};
 
 const K: usize = 10;
 
 /// The answers to all queries among the rows that are allowed.
-fn answers(index: &Index, queries: &Rows, allowed: &IdSet, list_size: u32) -> Vec<Answer> {
+fn answers(index: &Segment, queries: &Rows, allowed: &IdSet, list_size: u32) -> Vec<Answer> {
     let params = SearchParams::with_list_size(K as u32, list_size);
     let mut searcher = index.searcher();
     let query = |row| Query { row, params, allowed: Some(allowed), stop: Stop::default() };

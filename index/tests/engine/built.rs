@@ -9,8 +9,8 @@ use foveal_datasets::synthetic::{byte_clusters, clusters};
 use foveal_datasets::{Element, Metric, Row, Rows, Truth, Values, VectorFile, VectorWriter};
 use foveal_index::stats::{Job, Stop};
 use foveal_index::{
-    Answer, BuildInput, BuildParams, BuildReport, ExactAsk, Index, Io, Keys, Neighbor, OpenOptions,
-    PayloadSource, Query, SearchParams, build, check, exact,
+    Answer, BuildInput, BuildParams, BuildReport, ExactAsk, Io, Keys, Neighbor, OpenOptions,
+    PayloadSource, Query, SearchParams, Segment, build, check, exact,
 };
 use half::f16;
 use tempfile::TempDir;
@@ -60,12 +60,12 @@ impl Built {
         Built { _dir: dir, base, path, report }
     }
 
-    pub fn open(&self) -> Index {
-        Index::open(&self.path).unwrap()
+    pub fn open(&self) -> Segment {
+        Segment::open(&self.path).unwrap()
     }
 
-    pub fn open_io(&self, io: Io) -> Index {
-        Index::open_with(&self.path, &OpenOptions { io, ..OpenOptions::default() }).unwrap()
+    pub fn open_io(&self, io: Io) -> Segment {
+        Segment::open_with(&self.path, &OpenOptions { io, ..OpenOptions::default() }).unwrap()
     }
 
     /// The oracle's `k` nearest rows to each query.
@@ -83,7 +83,7 @@ impl Built {
 }
 
 /// Answers to all queries, one after the other.
-pub fn answers(index: &Index, queries: &Rows, params: &SearchParams) -> Vec<Answer> {
+pub fn answers(index: &Segment, queries: &Rows, params: &SearchParams) -> Vec<Answer> {
     let mut searcher = index.searcher();
     queries.iter().map(|query| searcher.search(query, params).unwrap()).collect()
 }

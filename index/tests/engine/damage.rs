@@ -8,7 +8,7 @@ use std::path::Path;
 use foveal_datasets::{Element, Metric, Rows};
 use foveal_index::stats::Job;
 use foveal_index::{
-    CheckReport, Index, Io, Keys, Neighbor, OpenError, OpenOptions, SearchError, SearchParams,
+    CheckReport, Io, Keys, Neighbor, OpenError, OpenOptions, SearchError, SearchParams, Segment,
     check, inspect,
 };
 
@@ -24,7 +24,7 @@ fn sound(element: Element, bits: u8) -> (Built, Rows) {
 /// All neighbors of all queries and all payloads, or what stood in the way.
 fn ask(path: &Path, io: Io, queries: &Rows) -> Result<Vec<Vec<Neighbor>>, SearchError> {
     let options = OpenOptions { io, ..OpenOptions::default() };
-    let index = Index::open_with(path, &options)?;
+    let index = Segment::open_with(path, &options)?;
     let mut searcher = index.searcher();
     let mut all = Vec::new();
     for query in queries.iter() {
@@ -117,7 +117,7 @@ fn damage_that_comes_after_opening_is_found_by_the_read() {
     for io in [Io::Mapped, Io::Pread, Io::Uring] {
         let (built, queries) = sound(Element::F32, 4);
         let options = OpenOptions { io, ..OpenOptions::default() };
-        let index = Index::open_with(&built.path, &options).unwrap();
+        let index = Segment::open_with(&built.path, &options).unwrap();
         let path = built.path.join("vectors.bin");
         let file = fs::OpenOptions::new().write(true).open(path).unwrap();
         file.write_all_at(&[0x55; 16], 4096 + 64).unwrap();

@@ -7,8 +7,8 @@ use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Metric, RowSource, Rows, VectorFile};
 use foveal_index::stats::Job;
 use foveal_index::{
-    BuildInput, DecodeAsk, DecodeMode, DecodeParams, Decoded, IdSet, Index, Keys, LogZMode,
-    SearchError, SearchParams, Token, build,
+    BuildInput, DecodeAsk, DecodeMode, DecodeParams, Decoded, IdSet, Keys, LogZMode, SearchError,
+    SearchParams, Segment, Token, build,
 };
 use tempfile::TempDir;
 
@@ -25,7 +25,7 @@ pub struct Head {
     tokens: Rows,
     /// Of the kind that the index learned from, but none of those.
     pub hidden: Rows,
-    pub index: Index,
+    pub index: Segment,
 }
 
 pub fn gaussians(count: usize, scale: impl Fn(usize, usize) -> f32, seed: u64) -> Rows {
@@ -56,12 +56,12 @@ fn build_head(
     base: &dyn RowSource,
     learn: Option<&dyn RowSource>,
     name: &str,
-) -> Index {
+) -> Segment {
     let path = dir.path().join(name);
     let keys = Keys::From(FIRST_KEY);
     let input = BuildInput { keys, learn, ..BuildInput::of(base) };
     build(&input, &path, &params(Metric::InnerProduct, 4), Job::default()).unwrap();
-    Index::open(&path).unwrap()
+    Segment::open(&path).unwrap()
 }
 
 pub fn head(learned: bool) -> Head {
@@ -294,7 +294,7 @@ fn tokens_asked_for_are_told_even_outside_of_the_best() {
     assert!((f64::from(decoded.asked[1].logit) - truth[TOKENS - 1].1).abs() < 1e-4);
     let unknown = DecodeAsk { asked: &[FIRST_KEY + TOKENS as u64], ..DecodeAsk::new(2) };
     let error = head.index.decoder().unwrap().decode(head.hidden.row(7), &unknown).unwrap_err();
-    assert_eq!(error.to_string(), "key 1600 names no token of the index");
+    assert_eq!(error.to_string(), "no row has the key 1600");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Element, Metric};
 use foveal_index::stats::Job;
 use foveal_index::{
-    BuildInput, ExactAsk, Frontier, FrontierPoint, Index, Keys, SearchParams, build, exact,
+    BuildInput, ExactAsk, Frontier, FrontierPoint, Keys, SearchParams, Segment, build, exact,
 };
 
 use crate::built::{Built, answers, floats, params, recall_of, rows_and_queries, write_rows};
@@ -12,7 +12,7 @@ use crate::built::{Built, answers, floats, params, recall_of, rows_and_queries, 
 /// The recall that 300 new queries of the same clusters find with the parameters of a target,
 /// beside the recall expected.
 fn achieved(
-    index: &Index,
+    index: &Segment,
     built: &Built,
     queries: &foveal_datasets::Rows,
     target: f64,
@@ -78,7 +78,7 @@ fn sample_queries_teach_what_rows_cannot() {
     let taught = dir.path().join("taught");
     let input = BuildInput { learn: Some(&learn), ..BuildInput::of(&plain.base) };
     build(&input, &taught, &params(Metric::InnerProduct, 4), Job::default()).unwrap();
-    let taught = Index::open(&taught).unwrap();
+    let taught = Segment::open(&taught).unwrap();
     assert_eq!((taught.frontier().queries, taught.frontier().learned), (400, true));
     let (found, expected) = achieved(&taught, &plain, &far(200, 0.011), 0.9);
     assert!((found - expected).abs() < 0.03, "{found} found, {expected} expected");
@@ -137,7 +137,7 @@ fn bounds_held(seed: u64, (n, learned, others): (usize, usize, usize)) -> (usize
     let input = BuildInput { keys, learn: Some(&learn), ..BuildInput::of(&base) };
     let bits = if seed % 4 == 3 { 8 } else { 4 };
     build(&input, &out, &params(metric, bits), Job::default()).unwrap();
-    let index = Index::open(&out).unwrap();
+    let index = Segment::open(&out).unwrap();
     let ask = ExactAsk { metric, k: 100, threads: 0 };
     let exact = exact::search(&base, &fresh, &ask, Job::default()).unwrap();
     let points = index.frontier().points.iter().filter(|point| point.list_size <= 100);
@@ -183,7 +183,7 @@ fn one_query_promises_nothing_and_copies_are_one() {
         let (keys, out) = (Keys::From(0), dir.path().join(format!("{name}.index")));
         let input = BuildInput { keys, learn: Some(&learn), ..BuildInput::of(&base) };
         build(&input, &out, &params(Metric::L2, 4), Job::default()).unwrap();
-        let frontier = Index::open(&out).unwrap().frontier().clone();
+        let frontier = Segment::open(&out).unwrap().frontier().clone();
         let lower = frontier.points.iter().map(|point| point.lower).fold(0.0, f64::max);
         assert!(lower <= most && (most == 0.0 || lower > 0.5), "{name}: {lower}");
     }

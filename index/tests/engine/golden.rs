@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use foveal_datasets::{ErrorKind, KeyedRows, Metric, Row, Rows};
 use foveal_index::stats::Job;
 use foveal_index::{
-    DecodeAsk, ExactAsk, Index, OpenError, SearchParams, check, exact, inspect, upgrade,
+    DecodeAsk, ExactAsk, OpenError, SearchParams, Segment, check, exact, inspect, upgrade,
 };
 
 use crate::built::{answers, recall_of};
@@ -45,11 +45,11 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-fn keys(index: &Index) -> Vec<u64> {
+fn keys(index: &Segment) -> Vec<u64> {
     index.keys().collect()
 }
 
-fn all_rows(index: &Index) -> Rows {
+fn all_rows(index: &Segment) -> Rows {
     index.rows(&keys(index)).unwrap()
 }
 
@@ -60,7 +60,7 @@ fn this_version_opens_and_answers() {
         assert_eq!(inspect(&path).unwrap().0.digest, digest, "{name}");
         let report = check(&path, true, Job::default()).unwrap();
         assert_eq!((report.damage, report.reachable), (vec![], Some(150)), "{name}");
-        let index = Index::open(&path).unwrap();
+        let index = Segment::open(&path).unwrap();
         let (rows, metric) = (all_rows(&index), index.manifest().metric);
         let ask = ExactAsk { metric, k: 10, threads: 1 };
         let mut exact = exact::search(&rows, &rows, &ask, Job::default()).unwrap();
@@ -74,7 +74,7 @@ fn this_version_opens_and_answers() {
 
 #[test]
 fn keys_lead_to_payloads_and_vectors() {
-    let index = Index::open(golden(8, "rows")).unwrap();
+    let index = Segment::open(golden(8, "rows")).unwrap();
     let key = 10_000_000_588;
     assert_eq!(index.payload(key).unwrap().unwrap().trim(), r#"{"n": 5}"#);
     let row = index.rows(&[key]).unwrap();
@@ -84,7 +84,7 @@ fn keys_lead_to_payloads_and_vectors() {
 
 #[test]
 fn tokens_decode() {
-    let index = Index::open(golden(8, "head")).unwrap();
+    let index = Segment::open(golden(8, "head")).unwrap();
     assert_eq!(index.manifest().metric, Metric::InnerProduct);
     let hidden: Vec<f32> = (0..12).map(|i| (i as f32 - 6.0) / 4.0).collect();
     let decoded = index.decoder().unwrap().decode(&hidden[..], &DecodeAsk::new(5));
@@ -100,7 +100,7 @@ fn the_version_before_is_refused_and_rewritten() {
     for (name, digest) in GOLDEN {
         let dir = tempfile::tempdir().unwrap();
         let old = copied(7, name, dir.path());
-        let error = Index::open(&old).err().expect("another version");
+        let error = Segment::open(&old).err().expect("another version");
         let wanted = "manifest.json: format version 7; wanted 8; `foveal upgrade` rewrites it";
         assert!(error.to_string().ends_with(wanted), "{error}");
         // Aside, and the old one stays as it is.
@@ -150,6 +150,6 @@ fn versions_nobody_can_rewrite_are_refused() {
     fs::write(&manifest, text.replace("\"format_version\": 7", "\"format_version\": 6")).unwrap();
     let error = upgrade(&old, None, Job::default()).unwrap_err().to_string();
     assert!(error.ends_with("manifest.json: format version 6; wanted 8"), "{error}");
-    let error = Index::open(&old).err().expect("another version");
+    let error = Segment::open(&old).err().expect("another version");
     assert!(matches!(error, OpenError::Version { found: 6, wanted: 8, .. }), "{error}");
 }

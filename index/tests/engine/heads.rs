@@ -3,7 +3,7 @@
 use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Metric, RowSource, Rows};
 use foveal_index::stats::Job;
-use foveal_index::{BuildInput, BuildParams, DecodeAsk, DecodeMode, DecodeParams, Index, build};
+use foveal_index::{BuildInput, BuildParams, DecodeAsk, DecodeMode, DecodeParams, Segment, build};
 
 use crate::built::{floats, wide};
 
@@ -100,7 +100,7 @@ fn measure(kind: Kind, (tokens, learned): (usize, bool)) -> (Vec<String>, usize,
     let input = BuildInput { learn, ..BuildInput::of(&rows) };
     let (path, params) = (dir.path().join("index"), BuildParams::new(Metric::InnerProduct));
     let report = build(&input, &path, &params, Job::default()).unwrap();
-    let mut decoder = Index::open(&path).unwrap().decoder().unwrap();
+    let mut decoder = Segment::open(&path).unwrap().decoder().unwrap();
     let truths: Vec<_> = asked.iter().map(|state| truth_of(&rows, &wide(state))).collect();
     let (mut failures, mut all_held, mut asked_in_all) = (Vec::new(), 0, 0);
     for mode in [DecodeMode::Auto, DecodeMode::Graph] {

@@ -18,4 +18,5 @@ mod refused_decodes;
 mod sameness;
 mod scale;
 mod search;
+mod segments;
 mod ugly;

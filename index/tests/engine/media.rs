@@ -3,7 +3,7 @@
 use std::fs;
 
 use foveal_datasets::{Element, ErrorKind, Metric};
-use foveal_index::{Answer, Index, Io, Neighbor, OpenOptions, SearchParams};
+use foveal_index::{Answer, Io, Neighbor, OpenOptions, SearchParams, Segment};
 
 use crate::built::{Built, answers, asked, params, rows_and_queries};
 
@@ -48,7 +48,7 @@ fn every_medium_gives_the_same_answers() {
                 // Half of the blocks are kept once they were read: the same answers again.
                 let bytes = fs::metadata(built.path.join("vectors.bin")).unwrap().len();
                 let options = OpenOptions { io, cache: Some(bytes / 2), ..Default::default() };
-                let halved = Index::open_with(&built.path, &options).unwrap();
+                let halved = Segment::open_with(&built.path, &options).unwrap();
                 for _ in 0..2 {
                     assert_eq!(told(answers(&halved, &queries, &ask)), wanted, "{io}, kept");
                 }
@@ -94,7 +94,7 @@ fn a_medium_that_does_not_fit_is_refused() {
     let open = |io, spare: u64, cold| {
         let memory = Some(resident + spare);
         let options = OpenOptions { io, memory, cold, ..OpenOptions::default() };
-        Index::open_with(&built.path, &options).map(|index| index.io())
+        Segment::open_with(&built.path, &options).map(|index| index.io())
     };
     let error = open(Io::Memory, 100, false).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use foveal_datasets::{Metric, RowSource, Rows, VectorFile};
 use foveal_index::stats::Job;
-use foveal_index::{BuildInput, DecodeAsk, DecodeParams, Index, SearchError, Stop, build};
+use foveal_index::{BuildInput, DecodeAsk, DecodeParams, SearchError, Segment, Stop, build};
 
 use crate::built::{params, write_rows};
 use crate::decode::{DIM, gaussians, head};
@@ -39,7 +39,7 @@ fn hidden_states_that_cannot_be_decoded_are_refused() {
     let base = VectorFile::open(head.dir.path().join("tokens.fbin")).unwrap();
     let path = head.dir.path().join("l2");
     build(&BuildInput::of(&base), &path, &params(Metric::L2, 4), Job::default()).unwrap();
-    let error = Index::open(&path).unwrap().decoder().err().unwrap();
+    let error = Segment::open(&path).unwrap().decoder().err().unwrap();
     assert_eq!(error.to_string(), "the index has metric l2; wanted ip, whose distances are logits");
 }
 

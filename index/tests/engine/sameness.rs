@@ -7,7 +7,7 @@ use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Concat, Element, Metric, Part, RowSource, Rows, Values};
 use foveal_index::stats::Job;
 use foveal_index::{
-    BuildInput, BuildParams, Index, IndexPayloads, Io, Keys, PayloadSource, SearchParams, build,
+    BuildInput, BuildParams, Io, Keys, PayloadSource, SearchParams, Segment, SegmentPayloads, build,
 };
 
 use crate::built::{
@@ -155,8 +155,8 @@ fn the_rows_of_indexes_build_what_their_file_builds() {
         let flat = write_rows(dir.path(), "flat", &rows.read_each(&places).unwrap());
         let texts: Vec<String> = sorted.iter().map(|key| format!("{{\"key\":{key}}}")).collect();
         let wanted = build_of(&flat, &sorted, &texts);
-        let kept: [(Index, &[u32]); 2] = [(first.clone(), &left_out), (second.clone(), &[])];
-        let payloads = IndexPayloads::new(kept.into()).unwrap();
+        let kept: [(Segment, &[u32]); 2] = [(first.clone(), &left_out), (second.clone(), &[])];
+        let payloads = SegmentPayloads::new(kept.into()).unwrap();
         assert_eq!(build_of(&base, &keys, &payloads), wanted, "{metric} {element} {bits}");
     }
 }

@@ -6,7 +6,7 @@ use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Element, ErrorKind, KeyedRows, Metric, Rows, Values};
 use foveal_index::stats::Job;
 use foveal_index::{
-    BuildError, BuildInput, ExactAsk, ExactError, Index, Io, Keys, SearchError, SearchParams,
+    BuildError, BuildInput, ExactAsk, ExactError, Io, Keys, SearchError, SearchParams, Segment,
     build, exact,
 };
 use half::bf16;
@@ -133,7 +133,7 @@ fn rows_come_by_key_from_every_medium() {
         let keys: Vec<u64> = (0..300).map(|row| u64::MAX - 3 * row).collect();
         let built = Built::with(&rows, &params(Metric::L2, bits), Keys::List(&keys), None);
         for io in [Io::Memory, Io::Mapped, Io::Pread, Io::Auto] {
-            let index: Index = built.open_io(io);
+            let index: Segment = built.open_io(io);
             // One of them twice.
             let wanted = [keys[7], keys[0], keys[299], keys[7]];
             let found = index.rows(&wanted).unwrap();

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use foveal_datasets::{Element, ErrorKind, Metric, Values};
 use foveal_index::stats::Stop;
 use foveal_index::{
-    Answer, Index, Keys, MAX_K, MAX_LIST_SIZE, OpenOptions, SearchError, SearchParams, Stopped,
+    Answer, Keys, MAX_K, MAX_LIST_SIZE, OpenOptions, SearchError, SearchParams, Segment, Stopped,
 };
 
 use crate::built::{Built, answers, asked, floats, params, recall_of, rows_and_queries, wide};
 
-fn small(metric: Metric, element: Element, bits: u8) -> (Built, Index, foveal_datasets::Rows) {
+fn small(metric: Metric, element: Element, bits: u8) -> (Built, Segment, foveal_datasets::Rows) {
     let (rows, queries) = rows_and_queries(element, 400, 20, 24);
     let built = Built::new(&rows, &params(metric, bits));
     let index = built.open();
@@ -419,12 +419,12 @@ fn memory_too_small_for_an_index_is_told() {
     // The order of the keys, once it is read.
     let resident = index.resident_bytes() + 4 * index.len();
     let options = OpenOptions { memory: Some(resident - 1), ..OpenOptions::default() };
-    let error = Index::open_with(&built.path, &options).err().unwrap();
+    let error = Segment::open_with(&built.path, &options).err().unwrap();
     let wanted =
         format!("preview takes {resident} bytes of memory; wanted at most {}", resident - 1);
     assert_eq!((error.to_string(), error.kind()), (wanted, ErrorKind::Usage));
     let options = OpenOptions { memory: Some(resident), ..OpenOptions::default() };
-    assert!(Index::open_with(&built.path, &options).is_ok(), "full vectors are read from disk");
+    assert!(Segment::open_with(&built.path, &options).is_ok(), "full vectors are read from disk");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Element, Metric, Rows};
 use foveal_index::stats::Job;
-use foveal_index::{BuildInput, BuildParams, Index, SearchParams, build};
+use foveal_index::{BuildInput, BuildParams, SearchParams, Segment, build};
 
 use crate::built::{Built, answers, floats, params, part, wide, write_rows};
 
@@ -145,7 +145,7 @@ fn outcome(rows: &Rows, n: usize, params: &BuildParams) -> Result<Outcome, Strin
     let path = dir.path().join("index");
     let input = BuildInput::of(&base);
     let report = build(&input, &path, params, Job::default()).map_err(|error| error.to_string())?;
-    let index = Index::open(&path).unwrap();
+    let index = Segment::open(&path).unwrap();
     let mut searcher = index.searcher();
     let (mut found, mut asked) = (0, 0);
     for query in queries.iter() {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use foveal_datasets::key_file::read_keys;
 use foveal_datasets::{Element, KeyedRows, Rows, Truth};
-use foveal_index::{IdSet, Index, SearchError};
+use foveal_index::{IdSet, SearchError, Segment};
 
 use super::exit_code::Failure;
 
@@ -46,7 +46,7 @@ impl AllowArgs {
 
 /// The rows of an index that count.
 pub(crate) struct AllowedKeys<'a> {
-    index: &'a Index,
+    index: &'a Segment,
     keys: HashSet<u64>,
     rule: Rule,
 }
@@ -65,7 +65,7 @@ impl AllowedKeys<'_> {
     /// # Errors
     /// A key that names no row.
     pub(crate) fn of<'a>(
-        index: &'a Index,
+        index: &'a Segment,
         listed: Option<&ListedKeys>,
     ) -> anyhow::Result<AllowedKeys<'a>> {
         let Some(ListedKeys { path, keys, is_allowed }) = listed else {

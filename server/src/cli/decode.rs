@@ -9,8 +9,8 @@ use foveal_datasets::recall::recall;
 use foveal_datasets::{KeyedRows, Metric, Rows, Truth};
 use foveal_index::measure::{self, DecodePlan, MeasureError};
 use foveal_index::{
-    DecodeAsk, DecodeMode, DecodeParams, Decoded, Index, Io, Job, LogZMode, Manifest, Neighbor,
-    OpenError, OpenOptions, Token,
+    DecodeAsk, DecodeMode, DecodeParams, Decoded, Io, Job, LogZMode, Manifest, Neighbor, OpenError,
+    OpenOptions, Segment, Token,
 };
 
 use super::allowed_keys::{AllowArgs, AllowedKeys, ListedKeys};
@@ -221,7 +221,7 @@ impl Files {
     fn check(
         &self,
         args: &DecodeArgs,
-        index: &Index,
+        index: &Segment,
         allowed: &AllowedKeys<'_>,
     ) -> anyhow::Result<u64> {
         if args.ids_out.is_some() {
@@ -310,7 +310,7 @@ fn precision(truth: &Truth, found: &[Decoded], k: u32) -> anyhow::Result<Precisi
 
 /// Opens an index. Decodes read full vectors all over: where it is left to us they are loaded, if
 /// they fit the memory allowed.
-fn open_loaded(path: &Path, options: &OpenOptions) -> Result<Index, OpenError> {
+fn open_loaded(path: &Path, options: &OpenOptions) -> Result<Segment, OpenError> {
     if options.io == Io::Auto {
         match open_index(path, &OpenOptions { io: Io::Memory, ..*options }) {
             Err(OpenError::Usage { .. }) => {}
@@ -349,7 +349,7 @@ fn covered(plan: &DecodePlan<'_>, found: &[Decoded]) -> anyhow::Result<Option<f6
 
 /// The tokens of one hidden state, one a line.
 fn tokens_shown(
-    index: &Index,
+    index: &Segment,
     state: usize,
     decoded: &Decoded,
     terminal: &Terminal,

@@ -9,8 +9,8 @@ use foveal_datasets::recall::recall;
 use foveal_datasets::{Metric, RowSource, Rows, VectorFile};
 use foveal_index::measure::Latency;
 use foveal_index::{
-    BuildInput, BuildParams, BuildReport, ExactAsk, Index, Job, JsonLines, Neighbor, SearchParams,
-    Searcher, exact,
+    BuildInput, BuildParams, BuildReport, ExactAsk, Job, JsonLines, Neighbor, SearchParams,
+    Searcher, Segment, exact,
 };
 
 use super::build::build_with_progress;
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<Outcom
     let built = build_with_progress(&input, &out, &BuildParams::new(METRIC), &interrupt, None)?;
     output.print(&built_in(&built))?;
 
-    let index = Index::open(&out)?;
+    let index = Segment::open(&out)?;
     let mut searcher = index.searcher();
     for name in SHOWN {
         interrupt.check()?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use foveal_datasets::{KeyedRows, Row};
-use foveal_index::Index;
+use foveal_index::Segment;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -60,7 +60,7 @@ struct RowJson {
 /// # Errors
 /// No index there, or a damaged one; a key that names no row, before anything is printed.
 pub(crate) fn run(args: &GetArgs, terminal: &Terminal) -> anyhow::Result<Outcome> {
-    let index = Index::open(&args.index)?;
+    let index = Segment::open(&args.index)?;
     for key in &args.keys {
         if !index.has_key(*key)? {
             let message = format!("{}: no row has the key {key}", args.index.display());
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &GetArgs, terminal: &Terminal) -> anyhow::Result<Outcome
     Ok(Outcome::Done)
 }
 
-fn read(args: &GetArgs, index: &Index, keys: &[u64]) -> anyhow::Result<Vec<RowJson>> {
+fn read(args: &GetArgs, index: &Segment, keys: &[u64]) -> anyhow::Result<Vec<RowJson>> {
     let both = args.vector == args.payload;
     let vectors = (args.vector || both).then(|| index.rows(keys)).transpose()?;
     let mut rows = Vec::with_capacity(keys.len());
@@ -91,7 +91,7 @@ fn read(args: &GetArgs, index: &Index, keys: &[u64]) -> anyhow::Result<Vec<RowJs
     Ok(rows)
 }
 
-fn payload_of(index: &Index, key: u64) -> anyhow::Result<Option<Box<RawValue>>> {
+fn payload_of(index: &Segment, key: u64) -> anyhow::Result<Option<Box<RawValue>>> {
     let text = index.payload(key)?;
     // A line break may end the text; JSON ignores it.
     let raw = |text: String| RawValue::from_string(text.trim().to_string());

@@ -8,7 +8,7 @@ use foveal_datasets::harmless::harmless;
 use foveal_datasets::output_file::check_new;
 use foveal_datasets::{KeyedRows, Rows, Truth, TruthCheck};
 use foveal_index::measure::anonymous_bytes;
-use foveal_index::{Index, OpenError, OpenOptions, SearchError};
+use foveal_index::{OpenError, OpenOptions, SearchError, Segment};
 
 use super::exit_code::{Failure, Outcome};
 use super::output::Format;
@@ -36,9 +36,9 @@ pub(crate) fn check_output(
 /// Opens an index; says where full vectors take room in the page cache against a memory limit.
 ///
 /// # Errors
-/// As [`Index::open_with`].
-pub(crate) fn open_index(path: &Path, options: &OpenOptions) -> Result<Index, OpenError> {
-    let index = Index::open_with(path, options)?;
+/// As [`Segment::open_with`].
+pub(crate) fn open_index(path: &Path, options: &OpenOptions) -> Result<Segment, OpenError> {
+    let index = Segment::open_with(path, options)?;
     if let Some(reason) = index.page_cache_reason() {
         let told = "full vectors go through the page cache, which --memory does not bound";
         let reason = reason.to_string();
@@ -81,7 +81,7 @@ pub(crate) fn truth_for(
 pub(crate) fn check_truth(
     path: &Path,
     (truth, k): (&Truth, u32),
-    index: &Index,
+    index: &Segment,
     rows: &impl KeyedRows<Error = SearchError>,
     queries: &Rows,
 ) -> anyhow::Result<u64> {

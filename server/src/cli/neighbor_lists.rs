@@ -1,7 +1,7 @@
 //! Lists of neighbors in the shapes that recall and truth files want.
 
 use foveal_datasets::Truth;
-use foveal_index::{Index, Neighbor};
+use foveal_index::{Neighbor, Segment};
 
 use super::exit_code::Failure;
 
@@ -31,7 +31,7 @@ pub(crate) fn truth_of(lists: &[Vec<Neighbor>], k: usize) -> anyhow::Result<Trut
 ///
 /// # Errors
 /// A key of 2^31 or more.
-pub(crate) fn check_keys(index: &Index) -> Result<(), Failure> {
+pub(crate) fn check_keys(index: &Segment) -> Result<(), Failure> {
     check_key(index.largest_key())
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use foveal_datasets::Truth;
 use foveal_datasets::recall::recall;
 use foveal_index::measure::{self, MeasureError, Plan};
-use foveal_index::{Index, Io, Job, Manifest, Neighbor, OpenOptions, SearchParams};
+use foveal_index::{Io, Job, Manifest, Neighbor, OpenOptions, SearchParams, Segment};
 
 use super::allowed_keys::{AllowArgs, AllowedKeys};
 use super::choices::{self, count, share};
@@ -195,7 +195,7 @@ fn params_of(args: &SearchArgs) -> SearchParams {
 }
 
 /// The parameters to search with, and the recall to expect where one was asked for.
-fn chosen(args: &SearchArgs, index: &Index) -> anyhow::Result<(SearchParams, Option<f64>)> {
+fn chosen(args: &SearchArgs, index: &Segment) -> anyhow::Result<(SearchParams, Option<f64>)> {
     let Some(target) = args.target_recall else {
         return Ok((params_of(args), None));
     };
@@ -220,7 +220,7 @@ fn check_combination(args: &SearchArgs) -> anyhow::Result<()> {
 
 /// The neighbors of one query, one a line.
 fn neighbors_shown(
-    index: &Index,
+    index: &Segment,
     query: usize,
     neighbors: &[Neighbor],
     terminal: &Terminal,

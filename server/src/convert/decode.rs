@@ -1,7 +1,7 @@
 //! Messages about decoding to what the engine takes, and what it tells to messages.
 
 use foveal_index::{
-    DecodeMode, DecodeParams, Decoded, IdSet, Index, LogZ, LogZMode, ParamsError, SearchError,
+    DecodeMode, DecodeParams, Decoded, IdSet, LogZ, LogZMode, ParamsError, SearchError, Segment,
     Token,
 };
 use foveal_proto::v1 as pb;
@@ -75,7 +75,7 @@ pub fn decode_params(
 /// that fails.
 pub fn token_filter(
     given: Option<&pb::TokenFilter>,
-    index: &Index,
+    index: &Segment,
     failed: &dyn Fn(SearchError) -> Status,
 ) -> Result<Option<IdSet>, Status> {
     let Some(pb::TokenFilter { allow, deny }) = given else { return Ok(None) };
@@ -100,7 +100,7 @@ pub fn token_filter(
 pub fn asked_tokens(
     asked: &[u64],
     allowed: Option<&IdSet>,
-    index: &Index,
+    index: &Segment,
     failed: &dyn Fn(SearchError) -> Status,
 ) -> Result<(), Status> {
     if asked.len() > MAX_ASKED {

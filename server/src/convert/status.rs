@@ -94,6 +94,7 @@ fn engine_status(error: &SearchError, collection: &str) -> Status {
         | SearchError::TooLong
         | SearchError::TooShort
         | SearchError::NoHead { .. }
+        | SearchError::Metrics { .. }
         | SearchError::NoToken
         | SearchError::UnknownKey { .. }
         | SearchError::ZeroQuery => {

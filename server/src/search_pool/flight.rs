@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use foveal_index::{Answer, Index, Query, SearchError, Stop};
+use foveal_index::{Answer, Query, SearchError, Segment, Stop};
 use tokio::sync::oneshot;
 
 use super::worker::Searchers;
@@ -38,7 +38,7 @@ pub(super) trait Fly: Send + Sync {
 /// A search for one query, whatever becomes of its answer.
 pub(super) struct SingleQuery<'a> {
     pub(super) slot: usize,
-    pub(super) index: &'a Index,
+    pub(super) index: &'a Segment,
     pub(super) query: Query<'a>,
     pub(super) in_flight: usize,
 }

@@ -214,7 +214,7 @@ async fn a_single_query_overtakes_the_rest_of_a_batch() {
 
 /// A search for row 7 of `index`, and what its result becomes.
 fn single(
-    (slot, index): (usize, &Index),
+    (slot, index): (usize, &Segment),
     in_flight: usize,
     finish: impl Fn(Answer) -> Found + Send + Sync + 'static,
 ) -> Task<Found> {
@@ -232,7 +232,7 @@ fn whole(answer: Answer) -> Found {
 #[tokio::test]
 async fn searches_of_a_collection_that_wait_are_taken_up_together() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(build(dir.path(), "rows", Metric::L2, false)).unwrap();
+    let index = Segment::open(build(dir.path(), "rows", Metric::L2, false)).unwrap();
     let wanted = index.searcher().search(&row(7)[..], &SearchParams::new(3)).unwrap().neighbors;
     // So many in turns, and so many that wait when the first of them has its answer: those of
     // another collection, what is behind them, and all where a search is left alone. When the
@@ -268,7 +268,7 @@ async fn searches_of_a_collection_that_wait_are_taken_up_together() {
 #[tokio::test]
 async fn a_panic_among_searches_leaves_none_without_a_result() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(build(dir.path(), "rows", Metric::L2, false)).unwrap();
+    let index = Segment::open(build(dir.path(), "rows", Metric::L2, false)).unwrap();
     let pool = pool(1, 9);
     let (holder, open, began) = gate();
     let held = spawn(&pool, holder);

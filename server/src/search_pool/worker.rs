@@ -7,7 +7,7 @@ use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use foveal_index::{Decoder, Index, SearchError, Searcher};
+use foveal_index::{Decoder, SearchError, Searcher, Segment};
 
 use super::flight::{Fly, SingleQuery};
 use super::{PoolError, Queue};
@@ -25,7 +25,7 @@ pub struct Searchers {
 
 impl Searchers {
     /// The searcher of the collection number `slot`, which is over `index`.
-    pub fn of(&mut self, slot: usize, index: &Index) -> &mut Searcher {
+    pub fn of(&mut self, slot: usize, index: &Segment) -> &mut Searcher {
         self.by_slot.entry(slot).or_insert_with(|| index.searcher())
     }
 
@@ -33,7 +33,11 @@ impl Searchers {
     ///
     /// # Errors
     /// The index is no head.
-    pub fn decoder_of(&mut self, slot: usize, index: &Index) -> Result<&mut Decoder, SearchError> {
+    pub fn decoder_of(
+        &mut self,
+        slot: usize,
+        index: &Segment,
+    ) -> Result<&mut Decoder, SearchError> {
         match self.decoders.entry(slot) {
             Entry::Occupied(decoder) => Ok(decoder.into_mut()),
             Entry::Vacant(empty) => Ok(empty.insert(index.decoder()?)),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use foveal_index::{Index, IndexMemory, Io, Manifest, OpenError, OpenOptions, free_memory};
+use foveal_index::{Io, Manifest, OpenError, OpenOptions, Segment, SegmentMemory, free_memory};
 use tracing::{error, info, warn};
 
 use super::ServeError;
@@ -20,7 +20,7 @@ pub struct Collection {
     /// Its number among all collections that were ever open: where a worker keeps its searcher.
     pub slot: usize,
     /// The engine's side of it.
-    pub index: Index,
+    pub index: Segment,
     /// Its directory, as the configuration has it.
     path: PathBuf,
     /// The files of that directory when it was opened.
@@ -200,7 +200,7 @@ fn reason(error: &OpenError) -> &'static str {
 struct Plan<'a> {
     name: &'a str,
     path: &'a Path,
-    bytes: IndexMemory,
+    bytes: SegmentMemory,
     files: Vec<FileState>,
     /// How it is to be read; `Auto` decides by memory.
     asked: Io,
@@ -281,7 +281,7 @@ impl<'a> Plan<'a> {
         // read calls.
         let io = if self.io == Io::Auto { Io::Uring } else { self.io };
         let options = OpenOptions { io, cache: self.cache, ..OpenOptions::default() };
-        let index = Index::open_with(self.path, &options)?;
+        let index = Segment::open_with(self.path, &options)?;
         let planned = self.resident_bytes(index.io()).saturating_add(self.cache.unwrap_or(0));
         info!(
             collection = self.name,
@@ -337,7 +337,8 @@ mod tests {
     use super::*;
 
     fn plan(name: &'static str, preview: u64, full_store: u64, io: Io) -> Plan<'static> {
-        let bytes = IndexMemory { at_open: 0, at_most: preview, full_store, ..Default::default() };
+        let bytes =
+            SegmentMemory { at_open: 0, at_most: preview, full_store, ..Default::default() };
         let path = Path::new("/nowhere");
         Plan { name, path, bytes, files: Vec::new(), asked: io, io, cache: None }
     }

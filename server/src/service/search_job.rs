@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use foveal_datasets::Rows;
-use foveal_index::{Answer, Index, Io, Query, SearchError, SearchParams, Stop};
+use foveal_index::{Answer, Io, Query, SearchError, SearchParams, Segment, Stop};
 
 use super::Collection;
 use crate::search_pool::{Found, PartError, Searchers, Single, Task, Work};
@@ -78,14 +78,14 @@ impl SearchJob {
 
 /// The payloads that a call's hits bring along.
 struct Payloads {
-    index: Index,
+    index: Segment,
     /// The most bytes that they may have together; none are wanted without.
     limit: Option<u64>,
     bytes: AtomicU64,
 }
 
 impl Payloads {
-    fn new(index: &Index, limit: Option<u64>) -> Payloads {
+    fn new(index: &Segment, limit: Option<u64>) -> Payloads {
         Payloads { index: index.clone(), limit, bytes: AtomicU64::new(0) }
     }
 
@@ -111,7 +111,7 @@ impl Payloads {
 }
 
 /// Whether rows come from a device by itself, while other queries walk.
-fn is_reading(index: &Index) -> bool {
+fn is_reading(index: &Segment) -> bool {
     index.io() == Io::Uring
 }
 

@@ -1,6 +1,6 @@
 //! Decoding as a client meets it.
 
-use foveal_index::{DecodeAsk, DecodeParams, Index, LogZMode};
+use foveal_index::{DecodeAsk, DecodeParams, LogZMode, Segment};
 
 use super::*;
 
@@ -28,7 +28,7 @@ fn five() -> pb::DecodeParams {
 
 /// What the engine says of the same.
 fn wanted(served: &Served, state: usize, params: DecodeParams) -> foveal_index::Decoded {
-    let index = Index::open(served.dir.path().join("head")).unwrap();
+    let index = Segment::open(served.dir.path().join("head")).unwrap();
     let ask = DecodeAsk { params, ..DecodeAsk::new(1) };
     index.decoder().unwrap().decode(&row(state), &ask).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Rows and payloads of indexes as sources, by id: what a merge reads.
+//! Rows and payloads of segments as sources, by id: what a merge reads.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,31 +9,31 @@ use std::sync::{Mutex, PoisonError};
 use foveal_datasets::row_source::check_range;
 use foveal_datasets::{Element, FileError, RowSource, Rows, Values};
 
-use super::{Index, SearchError};
+use super::{SearchError, Segment};
 use crate::fullview::FullVectors;
 use crate::payload::{PayloadError, PayloadSource, check_count, check_each};
 use crate::stats::{Job, QueryStats, Stop};
 
 /// The rows of an index in the order of their ids.
-pub struct IndexRows {
-    index: Index,
+pub struct SegmentRows {
+    index: Segment,
     /// Readers that no thread uses at the moment.
     idle: Mutex<Vec<FullVectors>>,
 }
 
-impl Index {
+impl Segment {
     /// Its rows, to build another index of them. Row `i` has the key `keys()[i]`.
-    pub fn all_rows(&self) -> IndexRows {
-        IndexRows { index: self.clone(), idle: Mutex::new(Vec::new()) }
+    pub fn all_rows(&self) -> SegmentRows {
+        SegmentRows { index: self.clone(), idle: Mutex::new(Vec::new()) }
     }
 
-    /// The keys of its rows, in the order of [`Index::all_rows`].
+    /// The keys of its rows, in the order of [`Segment::all_rows`].
     pub fn keys(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
         (0..self.len() as u32).map(|id| self.shared.keys.key(id))
     }
 }
 
-impl IndexRows {
+impl SegmentRows {
     fn read_ids(&self, ids: &[u32]) -> Result<Rows, FileError> {
         let (shared, dim) = (&*self.index.shared, self.index.dim());
         let mut values = Values::zeroed(shared.manifest.element, ids.len() * dim);
@@ -57,7 +57,7 @@ impl IndexRows {
     }
 }
 
-impl RowSource for IndexRows {
+impl RowSource for SegmentRows {
     fn path(&self) -> &Path {
         self.index.path()
     }
@@ -85,46 +85,46 @@ impl RowSource for IndexRows {
     }
 }
 
-impl fmt::Debug for IndexRows {
+impl fmt::Debug for SegmentRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IndexRows").field("index", &self.path()).finish_non_exhaustive()
+        f.debug_struct("SegmentRows").field("index", &self.path()).finish_non_exhaustive()
     }
 }
 
-/// Payloads of some rows of some indexes.
-pub struct IndexPayloads {
-    indexes: Vec<Index>,
-    /// Index and id of each row.
+/// Payloads of some rows of some segments.
+pub struct SegmentPayloads {
+    segments: Vec<Segment>,
+    /// Segment and id of each row.
     rows: Vec<(u32, u32)>,
     /// Bytes of all texts, once they were checked.
     bytes: AtomicU64,
 }
 
-impl IndexPayloads {
-    /// The payloads of the rows of each index, in the order of [`Index::all_rows`], those left out
-    /// whose ids are named: ascending.
+impl SegmentPayloads {
+    /// The payloads of the rows of each segment, in the order of [`Segment::all_rows`], those left
+    /// out whose ids are named: ascending.
     ///
     /// # Errors
-    /// An index without payloads.
-    pub fn new(parts: Vec<(Index, &[u32])>) -> Result<IndexPayloads, PayloadError> {
-        let (mut indexes, mut rows) = (Vec::new(), Vec::new());
+    /// A segment without payloads.
+    pub fn new(parts: Vec<(Segment, &[u32])>) -> Result<SegmentPayloads, PayloadError> {
+        let (mut segments, mut rows) = (Vec::new(), Vec::new());
         for ((index, left_out), number) in parts.into_iter().zip(0..) {
             if index.shared.payload.is_none() {
                 return Err(PayloadError::None { path: index.path().into() });
             }
             let kept = (0..index.len() as u32).filter(|id| left_out.binary_search(id).is_err());
             rows.extend(kept.map(|id| (number, id)));
-            indexes.push(index);
+            segments.push(index);
         }
-        Ok(IndexPayloads { indexes, rows, bytes: AtomicU64::new(0) })
+        Ok(SegmentPayloads { segments, rows, bytes: AtomicU64::new(0) })
     }
 }
 
-impl PayloadSource for IndexPayloads {
+impl PayloadSource for SegmentPayloads {
     fn path(&self) -> &Path {
-        match &self.indexes[..] {
+        match &self.segments[..] {
             [index] => index.path(),
-            _ => Path::new("payloads of several indexes"),
+            _ => Path::new("payloads of several segments"),
         }
     }
 
@@ -141,7 +141,7 @@ impl PayloadSource for IndexPayloads {
 
     fn read(&self, row: u32, text: &mut Vec<u8>) -> Result<(), PayloadError> {
         let (index, id) = self.rows[row as usize];
-        let payload = self.indexes[index as usize].shared.payload.as_ref();
+        let payload = self.segments[index as usize].shared.payload.as_ref();
         let read = payload.expect("`new` saw payloads").get(id)?.0;
         *text = read.into_bytes();
         Ok(())
@@ -152,8 +152,8 @@ impl PayloadSource for IndexPayloads {
     }
 }
 
-impl fmt::Debug for IndexPayloads {
+impl fmt::Debug for SegmentPayloads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IndexPayloads").field("rows", &self.rows.len()).finish_non_exhaustive()
+        f.debug_struct("SegmentPayloads").field("rows", &self.rows.len()).finish_non_exhaustive()
     }
 }

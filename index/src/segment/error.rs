@@ -13,6 +13,14 @@ pub enum SearchError {
     /// A parameter cannot be used.
     #[error(transparent)]
     Params(#[from] ParamsError),
+    /// Segments of different metrics, searched together.
+    #[error("segments of metrics {wanted} and {found}; wanted one metric")]
+    Metrics {
+        /// One segment's.
+        found: Metric,
+        /// That of those before it.
+        wanted: Metric,
+    },
     /// The query has another dimension than the index.
     #[error("the query has dimension {found}; the index has {wanted}")]
     Dim {
@@ -50,8 +58,8 @@ pub enum SearchError {
     /// None of the tokens allowed is one of the index.
     #[error("no token is allowed: the list leaves none of the index's")]
     NoToken,
-    /// A token asked for is none.
-    #[error("key {key} names no token of the index")]
+    /// A key that names no row.
+    #[error("no row has the key {key}")]
     UnknownKey {
         /// The key.
         key: u64,
@@ -80,7 +88,9 @@ impl SearchError {
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            SearchError::Params(_) | SearchError::NoHead { .. } => ErrorKind::Usage,
+            SearchError::Params(_) | SearchError::NoHead { .. } | SearchError::Metrics { .. } => {
+                ErrorKind::Usage
+            }
             SearchError::Dim { .. }
             | SearchError::NotFinite { .. }
             | SearchError::TooLong

@@ -6,10 +6,11 @@ use std::path::Path;
 use crate::disk::verify::{CheckedFile, verify_files};
 use crate::disk::{Manifest, Measured, OpenError};
 use crate::graph::reach::count_reached;
-use crate::open::{self, Opened};
 use crate::payload::Payload;
 use crate::preview::Preview;
 use crate::stats::Job;
+
+use super::open::{self, Opened};
 
 /// What a check looked at and what it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use foveal_datasets::{Element, KeyedRows, Rows, Values};
 
-use super::{Index, SearchError};
+use super::{SearchError, Segment};
 use crate::id_set::IdSet;
 use crate::stats::{QueryStats, Stop};
 
-impl KeyedRows for Index {
+impl KeyedRows for Segment {
     type Error = SearchError;
 
     fn count_known(&self, keys: &[u64]) -> Result<usize, SearchError> {
@@ -49,7 +49,7 @@ impl KeyedRows for Index {
     }
 }
 
-impl Index {
+impl Segment {
     /// The largest key of a row. Goes over all keys.
     pub fn largest_key(&self) -> u64 {
         let keys = (0..self.len() as u32).map(|id| self.shared.keys.key(id));

@@ -14,8 +14,8 @@ use crate::disk::simulated::{Forgets, Left, Loss, SimulatedDisk};
 use crate::disk::storage::Faulty;
 use crate::disk::{Disk, Manifest, Storage, format7};
 use crate::params::BuildParams;
+use crate::segment::{check, inspect};
 use crate::stats::Job;
-use crate::{check, inspect};
 
 /// Crashes tried after each call; `FOVEAL_TEST_CRASHES` asks for more.
 const CRASHES: u64 = 12;

@@ -13,8 +13,9 @@ use crate::disk::{
     format7, read_bare_meta, write_meta,
 };
 use crate::key_table::{KeyTable, write_order};
-use crate::open;
 use crate::stats::Job;
+
+use super::open;
 
 /// Why an index was not upgraded. It is as it was.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,7 @@
 //! | `joins` | truths and lists of keys against the index they are used with |
 //! | `made_data` | the verbs over data of every type, shape and format |
 //! | `rows_by_key` | rows by key; indexes of the version before |
+//! | `parquet` | builds from a table |
 //! | `service` | `foveal serve` asked over gRPC |
 //! | `serving` | a server among signals, silent clients and bad collections |
 //! | `program` `sample` `source` `vectors` | what the stories are told with |
@@ -32,6 +33,7 @@ mod inputs;
 mod interruptions;
 mod joins;
 mod made_data;
+mod parquet;
 mod program;
 mod rows_by_key;
 mod sample;

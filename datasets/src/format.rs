@@ -17,10 +17,12 @@ pub enum Format {
     /// Many tensors behind a header of JSON, or the JSON file that says which file holds which.
     /// Read only.
     Safetensors,
+    /// Columns, of which one holds lists of numbers. Copied to another format before rows are read.
+    Parquet,
 }
 
 /// Name, which is the extension as well, and format, in the order in which messages name them.
-const FORMATS: [(&str, Format); 9] = [
+const FORMATS: [(&str, Format); 10] = [
     ("fvecs", Format::Vecs(Element::F32)),
     ("bvecs", Format::Vecs(Element::U8)),
     ("fbin", Format::Bin(Element::F32)),
@@ -30,6 +32,7 @@ const FORMATS: [(&str, Format); 9] = [
     ("bf16bin", Format::Bin(Element::Bf16)),
     ("npy", Format::Npy),
     ("safetensors", Format::Safetensors),
+    ("parquet", Format::Parquet),
 ];
 
 impl Format {
@@ -60,7 +63,7 @@ impl Format {
     /// # Errors
     /// The extension names no format, or one that is read only.
     pub fn of_output(path: &Path) -> Result<Format, FileError> {
-        let written = FORMATS.into_iter().filter(|(_, format)| *format != Format::Safetensors);
+        let written = FORMATS.into_iter().filter(|(_, format)| format.is_written());
         let found = extension(path);
         match written.clone().find(|(name, _)| *name == found) {
             Some((_, format)) => Ok(format),
@@ -74,8 +77,13 @@ impl Format {
     pub fn element(self) -> Option<Element> {
         match self {
             Format::Vecs(element) | Format::Bin(element) => Some(element),
-            Format::Npy | Format::Safetensors => None,
+            Format::Npy | Format::Safetensors | Format::Parquet => None,
         }
+    }
+
+    /// Whether files of the format are written.
+    fn is_written(self) -> bool {
+        !matches!(self, Format::Safetensors | Format::Parquet)
     }
 }
 
@@ -162,7 +170,8 @@ mod tests {
         for name in Format::names() {
             let path = Path::new("a").with_extension(name);
             assert_eq!(Format::named(name), Some(Format::of(&path).unwrap()), "{name}");
-            assert_eq!(Format::of_output(&path).is_ok(), name != "safetensors", "{name}");
+            let is_written = !["safetensors", "parquet"].contains(&name);
+            assert_eq!(Format::of_output(&path).is_ok(), is_written, "{name}");
         }
         for name in TruthFormat::names() {
             let path = Path::new("a").with_extension(name);

@@ -30,6 +30,11 @@ impl InputFile {
         Ok(InputFile { path: path.into(), file, len })
     }
 
+    /// The open file, for a library that reads it.
+    pub(crate) fn into_file(self) -> File {
+        self.file
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

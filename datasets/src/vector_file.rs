@@ -100,6 +100,13 @@ impl VectorFile {
             Format::Vecs(element) => layout::vecs(&input, element)?,
             Format::Bin(element) => layout::bin(&input, element, axes)?,
             Format::Npy => layout::npy(&input, how.cast, axes)?,
+            Format::Parquet => {
+                return Err(FileError::Request {
+                    path: path.into(),
+                    found: "a Parquet file, whose rows cannot be read in any order".into(),
+                    wanted: "a flat file of its vectors; `foveal build` reads Parquet".into(),
+                });
+            }
             Format::Safetensors => {
                 let name = how.tensor.as_deref();
                 if extension(path) == "json" {

@@ -75,7 +75,7 @@ impl VectorWriter {
                     self.output.write(row)?;
                 }
             }
-            Format::Bin(_) | Format::Npy | Format::Safetensors => {
+            Format::Bin(_) | Format::Npy | Format::Safetensors | Format::Parquet => {
                 self.output.write(rows.values().bytes())?;
             }
         }
@@ -102,7 +102,7 @@ fn header(format: Format, element: Element, rows: u64, dim: usize) -> Vec<u8> {
         Format::Vecs(_) => Vec::new(),
         Format::Bin(_) => [(rows as u32).to_le_bytes(), (dim as u32).to_le_bytes()].concat(),
         Format::Npy => npy::header_of(element, rows, dim).to_vec(),
-        Format::Safetensors => unreachable!("read only: a writer is refused"),
+        Format::Safetensors | Format::Parquet => unreachable!("read only: a writer is refused"),
     }
 }
 

@@ -1,12 +1,13 @@
 //! `foveal build`: vectors in, an index out.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use clap::Args;
 use foveal_datasets::output_file::check_new;
-use foveal_datasets::{Element, Lengthened, Metric, Rounded, RowSource, VectorFile};
+use foveal_datasets::{Element, Lengthened, Metric, Rounded, RowSource, Spooled, VectorFile};
 use foveal_index::{
     BuildError, BuildInput, BuildParams, BuildReport, Job, JsonLines, Keys, PayloadSource,
     Progress, free_memory,
@@ -17,6 +18,7 @@ use super::exit_code::{Failure, Outcome};
 use super::inputs::{BaseArgs, BiasArgs, CastArgs, LearnArgs};
 use super::interrupt::Interrupt;
 use super::output::{Format, Output};
+use super::parquet_base::{ParquetArgs, ParquetBase};
 use super::progress::Bars;
 use super::table::{Table, bytes, grouped, seconds, three_digits};
 use super::terminal::Terminal;
@@ -26,8 +28,8 @@ use super::{choices, key_file, shell_words, size};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct BuildArgs {
-    /// Vectors to index: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin .npy .safetensors;
-    /// .hdf5 if compiled in.
+    /// Vectors to index: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin .npy .safetensors
+    /// .parquet; .hdf5 if compiled in.
     #[arg(long, value_name = "FILE")]
     base: PathBuf,
     /// What "near" means: squared Euclidean distance, inner product, or angle.
@@ -88,6 +90,8 @@ pub(crate) struct BuildArgs {
     #[command(flatten)]
     bias_args: BiasArgs,
     #[command(flatten)]
+    parquet_args: ParquetArgs,
+    #[command(flatten)]
     cast: CastArgs,
 }
 
@@ -96,6 +100,8 @@ Examples:
   foveal build --base sift.fvecs --metric l2 --out sift.index
   foveal build --base texts.npy --metric cosine --out texts.index \\
       --payload texts.jsonl --keys ids.npy --memory 4GiB
+  foveal build --base texts.parquet --vector-column embedding --key-column id \\
+      --payload-columns title,url --metric cosine --out texts.index
   foveal build --base model.safetensors --tensor lm_head.weight --metric ip \
       --learn states.fbin --out head.index";
 
@@ -139,11 +145,17 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
     let params = params_of(args);
     params.check()?;
     check_new(&args.out)?;
-    let base = open_base(args)?;
+    let interrupt = Interrupt::catch()?;
+    let given = (&*args.base, args.base_args.read_as(args.cast).format);
+    let (columns, cast) = (&args.parquet_args, args.cast.cast);
+    let parquet = ParquetBase::of(given, columns, cast, &args.out, &interrupt)?;
+    let spooled = parquet.as_ref().map(|parquet| &parquet.spooled);
+    let base = open_base(args, spooled)?;
     let learn = open_learn(args)?;
-    let key_list = match &args.keys {
-        Some(path) => Some(key_file::read(path, base.len())?),
-        None => None,
+    let key_list = match (&args.keys, spooled.and_then(|spooled| spooled.keys.as_ref())) {
+        (Some(path), _) => Some(Cow::Owned(key_file::read(path, base.len())?)),
+        (None, Some(keys)) => Some(Cow::Borrowed(&keys[..])),
+        (None, None) => None,
     };
     let keys = match &key_list {
         Some(list) => Keys::List(list),
@@ -153,7 +165,8 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
         Some(element) => rounded(base, element, args.seed)?,
         None => base,
     };
-    let payload = args.payload.as_deref().map(JsonLines::open).transpose();
+    let payload = args.payload.as_deref().or(spooled.and_then(|it| it.payload.as_deref()));
+    let payload = payload.map(JsonLines::open).transpose();
     let payload = payload.map_err(BuildError::from)?;
     let input = BuildInput {
         base: &*base,
@@ -163,7 +176,6 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
         bias: args.bias.is_some(),
     };
     let note = memory_note(&input, &params)?;
-    let interrupt = Interrupt::catch()?;
     let report = build_with_progress(&input, &args.out, &params, &interrupt, Some(&note))?;
     for warning in &report.warnings {
         let _ = writeln!(std::io::stderr(), "foveal: warning: {warning}");
@@ -184,8 +196,11 @@ fn memory_note(input: &BuildInput<'_>, params: &BuildParams) -> anyhow::Result<S
 }
 
 /// The vectors to index, with their biases.
-fn open_base(args: &BuildArgs) -> anyhow::Result<Box<dyn RowSource>> {
-    let base = VectorFile::open_as(&args.base, &args.base_args.read_as(args.cast))?;
+fn open_base(args: &BuildArgs, spooled: Option<&Spooled>) -> anyhow::Result<Box<dyn RowSource>> {
+    let base = match spooled {
+        Some(spooled) => VectorFile::open(&spooled.vectors)?,
+        None => VectorFile::open_as(&args.base, &args.base_args.read_as(args.cast))?,
+    };
     let base: Box<dyn RowSource> = Box::new(base);
     let Some(path) = &args.bias else { return Ok(base) };
     if args.metric != Metric::InnerProduct {

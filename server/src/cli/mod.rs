@@ -10,7 +10,7 @@
 //! | `progress` `interrupt` | how a long job is watched and ended |
 //! | `search_report` `decode_report` | how a measured search or decode is told |
 //! | `choices` `size` `row_range` | what the text of an argument means |
-//! | `inputs` | how a file is read, where its name does not say |
+//! | `inputs` `parquet_base` | how a file is read, where its name does not say |
 //! | `query_file` `key_file` `payload_line` `neighbor_lists` `sample` | what files hold |
 //! | `shell_words` | how a command is shown so that it can be pasted |
 
@@ -33,6 +33,7 @@ mod man;
 mod measured;
 mod neighbor_lists;
 mod output;
+mod parquet_base;
 mod payload_line;
 mod progress;
 mod query_file;
@@ -123,6 +124,7 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     start_log(&cli.verb);
+    keep_panics_of_parquet_quiet();
     let terminal = Terminal::of_stdout(cli.color);
     match interrupt::size_limit_is_an_error().and_then(|()| run(cli.verb, &terminal)) {
         Ok(outcome) => ExitCode::from(outcome.code()),
@@ -157,6 +159,16 @@ fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<Outcome> {
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),
     }
+}
+
+/// A damaged Parquet file at which its reader panics is an error like others.
+fn keep_panics_of_parquet_quiet() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !foveal_datasets::is_reading_parquet() {
+            print(panic);
+        }
+    }));
 }
 
 /// Log lines go to stderr; `FOVEAL_LOG` chooses them (`debug`, `foveal_server=trace`, ...).

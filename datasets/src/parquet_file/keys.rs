@@ -1,0 +1,54 @@
+//! A column of integers becomes keys.
+
+use parquet::column::reader::ColumnReaderImpl;
+use parquet::data_type::DataType;
+
+use super::{CHUNK_ROWS, ParquetFile, unsound};
+use crate::error::FileError;
+
+/// Keys on their way into memory.
+pub(super) struct Keys<'a> {
+    pub(super) file: &'a ParquetFile,
+    pub(super) name: String,
+    pub(super) keys: Vec<u64>,
+}
+
+impl Keys<'_> {
+    pub(super) fn read<T: DataType, E: From<FileError>>(
+        &mut self,
+        mut reader: ColumnReaderImpl<T>,
+        present: i16,
+        key: &dyn Fn(&T::T) -> Option<u64>,
+        tell: &mut dyn FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E>
+    where
+        T::T: std::fmt::Display,
+    {
+        let (mut defined, mut values) = (Vec::new(), Vec::new());
+        loop {
+            defined.clear();
+            values.clear();
+            let (records, ..) = reader
+                .read_records(CHUNK_ROWS, Some(&mut defined), None, &mut values)
+                .map_err(unsound(&self.file.path))?;
+            if records == 0 {
+                return Ok(());
+            }
+            // A column that cannot be null has no levels.
+            if let Some(at) = defined.iter().position(|level| *level != present) {
+                return Err(self.at(self.keys.len() + at, "null".into()).into());
+            }
+            for value in &values {
+                let wrong = || self.at(self.keys.len(), value.to_string());
+                let number = key(value).ok_or_else(wrong)?;
+                self.keys.push(number);
+            }
+            tell(self.keys.len())?;
+        }
+    }
+
+    fn at(&self, row: usize, found: String) -> FileError {
+        let found = format!("{found} in column {:?}, row {row}", self.name);
+        self.file.wrong(found, "keys: integers of at least 0".into())
+    }
+}

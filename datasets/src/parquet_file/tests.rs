@@ -1,0 +1,309 @@
+use std::fs;
+use std::sync::Arc;
+
+use half::f16;
+use parquet::basic::Compression;
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, FixedLenByteArray, Int64Type};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::schema::parser::parse_message_type;
+
+use super::*;
+use crate::error::ErrorKind;
+use crate::row_source::RowSource;
+use crate::rows::{Element, Row};
+use crate::vector_file::VectorFile;
+
+/// Numbers of lists, by row; `None` is a null.
+type Lists<T> = Vec<Option<Vec<Option<T>>>>;
+
+fn lists<T: Clone>(rows: &[&[T]]) -> Lists<T> {
+    rows.iter().map(|row| Some(row.iter().cloned().map(Some).collect())).collect()
+}
+
+/// Writes a column of optional lists of optional numbers.
+fn write_lists<T: DataType>(
+    group: &mut SerializedRowGroupWriter<'_, fs::File>,
+    rows: &Lists<T::T>,
+) {
+    let (mut values, mut defined, mut repeats) = (vec![], vec![], vec![]);
+    for row in rows {
+        let numbers = row.as_deref().unwrap_or_default();
+        if numbers.is_empty() {
+            defined.push(i16::from(row.is_some()));
+            repeats.push(0);
+        }
+        for (i, number) in numbers.iter().enumerate() {
+            defined.push(2 + i16::from(number.is_some()));
+            repeats.push(i16::from(i > 0));
+            values.extend(number.clone());
+        }
+    }
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<T>().write_batch(&values, Some(&defined), Some(&repeats)).unwrap();
+    column.close().unwrap();
+}
+
+fn write_column<T: DataType>(
+    group: &mut SerializedRowGroupWriter<'_, fs::File>,
+    values: &[T::T],
+    defined: Option<&[i16]>,
+) {
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<T>().write_batch(values, defined, None).unwrap();
+    column.close().unwrap();
+}
+
+/// Writes a file of row groups, each by `write`.
+fn write_file(
+    path: &Path,
+    schema: &str,
+    groups: usize,
+    write: &dyn Fn(usize, &mut SerializedRowGroupWriter<'_, fs::File>),
+) {
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let file = fs::File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).unwrap();
+    for number in 0..groups {
+        let mut group = writer.next_row_group().unwrap();
+        write(number, &mut group);
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+}
+
+fn list_of(number: &str) -> String {
+    format!(
+        "message rows {{ optional group emb (LIST) {{ repeated group list {{ \
+         optional {number}; }} }} }}"
+    )
+}
+
+/// A file with one column of lists.
+fn one_column<T: DataType>(path: &Path, number: &str, rows: &Lists<T::T>) {
+    write_file(path, &list_of(number), 1, &|_, group| write_lists::<T>(group, rows));
+}
+
+fn spool(path: &Path, columns: &ParquetColumns, cast: bool) -> Result<Spooled, FileError> {
+    let dir = tempfile::tempdir().unwrap();
+    let spooled = ParquetFile::open(path, columns, cast)?.spool(dir.path(), &mut |_, _| Ok(()))?;
+    // Kept for as long as the test needs it.
+    let _ = dir.keep();
+    Ok(spooled)
+}
+
+/// The vectors of a file with one column.
+fn vectors(path: &Path, cast: bool) -> Result<VectorFile, FileError> {
+    VectorFile::open(spool(path, &ParquetColumns::default(), cast)?.vectors)
+}
+
+fn refused(path: &Path, columns: &ParquetColumns) -> String {
+    let error = spool(path, columns, false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BadData, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn each_type_of_number_becomes_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    one_column::<FloatType>(&path, "float element", &lists(&[&[1.5, -2.0], &[0.1, 3.0]]));
+    let file = vectors(&path, false).unwrap();
+    assert_eq!((file.len(), file.dim(), RowSource::element(&file)), (2, 2, Element::F32));
+    assert_eq!(file.read(1..2).unwrap().row(0), Row::F32(&[0.1, 3.0]));
+
+    one_column::<DoubleType>(&path, "double element", &lists(&[&[1.5], &[0.1]]));
+    let error = vectors(&path, false).unwrap_err().to_string();
+    let wanted = "found 0.1 of f64, which --cast rounds in column \"emb\", row 1, number 0";
+    assert!(error.contains(wanted), "{error}");
+    assert_eq!(vectors(&path, true).unwrap().read(1..2).unwrap().row(0), Row::F32(&[0.1]));
+
+    let halves = |numbers: &[f32]| -> Vec<FixedLenByteArray> {
+        numbers.iter().map(|x| f16::from_f32(*x).to_le_bytes().to_vec().into()).collect()
+    };
+    let rows = [halves(&[1.5, -2.0]), halves(&[3.0, 0.5])];
+    let number = "fixed_len_byte_array(2) element (FLOAT16)";
+    one_column::<FixedLenByteArrayType>(&path, number, &lists(&[&rows[0], &rows[1]]));
+    let file = vectors(&path, false).unwrap();
+    assert_eq!(RowSource::element(&file), Element::F16);
+    let wanted = [f16::from_f32(3.0), f16::from_f32(0.5)];
+    assert_eq!(file.read(1..2).unwrap().row(0), Row::F16(&wanted));
+
+    one_column::<Int32Type>(&path, "int32 element (UINT_8)", &lists(&[&[0, 255], &[7, 8]]));
+    assert_eq!(vectors(&path, false).unwrap().read(0..1).unwrap().row(0), Row::U8(&[0, 255]));
+    one_column::<Int32Type>(&path, "int32 element (INT_8)", &lists(&[&[-128, 127]]));
+    assert_eq!(vectors(&path, false).unwrap().read(0..1).unwrap().row(0), Row::I8(&[-128, 127]));
+    one_column::<Int32Type>(&path, "int32 element", &lists(&[&[1, 2]]));
+    let error = refused(&path, &ParquetColumns::default());
+    assert!(error.contains("no vectors; wanted a column of lists of f32"), "{error}");
+}
+
+#[test]
+fn vectors_that_are_none_are_named_with_row_and_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    let good = Some(vec![Some(1.0f32), Some(2.0)]);
+    for (bad, wanted) in [
+        (None, "found no numbers in column \"emb\", row 2; wanted finite numbers"),
+        (Some(vec![]), "found no numbers in column \"emb\", row 2; wanted finite"),
+        (Some(vec![Some(1.0), None]), "found null in column \"emb\", row 2, number 1; wanted"),
+        (Some(vec![Some(1.0)]), "a vector of 1 numbers in row 2; wanted 2, as in row 0"),
+        (Some(vec![Some(1.0); 3]), "a vector of 3 numbers in row 2; wanted 2, as in row 0"),
+        (Some(vec![Some(f32::NAN), Some(1.0)]), "found NaN in column \"emb\", row 2, number 0"),
+        (
+            Some(vec![Some(1.0), Some(f32::INFINITY)]),
+            "found inf in column \"emb\", row 2, number 1",
+        ),
+    ] {
+        let rows = vec![good.clone(), good.clone(), bad, good.clone()];
+        one_column::<FloatType>(&path, "float element", &rows);
+        let error = refused(&path, &ParquetColumns::default());
+        assert!(error.starts_with(path.to_str().unwrap()) && error.contains(wanted), "{error}");
+    }
+    one_column::<FloatType>(&path, "float element", &vec![]);
+    assert!(refused(&path, &ParquetColumns::default()).contains("holds no rows"));
+}
+
+const TABLE: &str = "message rows { required int64 id; optional group emb (LIST) { \
+    repeated group list { optional float element; } } optional binary title (UTF8); \
+    optional group emb2 (LIST) { repeated group list { optional float element; } } }";
+
+/// Two row groups of three rows: key, vector, title, another vector. `ids` replaces the keys.
+fn table(path: &Path, ids: [i64; 6]) {
+    write_file(path, TABLE, 2, &|group, out| {
+        let first = group * 3;
+        write_column::<Int64Type>(out, &ids[first..][..3], None);
+        let row = |i: usize| vec![i as f32, 0.5];
+        let rows: Vec<Vec<f32>> = (first..first + 3).map(row).collect();
+        write_lists::<FloatType>(out, &lists(&[&rows[0], &rows[1], &rows[2]]));
+        let title = |i: usize| ByteArray::from(format!("title \"{i}\"").as_str());
+        write_column::<ByteArrayType>(out, &[title(first), title(first + 2)], Some(&[1, 0, 1]));
+        write_lists::<FloatType>(out, &lists(&[&[1.0], &[2.0], &[3.0]]));
+    });
+}
+
+fn columns(vector: &str, key: Option<&str>, payload: &[&str]) -> ParquetColumns {
+    let payload = payload.iter().map(|name| name.to_string()).collect();
+    ParquetColumns { vector: Some(vector.into()), key: key.map(Into::into), payload }
+}
+
+#[test]
+fn columns_become_vectors_keys_and_payloads() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    table(&path, [5, 3, i64::MAX, 0, 1, 2]);
+    let spooled = spool(&path, &columns("emb", Some("id"), &["title", "id"]), false).unwrap();
+    let file = VectorFile::open(&spooled.vectors).unwrap();
+    let rows = file.read(0..6).unwrap();
+    assert!((0..6).all(|i| rows.row(i) == Row::F32(&[i as f32, 0.5])));
+    assert_eq!(spooled.keys.unwrap(), [5, 3, i64::MAX as u64, 0, 1, 2]);
+    let payload = fs::read_to_string(spooled.payload.unwrap()).unwrap();
+    let lines: Vec<&str> = payload.lines().collect();
+    assert_eq!(lines.len(), 6);
+    assert_eq!(lines[0], r#"{"id":5,"title":"title \"0\""}"#);
+    assert_eq!(lines[1], r#"{"id":3,"title":null}"#);
+    assert_eq!(lines[2], r#"{"id":9223372036854775807,"title":"title \"2\""}"#);
+    // All others.
+    let all = spool(&path, &columns("emb", Some("id"), &["*"]), false).unwrap();
+    let payload = fs::read_to_string(all.payload.unwrap()).unwrap();
+    assert_eq!(payload.lines().next(), Some(r#"{"emb2":[1.0],"title":"title \"0\""}"#));
+    // Nothing else.
+    let bare = spool(&path, &columns("emb2", None, &[]), false).unwrap();
+    assert!(bare.keys.is_none() && bare.payload.is_none());
+    assert_eq!(VectorFile::open(bare.vectors).unwrap().dim(), 1);
+}
+
+#[test]
+fn columns_that_cannot_be_used_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    table(&path, [5, 3, 4, 0, -1, 2]);
+    let wrong = |columns: ParquetColumns| refused(&path, &columns);
+    let error = wrong(ParquetColumns::default());
+    assert!(error.contains("several columns of vectors; wanted --vector-column, one of emb, emb2"));
+    let error = wrong(columns("embedding", None, &[]));
+    assert!(
+        error.contains("no column \"embedding\"; wanted one of id, emb, title, emb2"),
+        "{error}"
+    );
+    let error = wrong(columns("title", None, &[]));
+    assert!(
+        error.contains("other values in column \"title\"; wanted a column of lists"),
+        "{error}"
+    );
+    let error = wrong(columns("emb", Some("title"), &[]));
+    assert!(error.contains("other values in column \"title\"; wanted integers"), "{error}");
+    let error = wrong(columns("emb", Some("key"), &[]));
+    assert!(error.contains("no column \"key\""), "{error}");
+    let error = wrong(columns("emb", None, &["title", "url"]));
+    assert!(error.contains("no column \"url\""), "{error}");
+    let error = wrong(columns("emb", Some("id"), &[]));
+    assert!(error.contains("found -1 in column \"id\", row 4; wanted keys"), "{error}");
+    let direct = VectorFile::open(&path).unwrap_err().to_string();
+    assert!(direct.contains("`foveal build` reads Parquet"), "{direct}");
+}
+
+#[test]
+fn keys_may_be_unsigned_and_never_null() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    let table = |kind: &str, values: &[i64], defined: &[i16]| {
+        let schema = format!(
+            "message rows {{ optional int64 id{kind}; optional group emb (LIST) {{ \
+             repeated group list {{ optional float element; }} }} }}"
+        );
+        write_file(&path, &schema, 1, &|_, out| {
+            write_column::<Int64Type>(out, values, Some(defined));
+            let rows = vec![Some(vec![Some(1.0)]); defined.len()];
+            write_lists::<FloatType>(out, &rows);
+        });
+    };
+    let with_keys = columns("emb", Some("id"), &[]);
+    table(" (UINT_64)", &[-1, 7], &[1, 1]);
+    assert_eq!(spool(&path, &with_keys, false).unwrap().keys.unwrap(), [u64::MAX, 7]);
+    table("", &[1, 7], &[1, 0, 1]);
+    let error = refused(&path, &with_keys);
+    assert!(error.contains("found null in column \"id\", row 1; wanted keys"), "{error}");
+    table(" (TIMESTAMP_MILLIS)", &[1, 7], &[1, 1]);
+    assert!(refused(&path, &with_keys).contains("wanted integers"));
+}
+
+/// A damaged file gives an error or other rows, never a panic.
+#[test]
+fn damaged_files_do_not_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    table(&path, [5, 3, 4, 0, 1, 2]);
+    let good = fs::read(&path).unwrap();
+    let all = columns("emb", Some("id"), &["*"]);
+    let mut random = crate::seeded::Seeded::new(1);
+    for i in 0..good.len() * 2 {
+        let mut bad = good.clone();
+        let at = i % good.len();
+        match i / good.len() {
+            0 => bad[at] ^= 1 << random.below(8),
+            _ => bad.truncate(at),
+        }
+        fs::write(&path, &bad).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        if let Ok(file) = ParquetFile::open(&path, &all, false) {
+            let _: Result<Spooled, FileError> = file.spool(dir.path(), &mut |_, _| Ok(()));
+        }
+    }
+}
+
+#[test]
+fn the_caller_may_end_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    table(&path, [5, 3, 4, 0, 1, 2]);
+    let file = ParquetFile::open(&path, &columns("emb", Some("id"), &[]), false).unwrap();
+    let mut told = 0;
+    let ended = file.spool::<FileError>(dir.path(), &mut |done, total| {
+        told += 1;
+        assert!(done <= total && total == 12);
+        if told == 2 { Err(FileError::Empty { path: "told".into() }) } else { Ok(()) }
+    });
+    assert!(ended.is_err() && told == 2);
+}

@@ -1,0 +1,176 @@
+//! A column of lists becomes a flat file of vectors.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_typed_column_reader};
+use parquet::data_type::DataType;
+use parquet::file::reader::FileReader;
+use parquet::schema::types::ColumnDescriptor;
+
+use super::{ParquetFile, unsound};
+use crate::error::FileError;
+use crate::rows::{MAX_DIM, Rows, Values};
+use crate::vector_writer::VectorWriter;
+
+/// Numbers read at a time, in bytes.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// Writes a number; what is wrong with it, if it cannot be one of a vector.
+type Push<'a, T> = &'a dyn Fn(&T, &mut Vec<u8>) -> Result<(), String>;
+
+pub(super) fn copy_f32(x: &f32, to: &mut Vec<u8>) -> Result<(), String> {
+    if !x.is_finite() {
+        return Err(x.to_string());
+    }
+    to.extend_from_slice(&x.to_le_bytes());
+    Ok(())
+}
+
+pub(super) fn narrow(x: f64, cast: bool, to: &mut Vec<u8>) -> Result<(), String> {
+    let narrow = x as f32;
+    if !narrow.is_finite() || (!cast && f64::from(narrow) != x) {
+        let rounds = if x.is_finite() && narrow.is_finite() { ", which --cast rounds" } else { "" };
+        return Err(format!("{x} of f64{rounds}"));
+    }
+    to.extend_from_slice(&narrow.to_le_bytes());
+    Ok(())
+}
+
+pub(super) fn half(x: &[u8], to: &mut Vec<u8>) -> Result<(), String> {
+    match <[u8; 2]>::try_from(x).map(half::f16::from_le_bytes) {
+        Ok(number) if number.is_finite() => {
+            to.extend_from_slice(x);
+            Ok(())
+        }
+        Ok(number) => Err(number.to_string()),
+        Err(_) => Err(format!("{} bytes", x.len())),
+    }
+}
+
+pub(super) fn byte<T: TryFrom<i32> + bytemuck::NoUninit>(
+    x: &i32,
+    to: &mut Vec<u8>,
+) -> Result<(), String> {
+    let number = T::try_from(*x).map_err(|_| x.to_string())?;
+    to.extend_from_slice(bytemuck::bytes_of(&number));
+    Ok(())
+}
+
+/// Vectors on their way into a flat file.
+pub(super) struct VectorSpool<'a> {
+    file: &'a ParquetFile,
+    path: &'a Path,
+    writer: Option<VectorWriter>,
+    /// Numbers of a vector; 0 before the first.
+    dim: usize,
+    /// The rows that are not written yet.
+    bytes: Vec<u8>,
+    /// Rows read so far.
+    pub(super) rows: usize,
+}
+
+impl<'a> VectorSpool<'a> {
+    pub(super) fn new(file: &'a ParquetFile, path: &'a Path) -> VectorSpool<'a> {
+        VectorSpool { file, path, writer: None, dim: 0, bytes: Vec::new(), rows: 0 }
+    }
+
+    /// Reads the column of a row group.
+    pub(super) fn read<T: DataType, E: From<FileError>>(
+        &mut self,
+        column: ColumnReader,
+        push: Push<'_, T::T>,
+        tell: &mut dyn FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut reader: ColumnReaderImpl<T> = get_typed_column_reader(column);
+        let descriptor = self.descriptor();
+        let present = descriptor.max_def_level();
+        let repeated = present - i16::from(descriptor.self_type().is_optional());
+        let (mut defined, mut repeats, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        loop {
+            defined.clear();
+            repeats.clear();
+            values.clear();
+            let most = match self.dim {
+                0 => 1,
+                dim => (CHUNK_BYTES / (dim * size_of::<T::T>())).max(1),
+            };
+            let (records, _, levels) = reader
+                .read_records(most, Some(&mut defined), Some(&mut repeats), &mut values)
+                .map_err(unsound(&self.file.path))?;
+            if records == 0 && levels == 0 {
+                return Ok(());
+            }
+            let mut numbers = values.iter();
+            let mut count = 0;
+            for (i, (repeat, level)) in repeats.iter().zip(&defined).enumerate() {
+                if i > 0 && *repeat == 0 {
+                    self.end_row(count)?;
+                    count = 0;
+                }
+                if *level < repeated {
+                    return Err(self.at(None, "no numbers".into()).into());
+                }
+                let number = numbers.next().filter(|_| *level == present);
+                let pushed = match number {
+                    Some(number) => push(number, &mut self.bytes),
+                    None => Err("null".into()),
+                };
+                pushed.map_err(|found| self.at(Some(count), found))?;
+                count += 1;
+            }
+            self.end_row(count)?;
+            self.write()?;
+            tell(self.rows)?;
+        }
+    }
+
+    fn descriptor(&self) -> Arc<ColumnDescriptor> {
+        let schema = self.file.reader.metadata().file_metadata().schema_descr();
+        schema.column(self.file.vector.leaf)
+    }
+
+    /// A row of `count` numbers was read.
+    fn end_row(&mut self, count: usize) -> Result<(), FileError> {
+        if self.dim == 0 {
+            if count > MAX_DIM {
+                let found = format!("a vector of {count} numbers in row {}", self.rows);
+                return Err(self.file.wrong(found, format!("at most {MAX_DIM}")));
+            }
+            self.dim = count;
+        }
+        if count != self.dim {
+            let found = format!("a vector of {count} numbers in row {}", self.rows);
+            return Err(self.file.wrong(found, format!("{}, as in row 0", self.dim)));
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), FileError> {
+        let element = self.file.vector.numbers.element();
+        let mut values = Values::zeroed(element, self.bytes.len() / element.size());
+        values.bytes_mut().copy_from_slice(&self.bytes);
+        self.bytes.clear();
+        let rows = Rows::new(self.dim, values).expect("whole rows of a dimension in range");
+        if self.writer.is_none() {
+            self.writer = Some(VectorWriter::create(self.path, element, self.dim)?);
+        }
+        self.writer.as_mut().expect("a writer was made").append(&rows)
+    }
+
+    pub(super) fn finish(self) -> Result<(), FileError> {
+        match self.writer {
+            Some(writer) => writer.finish(),
+            None => Err(FileError::Empty { path: self.file.path.clone() }),
+        }
+    }
+
+    /// What is wrong in the row that is being read.
+    fn at(&self, number: Option<usize>, found: String) -> FileError {
+        let place = number.map_or(String::new(), |number| format!(", number {number}"));
+        let (name, row) = (&self.file.vector.name, self.rows);
+        let found = format!("{found} in column {name:?}, row {row}{place}");
+        self.file.wrong(found, "finite numbers, as many in each row".into())
+    }
+}

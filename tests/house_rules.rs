@@ -352,3 +352,68 @@ fn the_layers_rule_sees_through_groups_of_names() {
     let code = "use super::a;\nuse super::super::b::{c, d};\nuse super::super::super::e;";
     assert_eq!(named_of("super::super", code).into_iter().collect::<Vec<_>>(), ["b", "super"]);
 }
+
+/// What differs between metrics is said in one file, by methods, and computed in another: all
+/// others ask what they need to know.
+#[test]
+fn metrics_are_told_apart_in_few_files() {
+    let allowed = [
+        "datasets/src/metric.rs",
+        "datasets/src/hdf5/convention.rs",
+        "index/src/distance.rs",
+        "server/src/convert.rs",
+    ];
+    let engine = ["datasets/src/", "index/src/", "server/src/"];
+    let mut broken = Vec::new();
+    let mut seen = 0;
+    for file in rust() {
+        if file.is_test() || !engine.iter().any(|prefix| file.name.starts_with(prefix)) {
+            continue;
+        }
+        for (i, line) in file.code_before_tests().lines().enumerate() {
+            let compared = ["== Metric::", "!= Metric::"].iter().any(|it| line.contains(it));
+            let names = ["L2", "InnerProduct", "Cosine"].map(|name| format!("Metric::{name}"));
+            let arm = line
+                .split_once("=>")
+                .is_some_and(|(pattern, _)| names.iter().any(|name| words_of_path(pattern, name)));
+            if !compared && !arm {
+                continue;
+            }
+            seen += 1;
+            if !allowed.contains(&&*file.name) {
+                broken.push(format!("{}:{}: {}", file.name, i + 1, line.trim()));
+            }
+        }
+    }
+    assert!(seen > 10, "only {seen} places were found");
+    hold("metrics are told apart by methods of Metric", broken);
+}
+
+/// Whether a pattern names a variant, and is no call.
+fn words_of_path(pattern: &str, name: &str) -> bool {
+    pattern.contains(name) && !pattern.contains("(Metric")
+}
+
+/// A list of all widths, metrics, formats or record layouts exists once.
+#[test]
+fn lists_exist_once() {
+    let lists: [(&str, &[&str], &str); 4] = [
+        ("widths", &["CodeWidth::Five,", "CodeWidth::Six,"], "index/src/code_width.rs"),
+        ("metrics", &["Metric::L2, Metric::InnerProduct"], "datasets/src/metric.rs"),
+        ("formats", &["Format::Safetensors)", "Format::Npy)"], "datasets/src/format.rs"),
+        ("record layouts", &["Planar,", "Bytes,"], "index/src/quantizer/record.rs"),
+    ];
+    for (what, words, wanted) in lists {
+        let is_list = |file: &&Source| {
+            let code = file.code_before_tests();
+            words.iter().all(|word| code.contains(word))
+        };
+        let files = rust();
+        let found: Vec<&str> = (files.iter())
+            .filter(|file| !file.is_test() && file.name != "tests/house_rules.rs")
+            .filter(is_list)
+            .map(|file| &*file.name)
+            .collect();
+        assert_eq!(found, [wanted], "the list of {what}");
+    }
+}

@@ -81,7 +81,7 @@ pub fn widened(rows: &Rows, metric: Metric) -> anyhow::Result<Vec<f32>> {
     let mut wide = vec![0.0; rows.len() * dim];
     for (i, out) in wide.chunks_exact_mut(dim).enumerate() {
         rows.row(i).widen_into(out);
-        if metric == Metric::Cosine {
+        if metric.needs_direction() {
             let norm = out.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
             if norm == 0.0 {
                 bail!("row {i} is all zeros, which has no cosine");

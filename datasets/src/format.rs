@@ -41,6 +41,11 @@ impl Format {
         FORMATS.map(|(name, _)| name)
     }
 
+    /// The names of the formats whose rows can be read in any order.
+    pub fn names_by_row() -> impl Iterator<Item = &'static str> {
+        FORMATS.into_iter().filter(|(_, format)| *format != Format::Parquet).map(|(name, _)| name)
+    }
+
     /// The format of a name.
     pub fn named(name: &str) -> Option<Format> {
         FORMATS.into_iter().find(|(known, _)| *known == name).map(|(_, format)| format)

@@ -42,6 +42,48 @@ impl Metric {
         }
     }
 
+    /// Whether only the directions of vectors count: zeros have none, and codes are of vectors
+    /// divided by their norms.
+    pub fn needs_direction(self) -> bool {
+        self == Metric::Cosine
+    }
+
+    /// Whether a distance is minus a product: it has no lower bound, rows are lifted into a space
+    /// of one dimension more to be searched by L2, and distances are the logits of a softmax head.
+    pub fn is_product(self) -> bool {
+        self == Metric::InnerProduct
+    }
+
+    /// Whether distances depend on differences of coordinates alone, so that rows of bytes are
+    /// their own codes.
+    pub fn is_of_differences(self) -> bool {
+        self == Metric::L2
+    }
+
+    /// A distance as a score: larger is better.
+    pub fn score(self, distance: f32) -> f32 {
+        match self {
+            // Not -0.0 for a perfect match.
+            Metric::L2 | Metric::InnerProduct => 0.0 - distance,
+            Metric::Cosine => 1.0 - distance,
+        }
+    }
+
+    /// A distance as other programs state it: the root under l2.
+    pub fn plain_unit(self, distance: f64) -> f64 {
+        if self == Metric::L2 { distance.sqrt() } else { distance }
+    }
+
+    /// How large the terms are that make up the distance of two vectors of these squared norms:
+    /// rounding is a share of them.
+    pub fn terms(self, square: f64, other: f64) -> f64 {
+        match self {
+            Metric::L2 => square + other,
+            Metric::InnerProduct => (square * other).sqrt(),
+            Metric::Cosine => 1.0,
+        }
+    }
+
     /// The largest distance that ties with `distance`: a millionth of it more. Wherever ties are
     /// counted, this is the rule.
     ///

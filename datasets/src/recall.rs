@@ -93,10 +93,7 @@ pub fn recall_ann_benchmarks(
     metric: Metric,
 ) -> Result<Option<f64>, RecallError> {
     check(truth, found, k)?;
-    let plain = |distance: f32| {
-        let distance = f64::from(distance);
-        if metric == Metric::L2 { distance.sqrt() } else { distance }
-    };
+    let plain = |distance: f32| metric.plain_unit(f64::from(distance));
     let mut hits = 0;
     let mut last = Vec::with_capacity(found.len());
     for (query, answer) in found.iter().enumerate() {

@@ -320,12 +320,7 @@ fn precision_of(element: Element) -> f64 {
 /// How far a told distance may be from the true one: by its own rounding and that of its terms.
 fn slack(metric: Metric, distance: f64, (query, row): (Row<'_>, Row<'_>), precision: f64) -> f64 {
     let square = |row: Row<'_>| -Metric::InnerProduct.plain_distance(row, row);
-    let terms = match metric {
-        Metric::L2 => square(query) + square(row),
-        Metric::InnerProduct => (square(query) * square(row)).sqrt(),
-        Metric::Cosine => 1.0,
-    };
-    ROUNDED * distance.abs() + precision * terms
+    ROUNDED * distance.abs() + precision * metric.terms(square(query), square(row))
 }
 
 /// About `count` of the numbers `0..all`, evenly spread, the last one among them.

@@ -1,5 +1,4 @@
-//! Rows of a file, read by range: fvecs, bvecs, fbin, u8bin, i8bin, f16bin, bf16bin, npy, hdf5,
-//! safetensors.
+//! Rows of a file, read by range.
 //!
 //! The extension names the format, or the caller does, and the file is never changed. Everything
 //! that a header promises is compared with the length of the file when it is opened, so a read
@@ -511,7 +510,7 @@ mod tests {
         let (kind, message) = said(VectorFile::open(folder.path()).unwrap_err(), folder.path());
         let wanted = "is a directory; wanted a regular file";
         assert_eq!((kind, message.as_str()), (ErrorKind::NoInput, wanted));
-        let wanted = "wanted fvecs, bvecs, fbin, u8bin, i8bin, f16bin, bf16bin, npy, safetensors, \
+        let wanted = "wanted fvecs, bvecs, fbin, u8bin, i8bin, f16bin, bf16bin, npy, safetensors, parquet, \
                       or the name of the format (such as --base-format fbin)";
         let (kind, message) = refused(b"x", "a.csv");
         assert_eq!(kind, ErrorKind::Usage);

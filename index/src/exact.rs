@@ -161,10 +161,10 @@ fn search_by(
         if !query.is_finite() {
             return Err(ExactError::NotFinite { row });
         }
-        if ask.metric == Metric::Cosine && query.is_zero() {
+        if ask.metric.needs_direction() && query.is_zero() {
             return Err(ExactError::ZeroQuery { row });
         }
-        if ask.metric != Metric::Cosine && is_too_long(query) {
+        if !ask.metric.needs_direction() && is_too_long(query) {
             return Err(ExactError::LongQuery { row });
         }
         let mut exact = match sums {
@@ -179,11 +179,11 @@ fn search_by(
     let work = Work { job, done: AtomicU64::new(0), total: (base.len() * queries.len()) as u64 };
     for chunk in chunks(base, (CHUNK_BYTES / row_bytes).max(1)) {
         let (first, rows) = chunk?;
-        let zero = rows.first_zero().filter(|_| ask.metric == Metric::Cosine);
+        let zero = rows.first_zero().filter(|_| ask.metric.needs_direction());
         if let Some(row) = zero.map(|row| first + row) {
             return Err(ExactError::ZeroRow { path: base.path().into(), row });
         }
-        if ask.metric != Metric::Cosine {
+        if !ask.metric.needs_direction() {
             let long = (0..rows.len()).into_par_iter().find_first(|i| is_too_long(rows.row(*i)));
             if let Some(row) = long.map(|row| first + row) {
                 return Err(ExactError::LongRow { path: base.path().into(), row });
@@ -201,14 +201,13 @@ fn search_by(
 /// Refuses rows, under ip rows and queries, so small that their distances are 0 in f32.
 fn check_scale(base: &dyn RowSource, queries: &Rows, metric: Metric) -> Result<(), ExactError> {
     let (_, rows) = base.sample(VANISHING_ROWS, 0)?;
-    let square = match metric {
-        Metric::L2 | Metric::Cosine => vanishing(&rows, metric),
+    let square = if metric.is_product() {
         // Long queries make up for short rows.
-        Metric::InnerProduct => {
-            let typical = |rows: &Rows| typical_square(rows, metric);
-            let product = typical(&rows).zip(typical(queries)).map(|(x, q)| (x * q).sqrt());
-            product.filter(|product| *product < MIN_SQUARE)
-        }
+        let typical = |rows: &Rows| typical_square(rows, metric);
+        let product = typical(&rows).zip(typical(queries)).map(|(x, q)| (x * q).sqrt());
+        product.filter(|product| *product < MIN_SQUARE)
+    } else {
+        vanishing(&rows, metric)
     };
     square.map_or(Ok(()), |square| Err(ExactError::TooSmall { path: base.path().into(), square }))
 }
@@ -240,7 +239,7 @@ fn scan_chunk(
     work: &Work<'_>,
 ) {
     let inverse_norms: Vec<f32> = match scans.first() {
-        Some(Scan { query, .. }) if metric == Metric::Cosine => {
+        Some(Scan { query, .. }) if metric.needs_direction() => {
             (0..rows.len()).into_par_iter().map(|i| query.inverse_norm(rows.row(i))).collect()
         }
         _ => Vec::new(),

@@ -78,7 +78,7 @@ impl Extremes {
     /// row is not extreme.
     pub(crate) fn distance(&self, query: &[f32], id: u32) -> (f32, f32) {
         let row = &self.numbers[(id - self.first) as usize * self.dim..][..self.dim];
-        if self.metric == Metric::InnerProduct {
+        if self.metric.is_product() {
             let lengths = float::dot(query, query).sqrt() * float::dot(row, row).sqrt();
             return (-float::dot(query, row), 1e-6 * lengths);
         }

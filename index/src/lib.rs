@@ -49,6 +49,7 @@
 
 pub mod bulk_build;
 mod calibrate;
+mod code_width;
 pub mod decode;
 pub mod disk;
 mod distance;
@@ -77,6 +78,7 @@ mod vocabulary;
 
 pub use bulk_build::{BuildError, BuildInput, BuildReport, Keys, build, predicted_peak_bytes};
 pub use calibrate::{Frontier, FrontierPoint, Reach};
+pub use code_width::CodeWidth;
 pub use decode::{DecodeAsk, Decoded, Decoder, Token};
 pub use disk::{DecodeQuality, FileEntry, Manifest, Measured, OpenError, SegmentMemory};
 pub use exact::{ExactAsk, ExactError};

@@ -2,6 +2,8 @@
 
 use foveal_datasets::Metric;
 
+use crate::code_width::CodeWidth;
+
 /// The most results a query may ask for.
 pub const MAX_K: u32 = 16_384;
 /// The largest list size of a query.
@@ -10,10 +12,6 @@ pub const MAX_LIST_SIZE: u32 = 65_536;
 pub const MAX_BUILD_LIST_SIZE: u32 = 4_096;
 /// The largest degree of a graph.
 pub const MAX_MAX_DEGREE: u32 = 256;
-/// Bits a dimension that codes may have.
-pub(crate) const BITS: [u8; 6] = [2, 4, 5, 6, 8, 32];
-/// Those bits, in words.
-pub(crate) const BITS_WANTED: &str = "2, 4, 5, 6, 8 or 32";
 /// The most threads that one job or one server may start.
 pub const MAX_THREADS: usize = 1024;
 /// The most rows an index may hold.
@@ -103,8 +101,8 @@ impl BuildParams {
     /// # Errors
     /// The first value out of range, named.
     pub fn check(&self) -> Result<(), ParamsError> {
-        if let Some(bits) = self.bits.filter(|bits| !BITS.contains(bits)) {
-            return Err(out_of_range("bits", bits, BITS_WANTED));
+        if let Some(bits) = self.bits.filter(|bits| CodeWidth::of_bits(*bits).is_none()) {
+            return Err(out_of_range("bits", bits, CodeWidth::in_words()));
         }
         in_range("max_degree", self.max_degree, 4, MAX_MAX_DEGREE)?;
         in_range("list_size", self.list_size, self.max_degree, MAX_BUILD_LIST_SIZE)?;

@@ -126,7 +126,7 @@ impl Expected {
             let position = position.unwrap_or_default();
             return Some(format!("value {position} is NaN or infinite; wanted finite numbers"));
         }
-        if self.metric == Metric::Cosine && row.is_zero() {
+        if self.metric.needs_direction() && row.is_zero() {
             return Some("is zero, which has no direction; wanted another for cosine".into());
         }
         None
@@ -284,15 +284,6 @@ fn raw_values(raw: &pb::Raw, field: &str) -> Result<Values, Status> {
     })
 }
 
-/// A distance as a score: larger is better.
-pub fn score(metric: Metric, distance: f32) -> f32 {
-    match metric {
-        // Not -0.0 for a perfect match.
-        Metric::L2 | Metric::InnerProduct => 0.0 - distance,
-        Metric::Cosine => 1.0 - distance,
-    }
-}
-
 /// The response to a search for one query.
 pub fn search_response(done: Done<Found>, asked: &Asked, metric: Metric) -> pb::SearchResponse {
     let usage = usage(done.queued, done.found.iter().map(|found| &found.answer.stats));
@@ -307,7 +298,7 @@ pub fn search_response(done: Done<Found>, asked: &Asked, metric: Metric) -> pb::
     let hit = |&Neighbor { key, distance }: &Neighbor| pb::Hit {
         key,
         distance,
-        score: score(metric, distance),
+        score: metric.score(distance),
         payload: payloads.next().flatten(),
     };
     response.hits = answer.neighbors.iter().map(hit).collect();
@@ -338,7 +329,7 @@ fn batch_hits(found: Found, metric: Metric) -> pb::BatchHits {
     pb::BatchHits {
         keys: neighbors.iter().map(|neighbor| neighbor.key).collect(),
         distances: neighbors.iter().map(|neighbor| neighbor.distance).collect(),
-        scores: neighbors.iter().map(|neighbor| score(metric, neighbor.distance)).collect(),
+        scores: neighbors.iter().map(|neighbor| metric.score(neighbor.distance)).collect(),
         payloads: if stored { payloads.collect() } else { Vec::new() },
         exhausted: answer.exhausted,
         partial: answer.partial,

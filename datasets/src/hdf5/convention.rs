@@ -31,7 +31,7 @@ pub(super) fn known() -> String {
 /// inner product itself, which falls from one neighbor to the next.
 pub(super) fn to_ours(metric: Metric, k: usize, distances: &[f64]) -> Vec<f32> {
     let falls = |of_query: &[f64]| of_query.first() > of_query.last();
-    let negated = metric == Metric::InnerProduct && distances.chunks(k).any(falls);
+    let negated = metric.is_product() && distances.chunks(k).any(falls);
     let ours = |distance: &f64| match metric {
         // What is below 0 is no distance: it keeps its sign, falls, and is refused.
         Metric::L2 => distance * distance.abs(),

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use foveal_datasets::{Metric, RowSource};
 
 use super::row_pass::{BuildCodes, RowPass};
-use super::width::{self, WHOLE, Width};
+use super::width::{self, Width};
 use super::{BuildError, BuildInput, grow_params};
 use crate::calibrate::{self, Frontier, Subject};
+use crate::code_width::CodeWidth;
 use crate::disk::RamArray;
 use crate::extremes::Extremes;
 use crate::full_store::layout::Layout;
@@ -66,21 +67,23 @@ impl Grown {
         (width, by_hash): (Width, Vec<u32>),
     ) -> Result<Grown, BuildError> {
         let Order { input, params, job } = order;
-        let Width { quantizer, sample, asked, limits, mut warnings, bits, .. } = width;
+        let Width { quantizer, sample, asked, limits, mut warnings, width, .. } = width;
         pass.set_limits(limits);
         let Arranged { rows, codes, lifts, extremes, held_out } =
             Arranged::new(pass, (input.base, by_hash), &quantizer, params)?;
         warnings.extend(width::extremes_warning(pass.extremes(), pass.far_rows()));
         let samples = (&sample, asked.as_ref());
-        let mut serving = quantizer.serving(bits, &pass.facts(), samples);
+        let mut serving = quantizer.serving(width, &pass.facts(), samples);
         if params.bits.is_some() {
             warnings.extend(width::trial_warning(&serving, samples));
         }
         drop((sample, asked));
         let coded = extremes.first();
-        let (codes, served) = match bits {
+        let (codes, served) = match width {
             // Whole rows are served as they are.
-            WHOLE => (None, BuildCodes { codes, finer: RamArray::zeroed(0)?, lifts: Vec::new() }),
+            CodeWidth::Whole => {
+                (None, BuildCodes { codes, finer: RamArray::zeroed(0)?, lifts: Vec::new() })
+            }
             _ => (Some(codes), pass.encode(&serving, (&rows, coded as usize))?),
         };
         serving.note(&pass.facts());

@@ -1,14 +1,14 @@
 //! How much memory a build takes, told before it starts.
 
-use foveal_datasets::{Element, Metric, RowSource};
+use foveal_datasets::RowSource;
 
 use super::error::BuildError;
 use super::row_pass::CHUNK_BYTES;
 use super::{BuildInput, Keys, grow_params, tokens};
+use crate::code_width::CodeWidth;
 use crate::free_memory::{FreeMemory, free_memory};
-use crate::kernel::LINE;
 use crate::params::BuildParams;
-use crate::quantizer::{finer_bytes, learning_bytes, lines_of};
+use crate::quantizer::{Record, finer_bytes, learning_bytes};
 
 /// The program, its threads' stacks, the sample and buffers.
 const PROCESS_BYTES: u64 = 32 << 20;
@@ -41,31 +41,32 @@ pub(super) struct BuildMemory {
 }
 
 impl BuildMemory {
-    /// The memory of a build whose codes have `bits` a dimension.
+    /// The memory of a build of codes of `width`.
     ///
     /// # Errors
     /// More is needed than `params.memory` allows, or without it than is free.
     pub(super) fn plan(
         input: &BuildInput<'_>,
         params: &BuildParams,
-        bits: u8,
+        width: CodeWidth,
     ) -> Result<BuildMemory, BuildError> {
         let base = input.base;
         let n = base.len() as u64;
         let dim = base.dim();
-        let exact = matches!(base.element(), Element::U8 | Element::I8);
-        let record = match bits {
-            32 => dim * size_of::<f32>(),
-            _ if exact && params.metric == Metric::L2 => dim,
-            _ => dim + 8,
-        };
-        let codes = n * record.next_multiple_of(LINE) as u64;
-        let serving = n * serving_bytes(dim, bits, record) as u64;
+        let stride = |width| Record::of(width, (params.metric, base.element()), dim).stride(dim);
+        let served = stride(width) + finer_bytes(dim, width.extra_bits());
+        let serving = n * served as u64;
         // A graph over whole rows is grown over the codes that are served.
-        let both = if bits == 32 { serving } else { codes + serving };
+        let (codes, both) = match width {
+            CodeWidth::Whole => (serving, serving),
+            _ => {
+                let codes = n * stride(CodeWidth::Eight) as u64;
+                (codes, codes + serving)
+            }
+        };
         let growing_list = grow_params(params).growing_stride() as u64 * 4;
         let list = u64::from(params.max_degree) * 4;
-        let lift = if params.metric == Metric::InnerProduct { 4 } else { 0 };
+        let lift = if params.metric.is_product() { 4 } else { 0 };
         let threads = match params.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
@@ -76,8 +77,8 @@ impl BuildMemory {
             + n * held_bytes(input);
         let memory = BuildMemory {
             arranging: fixed + 2 * codes + n * (2 * lift + 16),
-            leading: match bits {
-                2 => fixed + codes + n * (lift + 8) + learning_bytes(dim) as u64,
+            leading: match width {
+                CodeWidth::Two => fixed + codes + n * (lift + 8) + learning_bytes(dim) as u64,
                 _ => 0,
             },
             growing: fixed + both + n * (growing_list + list + lift + 4),
@@ -138,16 +139,6 @@ fn held_bytes(input: &BuildInput<'_>) -> u64 {
     let keys = if matches!(input.keys, Keys::List(_)) { 8 } else { 0 };
     let bias = if input.bias { 4 } else { 0 };
     keys + bias + input.payload.map_or(0, |payload| payload.memory_per_row())
-}
-
-/// Most bytes of a code of `bits` a dimension; `record` is what one takes that a graph is grown
-/// over.
-fn serving_bytes(dim: usize, bits: u8, record: usize) -> usize {
-    match bits {
-        2 => lines_of(dim) * LINE,
-        8 | 32 => record.next_multiple_of(LINE),
-        _ => dim.div_ceil(2).next_multiple_of(LINE) + finer_bytes(dim, bits),
-    }
 }
 
 /// The most memory this process has used so far, in bytes; 0 where the system does not tell.

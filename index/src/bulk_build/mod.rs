@@ -138,7 +138,7 @@ pub(crate) fn build_on(
     let started = Instant::now();
     params.check()?;
     check_not_empty(input)?;
-    let mut memory = BuildMemory::plan(input, params, params.bits.unwrap_or(width::FEWEST))?;
+    let mut memory = BuildMemory::plan(input, params, width::first_of(params))?;
     // First what costs nothing, then what reads files, then the work.
     check_learn_dim(input)?;
     let publication = Publication::begin(storage, out)?;
@@ -149,7 +149,7 @@ pub(crate) fn build_on(
     let mut pass = RowPass::new(input.base, params.metric, job);
     let width = pool.install(|| Width::choose(input, sample, params))?;
     memory = width.memory.unwrap_or(memory);
-    let bits = width.bits;
+    let bits = width.width.bits();
     let order = Order { input, params, job };
     let grown = pool.install(|| Grown::over(&mut pass, order, (width, by_hash)))?;
     let mut files = Files { storage, dir: publication.dir(), entries: Vec::new() };
@@ -205,8 +205,7 @@ pub fn predicted_peak_bytes(
     input: &BuildInput<'_>,
     params: &BuildParams,
 ) -> Result<u64, BuildError> {
-    let bits = params.bits.unwrap_or(width::FEWEST);
-    Ok(BuildMemory::plan(input, params, bits)?.peak())
+    Ok(BuildMemory::plan(input, params, width::first_of(params))?.peak())
 }
 
 /// Opens the index in `dir` as whoever searches it will, with all that waits for a first use: what
@@ -325,7 +324,7 @@ fn check_learn(
         let refuse = |row: usize, what| {
             Err(BuildError::Row { path: learn.path().into(), row: first + row, what })
         };
-        let cosine = metric == Metric::Cosine;
+        let cosine = metric.needs_direction();
         if let Some(row) = rows.first_zero().filter(|_| cosine) {
             return refuse(row, NO_COSINE);
         }

@@ -118,13 +118,13 @@ impl<'a> RowPass<'a> {
         let mut codes = RamArray::<u8>::zeroed(coded * stride)?;
         let mut finer = RamArray::<u8>::zeroed(coded * beyond)?;
         let places = inverse(rows);
-        let lifted = self.metric == Metric::InnerProduct;
+        let lifted = self.metric.is_product();
         let mut lifts = vec![0.0f32; if lifted { coded } else { 0 }];
         let mut records = Vec::new();
         let is_first = self.digest.is_none();
         let limits = if is_first { self.limits } else { Limits::NONE };
         let mut far = Far { limits, places: Vec::new() };
-        let (base, cosine) = (self.base, self.metric == Metric::Cosine);
+        let (base, cosine) = (self.base, self.metric.needs_direction());
         let mut all = RowFacts::default();
         let refuse = |row: usize, what| BuildError::Row { path: base.path().into(), row, what };
         // A row that is too long takes the mean along, and every residual with it: the row itself

@@ -1,6 +1,6 @@
 //! Token codes: what an inner-product index decodes with, learned from sample hidden states.
 
-use foveal_datasets::{Metric, RowSource, Rows};
+use foveal_datasets::{RowSource, Rows};
 use rayon::prelude::*;
 
 use super::error::BuildError;
@@ -49,7 +49,7 @@ pub(super) struct TokenCodes {
 pub(super) fn wanted(input: &BuildInput<'_>, params: &BuildParams) -> bool {
     let some = input.learn.is_some_and(|learn| learn.len() >= CHECKED_PART);
     let (n, dim) = (input.base.len(), input.base.dim());
-    params.metric == Metric::InnerProduct && some && n <= MAX_TOKENS && dim <= MAX_TOKEN_DIM
+    params.metric.is_product() && some && n <= MAX_TOKENS && dim <= MAX_TOKEN_DIM
 }
 
 /// How many sample hidden states, the last ones, are held out: nothing but margins is learned from

@@ -11,15 +11,12 @@ use foveal_datasets::Rows;
 use super::memory::BuildMemory;
 use super::{BuildError, BuildInput, TRIED_QUERIES, picked};
 use crate::calibrate::Frontier;
+use crate::code_width::CodeWidth;
 use crate::params::{BuildParams, SearchParams};
 use crate::quantizer::{ENOUGH, FAR_TIMES, Limits, Quantizer, Trial};
 
-/// The bits that are tried first.
-pub(super) const FEWEST: u8 = 4;
-/// The bits of whole rows.
-pub(super) const WHOLE: u8 = 32;
-/// The bits that are tried, in turn, where the caller leaves the choice.
-const TRIED: [u8; 3] = [FEWEST, 8, WHOLE];
+/// The widths that are tried, in turn, where the caller leaves the choice; the last one will do.
+const TRIED: [CodeWidth; 3] = [CodeWidth::Four, CodeWidth::Eight, CodeWidth::Whole];
 /// The trial: what fullview ranks of some thousand rows by default must hold the nearest.
 const TRIAL: Trial = Trial { rows: 4000, within: 64 };
 /// The recall that a default search should reach.
@@ -31,9 +28,14 @@ const MUCH_OF_VARIANCE: f64 = 0.5;
 /// Rows that a warning names.
 const NAMED: usize = 5;
 
+/// The width of a build's codes as far as it is known before it begins.
+pub(super) fn first_of(params: &BuildParams) -> CodeWidth {
+    params.bits.and_then(CodeWidth::of_bits).unwrap_or(TRIED[0])
+}
+
 /// The width of codes, and what was learned on the way to it.
 pub(super) struct Width {
-    pub(super) bits: u8,
+    pub(super) width: CodeWidth,
     /// The quantizer that the graph is grown over.
     pub(super) quantizer: Quantizer,
     pub(super) limits: Limits,
@@ -54,11 +56,12 @@ impl Width {
         params: &BuildParams,
     ) -> Result<Width, BuildError> {
         let (metric, seed) = (params.metric, params.seed);
-        let train = |bits: u8, sample: &Rows| {
-            Quantizer::train(metric, if bits == WHOLE { WHOLE } else { 8 }, sample, seed)
+        let train = |width: CodeWidth, sample: &Rows| {
+            // Whole rows are grown over as they are served, all others by 8 bits.
+            Quantizer::train(metric, width.max(CodeWidth::Eight), sample, seed)
         };
-        let bits = params.bits.unwrap_or(FEWEST);
-        let quantizer = train(bits, &sample);
+        let chosen = first_of(params);
+        let quantizer = train(chosen, &sample);
         let limits = quantizer.limits(&sample);
         let sample = without_extremes(sample, &limits, &quantizer);
         let asked = match input.learn {
@@ -66,7 +69,7 @@ impl Width {
             None => None,
         };
         let (memory, warnings) = (None, Vec::new());
-        let mut width = Width { bits, quantizer, limits, sample, asked, memory, warnings };
+        let mut width = Width { width: chosen, quantizer, limits, sample, asked, memory, warnings };
         if params.bits.is_some() {
             return Ok(width);
         }
@@ -74,13 +77,13 @@ impl Width {
         let some = picked(&width.sample, &(0..tried).collect::<Vec<usize>>());
         let samples = (&some, width.asked.as_ref());
         let mut shares = Vec::new();
-        for bits in TRIED {
-            let quantizer = train(bits, &width.sample);
+        for tried in TRIED {
+            let quantizer = train(tried, &width.sample);
             let facts = width.limits.cut(quantizer.facts_of(&some));
-            let share = quantizer.serving(bits, &facts, samples).share_found(&TRIAL, samples);
-            shares.push((bits, share));
-            if share >= ENOUGH || bits == WHOLE {
-                width.take(bits, quantizer, (input, params));
+            let share = quantizer.serving(tried, &facts, samples).share_found(&TRIAL, samples);
+            shares.push((tried, share));
+            if share >= ENOUGH || tried == CodeWidth::Whole {
+                width.take(tried, quantizer, (input, params));
                 break;
             }
         }
@@ -94,23 +97,23 @@ impl Width {
     /// Takes a width, if memory allows it.
     fn take(
         &mut self,
-        bits: u8,
+        width: CodeWidth,
         quantizer: Quantizer,
         (input, params): (&BuildInput<'_>, &BuildParams),
     ) {
-        if bits == FEWEST {
+        if width == TRIED[0] {
             return;
         }
-        if let Ok(memory) = BuildMemory::plan(input, params, bits) {
-            (self.bits, self.quantizer, self.memory) = (bits, quantizer, Some(memory));
+        if let Ok(memory) = BuildMemory::plan(input, params, width) {
+            (self.width, self.quantizer, self.memory) = (width, quantizer, Some(memory));
         }
     }
 
     /// Why codes are wider than usual, or are not although they should be.
-    fn reason(&self, shares: &[(u8, f64)]) -> String {
+    fn reason(&self, shares: &[(CodeWidth, f64)]) -> String {
         let (wanted, last) = shares[shares.len() - 1];
         let mut text = coarse(shares[0].0, shares[0].1);
-        if self.bits == wanted {
+        if self.width == wanted {
             let _ = write!(text, "; codes have {wanted} bits a dimension instead");
         } else {
             let _ = write!(text, "; {wanted} bits would, but the memory limit does not allow them");
@@ -139,9 +142,9 @@ fn without_extremes(sample: Rows, limits: &Limits, quantizer: &Quantizer) -> Row
     if near.len() == sample.len() { sample } else { picked(&sample, &near) }
 }
 
-fn coarse(bits: u8, share: f64) -> String {
+fn coarse(width: CodeWidth, share: f64) -> String {
     format!(
-        "{bits} bits a dimension do not tell near rows apart: a sample finds {:.0} % of the true \
+        "{width} bits a dimension do not tell near rows apart: a sample finds {:.0} % of the true \
          nearest rows among the best {} by their codes",
         100.0 * share,
         TRIAL.within
@@ -154,8 +157,8 @@ pub(super) fn trial_warning(
     samples: (&Rows, Option<&Rows>),
 ) -> Option<String> {
     let share = serving.share_found(&TRIAL, samples);
-    let bits = serving.spec().bits;
-    (share < ENOUGH).then(|| format!("{}; leave the width to the build", coarse(bits, share)))
+    let width = serving.spec().width();
+    (share < ENOUGH).then(|| format!("{}; leave the width to the build", coarse(width, share)))
 }
 
 /// Names the extreme rows, as many as are kept whole of `all`.

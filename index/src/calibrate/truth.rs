@@ -32,7 +32,7 @@ pub(super) fn truth_of(
     let find =
         |queries: &Rows, sums| exact::search_ids(subject.base, queries, (&ask, &ids, sums), job);
     // A product's rounding follows the length of the row, and any row may be the one missed.
-    if subject.metric == Metric::InnerProduct {
+    if subject.metric.is_product() {
         return Ok(rank(subject, queries, &find(queries, Sums::InFixedOrder)?)?);
     }
     let found = find(queries, Sums::Fastest)?;
@@ -86,7 +86,7 @@ fn is_settled(
     // Two sums of `dim` squares, or cosines, differ by no more than this.
     let rounding = 2.0 * base.dim() as f64 * f64::from(f32::EPSILON);
     let farthest = f64::from(last.distance);
-    let scale = if metric == Metric::L2 { farthest } else { 1.0 };
+    let scale = if metric.is_of_differences() { farthest } else { 1.0 };
     near.len() == KNOWN && near[KNOWN - 1].0 < farthest - rounding * scale
 }
 

@@ -13,7 +13,7 @@ mod normalise;
 use std::sync::Arc;
 use std::time::Instant;
 
-use foveal_datasets::{Metric, Row};
+use foveal_datasets::Row;
 
 use crate::distance::ExactQuery;
 use crate::fullview::Fullview;
@@ -95,7 +95,7 @@ impl Segment {
     /// The metric is not inner product: its distances are no logits.
     pub fn decoder(&self) -> Result<Decoder, SearchError> {
         let manifest = &self.shared.manifest;
-        if manifest.metric != Metric::InnerProduct {
+        if !manifest.metric.is_product() {
             return Err(SearchError::NoHead { found: manifest.metric });
         }
         Ok(Decoder {

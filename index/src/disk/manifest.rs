@@ -19,6 +19,7 @@ use super::blob_file::META;
 use super::error::{OpenError, WriteError};
 use super::listed_file::{FileWriter, open_regular};
 use super::storage::Storage;
+use crate::code_width::CodeWidth;
 
 /// The file that makes a directory an index.
 pub const MANIFEST: &str = "manifest.json";
@@ -29,7 +30,6 @@ pub const MEASURED: &str = "measured.json";
 const MAX_MANIFEST: u64 = 64 << 10;
 /// Ids are below 2^31.
 const MAX_ROWS: u64 = (1 << 31) - 1;
-const BITS: [u8; 6] = [2, 4, 5, 6, 8, 32];
 const MAX_MAX_DEGREE: u32 = 256;
 
 /// A file of the index.
@@ -162,8 +162,8 @@ impl Manifest {
         if !(1..=MAX_DIM as u32).contains(&self.dim) {
             return wrong(format!("dim is {}; wanted 1 to {MAX_DIM}", self.dim));
         }
-        if !BITS.contains(&self.bits) {
-            return wrong(format!("bits is {}; wanted 2, 4, 5, 6, 8 or 32", self.bits));
+        if CodeWidth::of_bits(self.bits).is_none() {
+            return wrong(format!("bits is {}; wanted {}", self.bits, CodeWidth::in_words()));
         }
         if !(1..=MAX_MAX_DEGREE).contains(&self.max_degree) {
             return wrong(format!("max_degree is {}; wanted 1 to 256", self.max_degree));
@@ -213,7 +213,9 @@ impl Manifest {
             .filter(|kind| match kind {
                 ArrayKind::Payload | ArrayKind::PayloadOffsets => self.payload,
                 ArrayKind::Tokens => self.tokens,
-                ArrayKind::Finer => [5, 6].contains(&self.bits),
+                ArrayKind::Finer => {
+                    CodeWidth::of_bits(self.bits).is_some_and(|width| width.extra_bits() > 0)
+                }
                 _ => true,
             })
             .flat_map(|kind| [kind.name(), kind.crc_name()]);
@@ -421,7 +423,6 @@ mod tests {
     #[test]
     fn limits_are_those_of_the_parameters() {
         assert_eq!(MAX_ROWS, params::MAX_ROWS);
-        assert_eq!(BITS, params::BITS);
         assert_eq!(MAX_MAX_DEGREE, params::MAX_MAX_DEGREE);
     }
 

@@ -67,10 +67,7 @@ impl Quantizer {
             limit if limit > 0.0 => limit,
             _ => f32::INFINITY,
         };
-        let square = match self.metric {
-            Metric::InnerProduct => limit(&zeros),
-            _ => f32::INFINITY,
-        };
+        let square = if self.metric.is_product() { limit(&zeros) } else { f32::INFINITY };
         Limits { residual_square: limit(&self.spec.mean), square }
     }
 }
@@ -109,7 +106,7 @@ pub(super) fn of(metric: Metric, sample: &Rows) -> Vec<f32> {
 
 /// Whether no row can be far from all others.
 fn is_bounded(metric: Metric, element: Element) -> bool {
-    metric == Metric::Cosine || matches!(element, Element::U8 | Element::I8)
+    metric.needs_direction() || matches!(element, Element::U8 | Element::I8)
 }
 
 /// The first rows of a sample, whose order is random, as f32: `[rows x dim]`.
@@ -173,6 +170,7 @@ mod tests {
     use foveal_datasets::seeded::Seeded;
 
     use super::*;
+    use crate::code_width::CodeWidth;
 
     fn gaussian(n: usize, dim: usize, scale: impl Fn(usize) -> f32) -> Vec<f32> {
         let mut random = Seeded::new(4);
@@ -188,7 +186,7 @@ mod tests {
         let sample = rows(8, gaussian(500, 8, |_| 1.0));
         let plain = mean(Metric::L2, &sample, |_| true);
         assert_eq!(of(Metric::L2, &sample), plain);
-        let quantizer = Quantizer::train(Metric::InnerProduct, 8, &sample, 1);
+        let quantizer = Quantizer::train(Metric::InnerProduct, CodeWidth::Eight, &sample, 1);
         let limits = quantizer.limits(&sample);
         for row in sample.iter() {
             let mut wide = vec![0.0; 8];
@@ -208,7 +206,7 @@ mod tests {
             let sample = rows(8, gaussian(500, 8, |i| if i % 100 == 7 { factor } else { 1.0 }));
             let centre = of(Metric::L2, &sample);
             assert!(centre.iter().all(|x| (x - 3.0).abs() < 0.3), "{factor}: {centre:?}");
-            let limits = Quantizer::train(Metric::L2, 8, &sample, 1).limits(&sample);
+            let limits = Quantizer::train(Metric::L2, CodeWidth::Eight, &sample, 1).limits(&sample);
             let facts = |square: f32| RowFacts { residual_square: square, ..RowFacts::default() };
             assert!(limits.excess(&facts(8.0 * 9.0 * factor * factor)) > 1.0, "{factor}");
             assert!(limits.excess(&facts(8.0 * 9.0)) < 0.1, "{factor}");
@@ -229,7 +227,7 @@ mod tests {
         for (n, what) in [(1, "one"), (3, "three"), (50, "equal")] {
             let sample = rows(4, vec![2.5; n * 4]);
             assert_eq!(of(Metric::L2, &sample), [2.5; 4], "{what}");
-            let limits = Quantizer::train(Metric::L2, 8, &sample, 1).limits(&sample);
+            let limits = Quantizer::train(Metric::L2, CodeWidth::Eight, &sample, 1).limits(&sample);
             assert_eq!(limits, Limits::NONE, "{what}");
         }
     }

@@ -6,7 +6,7 @@ use half::f16;
 use super::axes::{along, wide};
 use super::finer::Finer;
 use super::grid::{Factors, Grid};
-use super::{Kind, OFFSET, Quantizer, STOLEN_DIMS, Turn, last_line_bytes};
+use super::{OFFSET, Quantizer, Record, STOLEN_DIMS, Turn, last_line_bytes};
 use crate::kernel::{LINE, float};
 
 /// What a build must know of rows beside their codes: the largest values over them.
@@ -34,7 +34,7 @@ impl RowFacts {
 /// Divides by the norm under cosine; returns the squared norm of what came.
 pub(super) fn to_search_space(metric: Metric, vector: &mut [f32]) -> f32 {
     let square = float::dot(vector, vector);
-    if metric == Metric::Cosine {
+    if metric.needs_direction() {
         // Twice: a norm near the ends of f32's range loses digits in its square, or all of it.
         let largest = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
         if largest > 0.0 {
@@ -73,13 +73,13 @@ impl<'a> Encoder<'a> {
     pub(crate) fn new(quantizer: &'a Quantizer) -> Encoder<'a> {
         let dim = quantizer.dim;
         let code_dims = quantizer.spec.code_dims();
-        let grid = match quantizer.kind {
-            Kind::Nibble { stolen } => {
+        let grid = match quantizer.record {
+            Record::Nibble { stolen } => {
                 Some(Grid::nibbles(dim, if stolen { STOLEN_DIMS } else { 0 }))
             }
-            Kind::Pair => Some(Grid::pairs(code_dims)),
-            Kind::Planar if !quantizer.is_exact() => Some(Grid::bytes(dim)),
-            Kind::Planar | Kind::Bytes | Kind::Float => None,
+            Record::Pair => Some(Grid::pairs(code_dims)),
+            Record::Planar if !quantizer.is_exact() => Some(Grid::bytes(dim)),
+            Record::Planar | Record::Bytes | Record::Float => None,
         };
         let finer = (quantizer.finer_bits() > 0).then(|| Finer::new(dim));
         let axes = wide(&quantizer.spec);
@@ -97,10 +97,10 @@ impl<'a> Encoder<'a> {
     ) -> RowFacts {
         let quantizer = self.quantizer;
         let norm_square = self.turn(row);
-        let square = if quantizer.metric == Metric::Cosine { 1.0 } else { norm_square };
+        let square = if quantizer.metric.needs_direction() { 1.0 } else { norm_square };
         record.fill(0);
         let Some(grid) = &mut self.grid else {
-            let residual_square = if quantizer.kind == Kind::Float {
+            let residual_square = if quantizer.record == Record::Float {
                 let numbers = record.chunks_exact_mut(size_of::<f32>());
                 numbers
                     .zip(&self.residual)
@@ -117,9 +117,9 @@ impl<'a> Encoder<'a> {
         if !self.axes.is_empty() {
             factors = whole_factors(factors, float::dot(&self.residual, &self.residual));
         }
-        match quantizer.kind {
-            Kind::Nibble { stolen } => write_nibbles(quantizer, point, factors, stolen, record),
-            Kind::Pair => write_pairs(quantizer, point, factors, record),
+        match quantizer.record {
+            Record::Nibble { stolen } => write_nibbles(quantizer, point, factors, stolen, record),
+            Record::Pair => write_pairs(quantizer, point, factors, record),
             _ => {
                 for (byte, value) in record.iter_mut().zip(point) {
                     *byte = (*value as i32 + OFFSET) as u8;
@@ -130,7 +130,7 @@ impl<'a> Encoder<'a> {
         let stored = stored_scale(quantizer, factors.scale);
         let stretch = quantizer.spec.stretch;
         let mut missed = missed_square(point, (stored, product), (factors, stretch));
-        if let (Some(finer), Kind::Nibble { stolen }) = (&mut self.finer, quantizer.kind) {
+        if let (Some(finer), Record::Nibble { stolen }) = (&mut self.finer, quantizer.record) {
             let bits = quantizer.finer_bits();
             let finer_product = finer.fit(&self.turned, point, (bits, stolen));
             let growth = f16::from_f32(growth_of(product, finer_product));
@@ -180,7 +180,9 @@ impl Encoder<'_> {
                 continue;
             }
             sum += missed_share(point, factors.scale, factors.square);
-            if let (Some(finer), Kind::Nibble { stolen }) = (&mut self.finer, self.quantizer.kind) {
+            if let (Some(finer), Record::Nibble { stolen }) =
+                (&mut self.finer, self.quantizer.record)
+            {
                 let bits = self.quantizer.finer_bits();
                 let product = finer.fit(&self.turned, point, (bits, stolen));
                 let scale = factors.square / product;
@@ -211,8 +213,8 @@ fn growth_of(product: f32, finer_product: f32) -> f32 {
 
 /// The factor a as a record keeps it.
 fn stored_scale(quantizer: &Quantizer, scale: f32) -> f32 {
-    match quantizer.kind {
-        Kind::Nibble { .. } | Kind::Pair => {
+    match quantizer.record {
+        Record::Nibble { .. } | Record::Pair => {
             let unit = quantizer.spec.scale_unit;
             stored_half(scale / unit).to_f32() * unit
         }
@@ -251,10 +253,10 @@ fn write_bytes(quantizer: &Quantizer, row: Row<'_>, norm_square: f32, record: &m
         }
         _ => unreachable!("codes are exact for byte rows alone"),
     }
-    if quantizer.kind == Kind::Planar {
-        let factors = match quantizer.metric {
-            Metric::Cosine => Factors { scale: 1.0 / norm_square.sqrt(), square: 1.0 },
-            _ => Factors { scale: 1.0, square: norm_square },
+    if quantizer.record == Record::Planar {
+        let factors = match quantizer.metric.needs_direction() {
+            true => Factors { scale: 1.0 / norm_square.sqrt(), square: 1.0 },
+            false => Factors { scale: 1.0, square: norm_square },
         };
         write_planar_factors(record, factors);
     }

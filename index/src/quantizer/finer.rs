@@ -14,7 +14,7 @@
 
 use half::f16;
 
-use super::{Kind, PreparedQuery, Quantizer, STOLEN_DIMS};
+use super::{PreparedQuery, Quantizer, Record, STOLEN_DIMS};
 use crate::kernel::bitplane::WORD;
 use crate::kernel::float::{step_of, whole};
 use crate::kernel::{float, packed};
@@ -24,9 +24,9 @@ const ROUNDED: f64 = 2.4e-4;
 /// Lanes of a query hold -32,767 to 32,767.
 const LANES: f32 = 32_767.0;
 
-/// Bytes of what a row has beyond its code of `bits` a dimension; 0 where that is 4.
+/// Bytes of what a row of `bits` a dimension beyond the fourth has of them.
 pub(crate) fn finer_bytes(dim: usize, bits: u8) -> usize {
-    match usize::from(bits - 4) {
+    match usize::from(bits) {
         0 => 0,
         planes => planes * dim.div_ceil(WORD) * (WORD / 8) + size_of::<f16>(),
     }
@@ -119,15 +119,12 @@ impl FinerQuery {
 impl Quantizer {
     /// Bits a dimension beyond the fourth.
     pub(super) fn finer_bits(&self) -> u8 {
-        match self.kind {
-            Kind::Nibble { .. } => self.spec.bits - 4,
-            _ => 0,
-        }
+        self.spec.width().extra_bits()
     }
 
     /// Bytes of what a row has beyond its code; 0 where codes have no more than 4 bits, or 8.
     pub(crate) fn finer_stride(&self) -> usize {
-        finer_bytes(self.dim, 4 + self.finer_bits())
+        finer_bytes(self.dim, self.finer_bits())
     }
 
     /// The finer estimate, in the search space, of the row with the code record `code` and `finer`
@@ -138,7 +135,7 @@ impl Quantizer {
         (code, finer): (&[u8], &[u8]),
         estimate: f32,
     ) -> (f32, f32) {
-        let Kind::Nibble { stolen } = self.kind else { return (estimate, 0.0) };
+        let Record::Nibble { stolen } = self.record else { return (estimate, 0.0) };
         let (a, b) = packed::factors(code, stolen);
         let (planes, tail) = finer.split_at(finer.len() - 2);
         let growth = f16::from_le_bytes([tail[0], tail[1]]).to_f32();

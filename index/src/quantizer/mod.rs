@@ -30,22 +30,25 @@ mod encode;
 mod finer;
 mod grid;
 mod query;
+mod record;
 mod rotation;
 mod space;
 mod trial;
 
-pub(crate) use axes::{learning_bytes, lines_of};
+pub(crate) use axes::learning_bytes;
 pub(crate) use centre::{FAR_TIMES, Limits};
 use encode::MissedShares;
 pub(crate) use encode::{Encoder, RowFacts};
 pub(crate) use finer::finer_bytes;
 use query::Kernels;
 pub(crate) use query::{CodeDistance, PreparedQuery};
+pub(crate) use record::Record;
 pub(crate) use space::CodeSpace;
 pub(crate) use trial::{ENOUGH, TRIED_QUERIES, Trial};
 
 use foveal_datasets::{Element, Metric, Row, Rows};
 
+use crate::code_width::CodeWidth;
 use crate::kernel::byte_matrix::ByteMatrix;
 use crate::kernel::{LINE, float};
 use rotation::Rotation;
@@ -58,7 +61,7 @@ const OFFSET: i32 = 128;
 /// What a quantizer learned, as plain fields: what `meta.rkyv` keeps.
 #[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub(crate) struct QuantizerSpec {
-    /// Bits a dimension: 2, 4, 5, 6, 8 or 32.
+    /// Bits a dimension; see `width`.
     pub(crate) bits: u8,
     /// Seed of the rotation.
     pub(crate) seed: u64,
@@ -94,10 +97,16 @@ impl QuantizerSpec {
     /// Whether the axes are such as a build learns: none, or fewer than dimensions, of 2-bit codes.
     pub(crate) fn has_sound_axes(&self) -> bool {
         let (dim, len) = (self.mean.len(), self.axes.len());
-        let few = len == 0 || self.bits == 2 && len.is_multiple_of(dim) && len < dim * dim;
+        let few = len == 0
+            || self.width() == CodeWidth::Two && len.is_multiple_of(dim) && len < dim * dim;
         let lengths = self.axes_unit > 0.0 && self.axes_unit.is_finite();
         let stretch = self.stretch >= 1.0 && self.stretch.is_finite();
         few && lengths && stretch && (0.0..=1.0).contains(&self.beyond)
+    }
+
+    /// The width of the codes.
+    pub(crate) fn width(&self) -> CodeWidth {
+        CodeWidth::of_bits(self.bits).expect("the bits of a width: checked when it was read")
     }
 
     /// Numbers that a code stands for.
@@ -106,22 +115,13 @@ impl QuantizerSpec {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Nibble { stolen: bool },
-    Pair,
-    Planar,
-    Bytes,
-    Float,
-}
-
 /// The trained map from vectors to codes.
 #[derive(Clone, Debug)]
 pub(crate) struct Quantizer {
     metric: Metric,
     element: Element,
     dim: usize,
-    kind: Kind,
+    record: Record,
     /// Bytes of a record: whole cache lines.
     stride: usize,
     kernels: Kernels,
@@ -142,16 +142,16 @@ enum Turn {
 impl Quantizer {
     /// A quantizer of 8 or 32 bits for rows like `sample` (`[n x dim]`), to grow a graph over.
     /// Linear in the sample.
-    pub(crate) fn train(metric: Metric, bits: u8, sample: &Rows, seed: u64) -> Quantizer {
+    pub(crate) fn train(metric: Metric, width: CodeWidth, sample: &Rows, seed: u64) -> Quantizer {
         let dim = sample.dim();
-        let exact = match bits {
-            8 => is_byte(sample.element()),
+        let exact = match width {
+            CodeWidth::Eight => is_byte(sample.element()),
             // A difference of f32 numbers needs no centre; taking one off would round small ones.
-            _ => metric != Metric::InnerProduct,
+            _ => !metric.is_product(),
         };
         let mean = if exact { vec![0.0; dim] } else { centre::of(metric, sample) };
         let spec = QuantizerSpec {
-            bits,
+            bits: width.bits(),
             seed,
             mean,
             largest_square: 0.0,
@@ -172,43 +172,32 @@ impl Quantizer {
     /// The quantizer that a spec describes. Panics if the mean is empty.
     pub(crate) fn from_spec(metric: Metric, element: Element, spec: QuantizerSpec) -> Quantizer {
         let dim = spec.mean.len();
-        let exact = spec.bits == 8 && is_byte(element);
-        let kind = match (spec.bits, exact && metric == Metric::L2) {
-            (32, _) => Kind::Float,
-            (8, true) => Kind::Bytes,
-            (8, false) => Kind::Planar,
-            (2, _) => Kind::Pair,
-            _ => Kind::Nibble { stolen: last_line_bytes(dim, 2) + 4 > LINE },
-        };
-        let turn = match (exact || kind == Kind::Float, spec.axes.is_empty()) {
+        let width = spec.width();
+        let exact = width == CodeWidth::Eight && is_byte(element);
+        let record = Record::of(width, (metric, element), dim);
+        let turn = match (exact || record == Record::Float, spec.axes.is_empty()) {
             (true, _) => Turn::Nothing,
             (false, true) => Turn::Rotate(Rotation::new(dim, spec.seed)),
             (false, false) => Turn::Along(axes::of(&spec)),
         };
-        let stride = match kind {
-            Kind::Nibble { .. } => dim.div_ceil(2 * LINE) * LINE,
-            Kind::Pair => lines_of(spec.code_dims()) * LINE,
-            Kind::Planar => (dim + 8).next_multiple_of(LINE),
-            Kind::Bytes => dim.next_multiple_of(LINE),
-            Kind::Float => (dim * size_of::<f32>()).next_multiple_of(LINE),
-        };
+        let stride = record.stride(spec.code_dims());
         let kernels = Kernels::in_use();
-        Quantizer { metric, element, dim, kind, stride, kernels, spec, turn }
+        Quantizer { metric, element, dim, record, stride, kernels, spec, turn }
     }
 
-    /// The quantizer that serves queries at `bits`, once `facts` of every row that gets a code are
+    /// The quantizer that serves queries at `width`, once `facts` of every row that gets a code are
     /// known: their largest values set the units of the f16 factors and the lift. `asked` are
     /// sample queries, if there are any.
     pub(crate) fn serving(
         &self,
-        bits: u8,
+        width: CodeWidth,
         facts: &RowFacts,
         (sample, asked): (&Rows, Option<&Rows>),
     ) -> Quantizer {
         let mut spec = self.spec.clone();
-        spec.bits = bits;
+        spec.bits = width.bits();
         spec.largest_square = facts.square;
-        if bits < 8 {
+        if width < CodeWidth::Eight {
             if is_byte(self.element) {
                 spec.mean = centre::of(self.metric, sample);
             }
@@ -223,8 +212,8 @@ impl Quantizer {
             spec.scale_unit = (norm / top).max(f32::MIN_POSITIVE);
             spec.add_unit = (norm * norm / top).max(f32::MIN_POSITIVE);
         }
-        let mut serving = match bits {
-            2 => self.two_bits(spec, (sample, asked)),
+        let mut serving = match width {
+            CodeWidth::Two => self.two_bits(spec, (sample, asked)),
             _ => Quantizer::from_spec(self.metric, self.element, spec),
         };
         let missed = Encoder::new(&serving).missed_shares(sample);
@@ -257,7 +246,7 @@ impl Quantizer {
 
     /// Whether a record holds the bytes of its row, at the record's start.
     pub(crate) fn is_exact(&self) -> bool {
-        self.kind != Kind::Float && matches!(self.turn, Turn::Nothing)
+        self.record != Record::Float && matches!(self.turn, Turn::Nothing)
     }
 
     /// The row that an exact record holds; `flipped` (`[dim]`) is where signed bytes are restored.

@@ -1,10 +1,10 @@
 //! A query -> lanes and factors, and the distances of codes to it.
 
-use foveal_datasets::{Element, Metric, Row};
+use foveal_datasets::{Element, Row};
 
 use super::encode::to_search_space;
 use super::finer::FinerQuery;
-use super::{Kind, OFFSET, Quantizer, QuantizerSpec, STOLEN_DIMS, Turn};
+use super::{OFFSET, Quantizer, QuantizerSpec, Record, STOLEN_DIMS, Turn};
 use crate::distance::QueryDistance;
 use crate::kernel::bitplane::{self, BitplaneKernel};
 use crate::kernel::byte_l2::{self, ByteL2Kernel};
@@ -89,7 +89,7 @@ impl PreparedQuery {
     pub(crate) fn prepare(&mut self, quantizer: &Quantizer, query: Row<'_>) {
         self.residual.resize(quantizer.dim, 0.0);
         query.widen_into(&mut self.residual);
-        if quantizer.kind == Kind::Bytes {
+        if quantizer.record == Record::Bytes {
             return self.prepare_bytes(quantizer);
         }
         to_search_space(quantizer.metric, &mut self.residual);
@@ -107,11 +107,11 @@ impl PreparedQuery {
         }
         // Under ip the squared norm of a row is part of its lift, and so of no distance.
         let add = if self.is_product { 0.0 } else { 1.0 };
-        match quantizer.kind {
-            Kind::Nibble { stolen } => self.fill_packed::<2>(quantizer, stolen, 0.0, add),
-            Kind::Pair => self.fill_packed::<4>(quantizer, false, 0.0, add),
-            Kind::Float => self.step = 0.0,
-            Kind::Planar | Kind::Bytes => {
+        match quantizer.record {
+            Record::Nibble { stolen } => self.fill_packed::<2>(quantizer, stolen, 0.0, add),
+            Record::Pair => self.fill_packed::<4>(quantizer, false, 0.0, add),
+            Record::Float => self.step = 0.0,
+            Record::Planar | Record::Bytes => {
                 let shape = (quantizer.stride, quantizer.planar_offset());
                 self.step = self.planar.fill::<2>(&self.residual, shape);
                 (self.planar.base, self.planar.add_unit) = (0.0, add);
@@ -125,7 +125,7 @@ impl PreparedQuery {
     /// and the distances of a short query would drown in the squared length of the rows.
     fn take_off_common(&mut self, quantizer: &Quantizer) {
         let QuantizerSpec { mean, largest_square, .. } = &quantizer.spec;
-        self.is_product = quantizer.metric == Metric::InnerProduct;
+        self.is_product = quantizer.metric.is_product();
         if self.is_product {
             let length = if *largest_square > 0.0 { largest_square.sqrt() } else { 1.0 };
             let scale = scale_to(&mut self.residual, length);
@@ -138,21 +138,21 @@ impl PreparedQuery {
         // 32-bit codes keep rows whole: their mean is 0, and distances are sums of differences.
         self.residual.iter_mut().zip(mean).for_each(|(x, mean)| *x -= mean);
         self.square = float::dot(&self.residual, &self.residual);
-        let common = if quantizer.kind == Kind::Float { 0.0 } else { self.square };
+        let common = if quantizer.record == Record::Float { 0.0 } else { self.square };
         self.common = f64::from(common);
-        let scale = if quantizer.metric == Metric::Cosine { 0.5 } else { 1.0 };
+        let scale = if quantizer.metric.needs_direction() { 0.5 } else { 1.0 };
         self.shown = (scale, scale * common);
     }
 
     /// Readies the row that a record of an 8-bit code holds, for distances between rows: squared L2
     /// between rows, or unit rows; the difference of lifts is the caller's to add under ip.
     pub(super) fn prepare_record(&mut self, quantizer: &Quantizer, record: &[u8]) {
-        if quantizer.kind == Kind::Bytes {
+        if quantizer.record == Record::Bytes {
             self.bytes.clear();
             self.bytes.extend_from_slice(record);
             return;
         }
-        if quantizer.kind == Kind::Float {
+        if quantizer.record == Record::Float {
             self.is_product = false;
             self.residual.clear();
             self.residual.extend_from_slice(numbers_of(record, quantizer.dim));
@@ -209,7 +209,7 @@ impl PreparedQuery {
             }
         }
         self.square = float::dot(&self.residual, &self.residual);
-        let Kind::Nibble { stolen } = quantizer.kind else { unreachable!("codes of 4 bits") };
+        let Record::Nibble { stolen } = quantizer.record else { unreachable!("codes of 4 bits") };
         self.fill_packed::<2>(quantizer, stolen, self.square, 1.0);
     }
 
@@ -315,10 +315,10 @@ impl Quantizer {
             distance.max(0.0) * distance.max(0.0)
         };
         let largest = f64::from(self.spec.largest_square);
-        let bound = if self.kind == Kind::Float {
+        let bound = if self.record == Record::Float {
             let sums = if query.is_product { square + largest } else { searched };
             searched - 1e-5 * sums
-        } else if self.kind == Kind::Bytes {
+        } else if self.record == Record::Bytes {
             // The estimate is the distance to the nearest bytes, `square` what they miss.
             let distance = (searched.max(0.0).sqrt() - square.sqrt()).max(0.0);
             distance * distance
@@ -333,13 +333,13 @@ impl Quantizer {
                 lanes += along * f64::from(self.spec.stretch) * (residual + missed);
             }
             // Factors of few bits have eleven digits, and so has the growth of one of them.
-            let packed = matches!(self.kind, Kind::Nibble { .. } | Kind::Pair);
+            let packed = matches!(self.record, Record::Nibble { .. } | Record::Pair);
             let factors = if packed { 3.5 * residual * residual / 2048.0 } else { 0.0 };
             let sums = 1e-5 * (square + residual * residual + largest + searched.abs());
             let searched = searched - lanes - factors - sums;
-            match self.metric {
-                Metric::InnerProduct => searched - 2.0 * square.sqrt() * missed,
-                Metric::L2 | Metric::Cosine => below(searched, missed),
+            match self.metric.is_product() {
+                true => searched - 2.0 * square.sqrt() * missed,
+                false => below(searched, missed),
             }
         };
         // A little less than what f32 distances are rounded by.
@@ -385,15 +385,15 @@ impl Quantizer {
         codes: &'a [u8],
         query: &'a PreparedQuery,
     ) -> CodeDistance<'a> {
-        let kernel = match self.kind {
-            Kind::Nibble { .. } => Kernel::Packed(self.kernels.nibble),
-            Kind::Pair => Kernel::Packed(self.kernels.pair),
-            Kind::Planar => {
+        let kernel = match self.record {
+            Record::Nibble { .. } => Kernel::Packed(self.kernels.nibble),
+            Record::Pair => Kernel::Packed(self.kernels.pair),
+            Record::Planar => {
                 let one_plane = query.planar.lanes.len() == query.planar.stride;
                 Kernel::Planar(self.kernels.planar[usize::from(!one_plane)])
             }
-            Kind::Bytes => Kernel::Bytes(self.kernels.bytes),
-            Kind::Float => Kernel::Float,
+            Record::Bytes => Kernel::Bytes(self.kernels.bytes),
+            Record::Float => Kernel::Float,
         };
         CodeDistance { quantizer: self, codes, query, stride: self.stride, kernel }
     }
@@ -419,17 +419,17 @@ impl QueryDistance for CodeDistance<'_> {
     }
 
     fn error(&self, id: u32) -> f32 {
-        match self.quantizer.kind {
-            Kind::Bytes => return self.byte_error(id),
-            Kind::Float => return self.float_error(id),
+        match self.quantizer.record {
+            Record::Bytes => return self.byte_error(id),
+            Record::Float => return self.float_error(id),
             _ => {}
         }
         let record = &self.codes[id as usize * self.stride..][..self.stride];
         let packed =
             |stolen| packed::factors(record, stolen).1.to_f32() * self.quantizer.spec.add_unit;
-        let square = match self.quantizer.kind {
-            Kind::Nibble { stolen } => packed(stolen),
-            Kind::Pair => packed(false),
+        let square = match self.quantizer.record {
+            Record::Nibble { stolen } => packed(stolen),
+            Record::Pair => packed(false),
             _ => planar::factors(record).1,
         };
         self.quantizer.error_of(self.query, square, self.quantizer.spec.missed)
@@ -461,7 +461,7 @@ impl CodeDistance<'_> {
         let mut distance = [0.0];
         self.distances(&[id], &mut distance);
         // Unit rows were rounded themselves.
-        let rounded = if self.quantizer.metric == Metric::Cosine { 1e-7 } else { 0.0 };
+        let rounded = if self.quantizer.metric.needs_direction() { 1e-7 } else { 0.0 };
         1e-6 * distance[0] + rounded * distance[0].sqrt()
     }
 

@@ -1,8 +1,6 @@
 //! The rows of a build as their 8-bit codes: the space a graph is grown in.
 
-use foveal_datasets::Metric;
-
-use super::{CodeDistance, Kind, PreparedQuery, Quantizer};
+use super::{CodeDistance, PreparedQuery, Quantizer, Record};
 use crate::distance::{QueryDistance, Space};
 
 /// 8-bit codes of every row, what lifts them under ip, and shorter codes to walk over.
@@ -24,14 +22,15 @@ impl<'a> CodeSpace<'a> {
         lifts: &'a [f32],
     ) -> CodeSpace<'a> {
         let n = codes.len() / quantizer.stride();
-        let lifted = quantizer.metric == Metric::InnerProduct;
+        let lifted = quantizer.metric.is_product();
         assert_eq!(lifts.len(), if lifted { n } else { 0 }, "a lift a row under ip");
         CodeSpace { quantizer, codes, lifts, walked: None }
     }
 
     /// The same; walks are over `codes` of the same rows, where those are of 4 bits.
     pub(crate) fn walked_over(self, quantizer: &'a Quantizer, codes: &'a [u8]) -> CodeSpace<'a> {
-        let walked = matches!(quantizer.kind, Kind::Nibble { .. }).then_some((quantizer, codes));
+        let walked =
+            matches!(quantizer.record, Record::Nibble { .. }).then_some((quantizer, codes));
         CodeSpace { walked, ..self }
     }
 }

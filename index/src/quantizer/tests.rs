@@ -1,10 +1,12 @@
 //! Estimates against exact distances: unbiased, and as far off as they say.
 
 use foveal_datasets::seeded::Seeded;
+
+use crate::code_width::CodeWidth;
 use foveal_datasets::{Element, Metric, Row, Rows, Values};
 
 use super::encode::places;
-use super::{CodeSpace, Encoder, Kind, PreparedQuery, Quantizer, RowFacts, STOLEN_DIMS};
+use super::{CodeSpace, Encoder, PreparedQuery, Quantizer, Record, RowFacts, STOLEN_DIMS};
 use crate::distance::{QueryDistance, Space};
 use crate::kernel::packed;
 
@@ -79,9 +81,9 @@ fn estimates(
 
 /// Trains, and makes the quantizer that serves at `bits`, as a build does.
 fn serving(metric: Metric, bits: u8, rows: &Rows, seed: u64) -> (Quantizer, Encoded) {
-    let first = Quantizer::train(metric, 8, rows, seed);
+    let first = Quantizer::train(metric, CodeWidth::Eight, rows, seed);
     let (_, facts) = encode(&first, rows);
-    let mut serving = first.serving(bits, &facts, (rows, None));
+    let mut serving = first.serving(CodeWidth::of_bits(bits).unwrap(), &facts, (rows, None));
     let (encoded, facts) = encode(&serving, rows);
     serving.note(&facts);
     (serving, encoded)
@@ -276,7 +278,7 @@ fn plain_finer_estimate(
     query: &PreparedQuery,
     (code, finer): (&[u8], &[u8]),
 ) -> (f64, f64) {
-    let Kind::Nibble { stolen } = quantizer.kind else { unreachable!("4 bits and more") };
+    let Record::Nibble { stolen } = quantizer.record else { unreachable!("4 bits and more") };
     let (planes, growth) = finer.split_at(finer.len() - 2);
     let growth = half::f16::from_le_bytes([growth[0], growth[1]]).to_f64();
     let bits = usize::from(quantizer.spec.bits - 4);
@@ -388,7 +390,7 @@ fn distances_between_rows_are_those_of_the_search_space() {
     let bytes = [bytes(Element::U8, 50, 70, 6), bytes(Element::I8, 50, 64, 7)];
     for rows in cases.iter().chain(&bytes) {
         for metric in Metric::ALL {
-            let quantizer = Quantizer::train(metric, 8, rows, 8);
+            let quantizer = Quantizer::train(metric, CodeWidth::Eight, rows, 8);
             let (Encoded { codes, .. }, facts) = encode(&quantizer, rows);
             let square = |row| -Metric::InnerProduct.plain_distance(row, row);
             let largest = rows.iter().map(square).fold(0.0, f64::max);
@@ -413,7 +415,7 @@ fn distances_between_rows_are_those_of_the_search_space() {
                 }
             }
             // What a walk sees of them, over codes of 4 bits.
-            let serving = quantizer.serving(4, &facts, (rows, None));
+            let serving = quantizer.serving(CodeWidth::Four, &facts, (rows, None));
             let (encoded, _) = encode(&serving, rows);
             let space = space.walked_over(&serving, &encoded.codes);
             let mut sum = 0.0;

@@ -106,16 +106,13 @@ fn wide(row: Row<'_>) -> Vec<f32> {
 
 /// What a row is multiplied by before distances are taken.
 fn inverse_norm(metric: Metric, row: &[f32]) -> f64 {
-    match metric {
-        Metric::Cosine => 1.0 / float::square(row).sqrt(),
-        Metric::L2 | Metric::InnerProduct => 1.0,
-    }
+    if metric.needs_direction() { 1.0 / float::square(row).sqrt() } else { 1.0 }
 }
 
 /// What orders rows as the distance does, in double precision.
 fn distance(metric: Metric, (x, x_norm): (&[f32], f64), (y, y_norm): (&[f32], f64)) -> f64 {
-    match metric {
-        Metric::InnerProduct => -float::dot_in_f64(x, y),
-        Metric::L2 | Metric::Cosine => float::half_l2_scaled(x, y, [x_norm, y_norm]),
+    match metric.is_product() {
+        true => -float::dot_in_f64(x, y),
+        false => float::half_l2_scaled(x, y, [x_norm, y_norm]),
     }
 }

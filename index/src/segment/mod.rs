@@ -192,12 +192,17 @@ impl Segment {
             let (position, found) = bad.expect("a number of the query is not finite");
             return Err(SearchError::NotFinite { position, found: *found });
         }
-        match self.shared.manifest.metric {
-            Metric::Cosine if query.is_zero() => Err(SearchError::ZeroQuery),
-            Metric::L2 | Metric::InnerProduct if is_too_long(query) => Err(SearchError::TooLong),
-            Metric::InnerProduct if self.is_too_short(query) => Err(SearchError::TooShort),
-            _ => Ok(()),
+        let metric = self.shared.manifest.metric;
+        if metric.needs_direction() {
+            return if query.is_zero() { Err(SearchError::ZeroQuery) } else { Ok(()) };
         }
+        if is_too_long(query) {
+            return Err(SearchError::TooLong);
+        }
+        if metric.is_product() && self.is_too_short(query) {
+            return Err(SearchError::TooShort);
+        }
+        Ok(())
     }
 
     /// Whether the products of a query, not of zeros, with all rows pass under the range of f32.

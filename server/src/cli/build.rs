@@ -28,9 +28,7 @@ use super::{choices, key_file, shell_words, size};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct BuildArgs {
-    /// Vectors to index: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin .npy .safetensors
-    /// .parquet; .hdf5 if compiled in.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = choices::rows_help("Vectors to index: .parquet, or"))]
     base: PathBuf,
     /// What "near" means: squared Euclidean distance, inner product, or angle.
     #[arg(long, value_parser = choices::metric())]
@@ -203,7 +201,7 @@ fn open_base(args: &BuildArgs, spooled: Option<&Spooled>) -> anyhow::Result<Box<
     };
     let base: Box<dyn RowSource> = Box::new(base);
     let Some(path) = &args.bias else { return Ok(base) };
-    if args.metric != Metric::InnerProduct {
+    if !args.metric.is_product() {
         let message = format!("--bias does not go with --metric {}; wanted ip", args.metric);
         return Err(Failure::usage(message).into());
     }

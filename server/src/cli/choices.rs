@@ -4,7 +4,7 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use foveal_datasets::format::{Format, TruthFormat};
 use foveal_datasets::{Element, Metric};
-use foveal_index::{DecodeMode, Io, LogZMode, MAX_THREADS};
+use foveal_index::{CodeWidth, DecodeMode, Io, LogZMode, MAX_THREADS};
 
 use super::convert::AnyFormat;
 
@@ -48,9 +48,15 @@ pub(crate) fn half() -> impl TypedValueParser<Value = Element> {
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Element>())
 }
 
+/// The help of an argument for a file of rows: what it is for, and the extensions there are.
+pub(crate) fn rows_help(what: &str) -> String {
+    let names: Vec<String> = Format::names_by_row().map(|name| format!(".{name}")).collect();
+    format!("{what}: {}; .hdf5 if compiled in", names.join(" "))
+}
+
 /// Bits a dimension that codes may have.
 pub(crate) fn bits() -> impl TypedValueParser<Value = u8> {
-    PossibleValuesParser::new(["2", "4", "5", "6", "8", "32"])
+    PossibleValuesParser::new(CodeWidth::ALL.map(CodeWidth::name))
         .try_map(|digits| digits.parse::<u8>())
 }
 

@@ -33,9 +33,8 @@ const CHUNK_BYTES: usize = 8 << 20;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ConvertArgs {
-    /// What to read: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin .npy .safetensors, or truth
-    /// as .ibin .ivecs; .hdf5, which holds both, if compiled in.
     #[arg(long = "in", value_name = "FILE")]
+    #[arg(help = choices::rows_help("What to read: truth as .ibin .ivecs, or rows as"))]
     input: PathBuf,
     /// What to write: the extension names the format.
     #[arg(long, value_name = "FILE")]

@@ -40,8 +40,7 @@ pub(crate) struct DecodeArgs {
     /// The head: an index with metric ip made by `foveal build`, a row a token.
     #[arg(long, value_name = "DIR")]
     index: PathBuf,
-    /// Hidden states: .fvecs .fbin .f16bin .bf16bin or .npy.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = choices::rows_help("Hidden states"))]
     hidden: PathBuf,
     /// Tokens to find for each hidden state.
     #[arg(long)]

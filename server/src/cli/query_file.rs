@@ -31,7 +31,7 @@ pub(crate) fn check(
         let message = format!("{shown}: holds queries of dimension {found}; wanted {dim}");
         return Err(Failure::bad_data(message));
     }
-    if metric == Metric::Cosine
+    if metric.needs_direction()
         && let Some(row) = queries.first_zero()
     {
         let message = format!("{shown}: row {row}: found only zeros; cosine wants a direction");

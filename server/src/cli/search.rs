@@ -31,8 +31,7 @@ pub(crate) struct SearchArgs {
     /// The index: a directory made by `foveal build`.
     #[arg(long, value_name = "DIR")]
     index: PathBuf,
-    /// Queries: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin or .npy.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = choices::rows_help("Queries"))]
     queries: PathBuf,
     /// Neighbors to find for each query.
     #[arg(long)]

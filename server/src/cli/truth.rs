@@ -25,9 +25,7 @@ use super::{choices, key_file, query_file, shell_words};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TruthArgs {
-    /// Vectors to search among: .fvecs .bvecs .fbin .u8bin .i8bin .f16bin .bf16bin .npy
-    /// .safetensors; .hdf5 if compiled in.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = choices::rows_help("Vectors to search among"))]
     base: PathBuf,
     /// Queries, in one of the same formats.
     #[arg(long, value_name = "FILE")]

@@ -233,10 +233,10 @@ fn done(distances: &[f32], payloads: Vec<Option<String>>) -> Done<Found> {
 
 #[test]
 fn scores_grow_as_distances_shrink() {
-    assert_eq!(score(Metric::L2, 4.0), -4.0);
-    assert_eq!(score(Metric::L2, 0.0).to_bits(), 0.0_f32.to_bits());
-    assert_eq!(score(Metric::InnerProduct, -7.5), 7.5);
-    assert_eq!(score(Metric::Cosine, 0.25), 0.75);
+    assert_eq!(Metric::L2.score(4.0), -4.0);
+    assert_eq!(Metric::L2.score(0.0).to_bits(), 0.0_f32.to_bits());
+    assert_eq!(Metric::InnerProduct.score(-7.5), 7.5);
+    assert_eq!(Metric::Cosine.score(0.25), 0.75);
 }
 
 #[test]

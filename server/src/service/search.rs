@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foveal_datasets::Metric;
 use foveal_index::{Decoded, IdSet, SearchError};
 use foveal_proto::v1 as pb;
 use foveal_proto::v1::search_service_server::SearchService;
@@ -147,7 +146,7 @@ impl Search {
     fn head(&self, field: &str, name: &str) -> Result<Arc<Collection>, Status> {
         let collection = Arc::clone(self.0.catalog().get(field, name)?);
         let metric = collection.index.manifest().metric;
-        if metric != Metric::InnerProduct {
+        if !metric.is_product() {
             let what = format!("has metric {metric}; wanted ip, whose distances are logits");
             return Err(convert::invalid(field, &what));
         }

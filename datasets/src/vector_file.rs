@@ -510,8 +510,8 @@ mod tests {
         let (kind, message) = said(VectorFile::open(folder.path()).unwrap_err(), folder.path());
         let wanted = "is a directory; wanted a regular file";
         assert_eq!((kind, message.as_str()), (ErrorKind::NoInput, wanted));
-        let wanted = "wanted fvecs, bvecs, fbin, u8bin, i8bin, f16bin, bf16bin, npy, safetensors, parquet, \
-                      or the name of the format (such as --base-format fbin)";
+        let wanted = "wanted fvecs, bvecs, fbin, u8bin, i8bin, f16bin, bf16bin, npy, safetensors, \
+                      parquet, or the name of the format (such as --base-format fbin)";
         let (kind, message) = refused(b"x", "a.csv");
         assert_eq!(kind, ErrorKind::Usage);
         assert_eq!(message, format!("extension \"csv\" is unknown; {wanted}"));

@@ -13,7 +13,7 @@ use foveal_bench::progress::Bars;
 use foveal_bench::{machine, native};
 use foveal_datasets::recall::{recall, recall_ann_benchmarks};
 use foveal_datasets::{Metric, Rows};
-use foveal_index::measure::anonymous_bytes;
+use foveal_measure::anonymous_bytes;
 
 use crate::compare::CompareArgs;
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::bail;
 use foveal_datasets::{Metric, Rows};
-use foveal_index::measure::median;
+use foveal_measure::median;
 
 /// Values of efSearch, below `k` left out.
 const EF_SEARCH: &[u32] = &[10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024];

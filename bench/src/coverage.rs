@@ -177,8 +177,8 @@ impl Head {
             farthest = farthest.max((log_z.value - wanted).abs());
             right += decoded.tokens.iter().filter(|t| truth.best.contains(&t.key)).count();
             widened += usize::from(decoded.widened);
-            reranked += u64::from(decoded.stats.reranked);
-            distances += u64::from(decoded.stats.distances);
+            reranked += decoded.stats.reranked;
+            distances += decoded.stats.distances;
         }
         widths.sort_unstable_by(f64::total_cmp);
         let states = self.truth.len();

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use foveal_datasets::Metric;
-pub use foveal_index::measure::Latency;
+pub use foveal_measure::Latency;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;

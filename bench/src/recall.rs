@@ -10,8 +10,8 @@ use foveal_bench::machine;
 use foveal_bench::progress::Bars;
 use foveal_datasets::RowSource;
 use foveal_datasets::recall::{recall, recall_ann_benchmarks};
-use foveal_index::measure::{self, Measurement, Plan, Totals};
 use foveal_index::{Io, MAX_THREADS, OpenOptions, SearchParams, Segment};
+use foveal_measure::{Measurement, Plan, Totals};
 
 /// Sweep an index: one line for each combination of the values given.
 #[derive(Args)]
@@ -76,7 +76,7 @@ pub fn run(args: &RecallArgs) -> anyhow::Result<()> {
     let mut done = 0;
     for io in &args.io {
         // After the data was loaded, so that the growth from here on is the index.
-        let anonymous_before = measure::anonymous_bytes()?;
+        let anonymous_before = foveal_measure::anonymous_bytes()?;
         let options = OpenOptions { io: *io, cold: args.cold, ..OpenOptions::default() };
         let index = Segment::open_with(&args.index, &options)?;
         check_same(&index, &data)?;
@@ -188,7 +188,7 @@ impl Sweep<'_> {
             in_flight: point.in_flight,
             job: bars.job(),
         };
-        let measured = measure::run(&plan)?;
+        let measured = foveal_measure::run(&plan)?;
         bars.finish();
         let figures = Figures::Recall(Box::new(self.figures(point, &measured)?));
         let manifest = self.index.manifest();
@@ -245,10 +245,10 @@ impl Sweep<'_> {
 fn cost(totals: &Totals) -> Cost {
     let mean = |sum: u64| sum as f64 / totals.queries.max(1) as f64;
     Cost {
-        distances: mean(totals.distances),
-        hops: mean(totals.hops),
-        reads: mean(totals.reads),
-        device_reads: mean(totals.device_reads),
-        read_bytes: mean(totals.read_bytes),
+        distances: mean(totals.stats.distances),
+        hops: mean(totals.stats.hops),
+        reads: mean(totals.stats.reads),
+        device_reads: mean(totals.stats.device_reads),
+        read_bytes: mean(totals.stats.read_bytes),
     }
 }

@@ -223,11 +223,6 @@ impl Rows {
         &self.values
     }
 
-    /// All numbers, row-major, to be changed in place.
-    pub fn values_mut(&mut self) -> &mut Values {
-        &mut self.values
-    }
-
     /// Bytes a row takes.
     pub fn row_bytes(&self) -> usize {
         self.dim * self.element().size()

@@ -170,6 +170,11 @@ mod tests {
         "head":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]}
     }"#;
 
+    fn open(path: &Path, tensor: &str) -> Result<VectorFile, crate::error::FileError> {
+        let tensor = Some(tensor.to_string());
+        VectorFile::open_as(path, &ReadAs { tensor, ..ReadAs::default() })
+    }
+
     #[test]
     fn a_tensor_is_found_by_its_name() {
         let dir = tempfile::tempdir().unwrap();
@@ -177,10 +182,10 @@ mod tests {
         let numbers: Vec<half::bf16> = (0..6).map(|i| half::bf16::from_f32(i as f32)).collect();
         let bytes = [bytemuck::cast_slice(&numbers), &[0; 8]].concat();
         write(&path, HEADER, &bytes);
-        let file = VectorFile::open_tensor(&path, "head").unwrap();
+        let file = open(&path, "head").unwrap();
         assert_eq!((file.len(), file.dim(), file.element()), (2, 3, Element::Bf16));
         assert_eq!(file.read(0..2).unwrap().values(), &Values::Bf16(numbers));
-        let said = |name: &str| VectorFile::open_tensor(&path, name).unwrap_err().to_string();
+        let said = |name: &str| open(&path, name).unwrap_err().to_string();
         assert!(
             said("tail").ends_with("no tensor \"tail\"; wanted one of bias, head"),
             "{}",
@@ -218,9 +223,9 @@ mod tests {
         let map = r#"{"metadata":{"total_size":20},"weight_map":
             {"head":"model-2-of-2.safetensors","tail":"../up.safetensors"}}"#;
         fs::write(&index, map).unwrap();
-        let file = VectorFile::open_tensor(&index, "head").unwrap();
+        let file = open(&index, "head").unwrap();
         assert_eq!((file.len(), file.dim(), file.element()), (2, 3, Element::Bf16));
-        let said = |name: &str| VectorFile::open_tensor(&index, name).unwrap_err().to_string();
+        let said = |name: &str| open(&index, name).unwrap_err().to_string();
         assert!(said("body").contains("no tensor \"body\"; wanted one of head, tail"));
         assert!(said("tail").contains("wanted the name of a file beside the index"));
         fs::write(&index, "[]").unwrap();
@@ -231,7 +236,7 @@ mod tests {
     fn damaged_headers_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.safetensors");
-        let refused = || VectorFile::open_tensor(&path, "head").unwrap_err().to_string();
+        let refused = || open(&path, "head").unwrap_err().to_string();
         fs::write(&path, u64::MAX.to_le_bytes()).unwrap();
         assert!(refused().contains("a header of 18446744073709551615 bytes"), "{}", refused());
         write(&path, "{", &[]);

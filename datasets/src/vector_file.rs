@@ -53,15 +53,6 @@ impl VectorFile {
         VectorFile::open_as(path, &ReadAs::default())
     }
 
-    /// Opens the tensor `name` (`[rows x dim]`) of a safetensors file.
-    ///
-    /// # Errors
-    /// As [`open_as`](VectorFile::open_as).
-    pub fn open_tensor(path: impl AsRef<Path>, name: &str) -> Result<VectorFile, FileError> {
-        let tensor = Some(name.to_string());
-        VectorFile::open_as(path, &ReadAs { tensor, ..ReadAs::default() })
-    }
-
     /// Opens a file and compares its header with its length; reads no row.
     ///
     /// # Errors

@@ -279,7 +279,7 @@ struct Counts {
     /// Of the last of `KS`: those that are candidates, read or not.
     proposed: (u32, u32),
     /// Preview distances of the walk for each of `KS`.
-    distances: [u32; KS.len()],
+    distances: [u64; KS.len()],
 }
 
 impl Asked<'_> {
@@ -391,6 +391,6 @@ where
     let recall = queries().map(|(counts, _)| share(counts.hits[at])).sum::<f64>() / n;
     let once = queries().filter(|(_, is_repeated)| !**is_repeated);
     let lower = bound::lower_bound(once.map(|(counts, _)| counts.hits[at])).min(recall);
-    let distances = queries().map(|(counts, _)| u64::from(counts.distances[at])).sum::<u64>();
+    let distances = queries().map(|(counts, _)| counts.distances[at]).sum::<u64>();
     FrontierPoint { k, list_size, recall, lower, distances: distances as f64 / n }
 }

@@ -313,7 +313,7 @@ impl Fullview {
     ) -> Result<(), ReadError> {
         match &mut self.source {
             FullVectors::Store(reader) => {
-                stats.reranked += rows.len() as u32;
+                stats.reranked += rows.len() as u64;
                 reader.scan_until(rows, stop, stats, |id, row| visit(id, query.distance(row)))
             }
             FullVectors::Codes { .. } => {
@@ -353,7 +353,7 @@ impl FullVectors {
         (ids, stop, stats): (&[u32], &Stop<'_>, &mut QueryStats),
         visit: &mut dyn FnMut(usize, Row<'_>),
     ) -> Result<(), ReadError> {
-        stats.reranked += ids.len() as u32;
+        stats.reranked += ids.len() as u64;
         match self {
             FullVectors::Codes { row } => {
                 let (quantizer, stride) = (origin.quantizer, origin.quantizer.stride());

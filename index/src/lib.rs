@@ -63,7 +63,6 @@ mod id_set;
 #[doc(hidden)]
 pub mod kernel;
 pub mod key_table;
-pub mod measure;
 pub mod neighbor;
 pub mod params;
 pub mod payload;

@@ -47,8 +47,8 @@ impl Plan {
 }
 
 /// Whether a walk that computed `distances` and expanded `hops` nodes has cost too much.
-pub(crate) fn is_too_long(allowed: &IdSet, (distances, hops): (u32, u32)) -> bool {
-    let cost = f64::from(distances) + HOP * f64::from(hops);
+pub(crate) fn is_too_long(allowed: &IdSet, (distances, hops): (u64, u64)) -> bool {
+    let cost = distances as f64 + HOP * hops as f64;
     cost > MOST_SCANS * scan_cost(allowed)
 }
 

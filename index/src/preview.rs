@@ -89,8 +89,8 @@ impl PreviewSlot {
     }
 
     /// Distances computed and nodes expanded for the query.
-    pub(crate) fn counts(&self) -> (u32, u32) {
-        (self.walk.computed, self.walk.expanded().len() as u32)
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.walk.computed.into(), self.walk.expanded().len() as u64)
     }
 }
 

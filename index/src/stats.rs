@@ -4,21 +4,21 @@ use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// What one query cost.
+/// What a query cost, or several in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueryStats {
     /// Preview distances computed, entry points included.
-    pub distances: u32,
+    pub distances: u64,
     /// Nodes expanded.
-    pub hops: u32,
+    pub hops: u64,
     /// Codes of allowed rows met by a scan of them all; they are among the distances.
-    pub scanned: u32,
+    pub scanned: u64,
     /// Candidates ranked exactly.
-    pub reranked: u32,
+    pub reranked: u64,
     /// Distinct 4 KiB blocks that fullview asked for, wherever they were served from.
-    pub reads: u32,
+    pub reads: u64,
     /// Of those, the ones asked of the operating system.
-    pub device_reads: u32,
+    pub device_reads: u64,
     /// Bytes asked of the operating system.
     pub read_bytes: u64,
     /// Nanoseconds in preview, preparation of the query included.
@@ -27,7 +27,7 @@ pub struct QueryStats {
     /// take turns with it, and of waiting for rows, are among them.
     pub fullview_nanos: u64,
     /// Distinct 4 KiB blocks read for each payload of the answer, summed.
-    pub payload_reads: u32,
+    pub payload_reads: u64,
     /// Nanoseconds spent on payloads of the answer.
     pub payload_nanos: u64,
 }

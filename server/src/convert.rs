@@ -349,24 +349,21 @@ fn params_message(Asked { params, recall }: &Asked) -> pb::SearchParams {
 
 /// What the queries of a task cost together.
 fn usage<'a>(queued: Duration, of: impl Iterator<Item = &'a QueryStats>) -> pb::Usage {
-    let mut sum = pb::Usage { queue_micros: queued.as_micros() as u64, ..Default::default() };
-    let (mut preview_nanos, mut fullview_nanos, mut payload_nanos) = (0, 0, 0);
-    for stats in of {
-        sum.distances += u64::from(stats.distances);
-        sum.hops += u64::from(stats.hops);
-        sum.reranked += u64::from(stats.reranked);
-        sum.reads += u64::from(stats.reads);
-        sum.device_reads += u64::from(stats.device_reads);
-        sum.read_bytes += stats.read_bytes;
-        preview_nanos += stats.preview_nanos;
-        fullview_nanos += stats.fullview_nanos;
-        sum.payload_reads += u64::from(stats.payload_reads);
-        payload_nanos += stats.payload_nanos;
+    let mut sum = QueryStats::default();
+    of.for_each(|stats| sum += *stats);
+    pb::Usage {
+        queue_micros: queued.as_micros() as u64,
+        distances: sum.distances,
+        hops: sum.hops,
+        reranked: sum.reranked,
+        reads: sum.reads,
+        device_reads: sum.device_reads,
+        read_bytes: sum.read_bytes,
+        preview_micros: sum.preview_nanos / 1_000,
+        fullview_micros: sum.fullview_nanos / 1_000,
+        payload_reads: sum.payload_reads,
+        payload_micros: sum.payload_nanos / 1_000,
     }
-    sum.preview_micros = preview_nanos / 1_000;
-    sum.fullview_micros = fullview_nanos / 1_000;
-    sum.payload_micros = payload_nanos / 1_000;
-    sum
 }
 
 /// What a client is told of a collection.

@@ -81,7 +81,7 @@ impl Decoder {
                 self.scores.take_off(self.common);
             }
         }
-        stats.distances += self.scores.scores().len() as u32;
+        stats.distances += self.scores.scores().len() as u64;
         Ok(())
     }
 

@@ -88,7 +88,7 @@ impl Decoder {
         if ask.allowed.is_some() {
             self.scores.keep(Some(vocabulary), |id| ask.allows(id));
         }
-        stats.distances += shared.manifest.n as u32;
+        stats.distances += shared.manifest.n;
         self.spreads[0] = Spread::default();
     }
 

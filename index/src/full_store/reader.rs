@@ -109,12 +109,12 @@ impl RowReader {
         for (i, &id) in ids.iter().enumerate() {
             assert!(id < self.shared.n, "id {id} of {} rows", self.shared.n);
             let unit = layout.unit_of(id);
-            let room = stats.reads.saturating_add(layout.blocks_per_unit()) <= most;
+            let room = stats.reads + u64::from(layout.blocks_per_unit()) <= u64::from(most);
             if !room && !self.seen.contains(unit) {
                 return i;
             }
             if self.seen.insert(unit) {
-                stats.reads += layout.blocks_per_unit();
+                stats.reads += u64::from(layout.blocks_per_unit());
             }
         }
         ids.len()
@@ -247,7 +247,7 @@ impl RowReader {
                 }
             };
             if self.seen.insert(unit) {
-                stats.reads += layout.blocks_per_unit();
+                stats.reads += u64::from(layout.blocks_per_unit());
             }
             for id in layout.ids_of(unit, rows.clone()) {
                 visit(id, row_of(*element, &bytes[layout.within_unit(id)]));
@@ -396,7 +396,7 @@ impl Shared {
 
     /// Counts units that are asked of the operating system.
     fn count(&self, units: usize, stats: &mut QueryStats) {
-        stats.device_reads += units as u32 * self.layout.blocks_per_unit();
+        stats.device_reads += units as u64 * u64::from(self.layout.blocks_per_unit());
         stats.read_bytes += (units * self.layout.unit_bytes()) as u64;
     }
 

@@ -98,11 +98,11 @@ fn check_agreement(written: &Written, store: &FullStore) {
             })
             .unwrap();
         assert!(visits.iter().all(|&visits| visits == 1));
-        let blocks = layout.units(n) * layout.blocks_per_unit();
+        let blocks = u64::from(layout.units(n) * layout.blocks_per_unit());
         assert_eq!(stats.reads, blocks);
         let from_device = matches!(store.io(), Io::Pread | Io::Uring);
         assert_eq!(stats.device_reads, if from_device { blocks } else { 0 });
-        assert_eq!(stats.read_bytes, u64::from(stats.device_reads) * 4096);
+        assert_eq!(stats.read_bytes, stats.device_reads * 4096);
         // Asked for again within the query: nothing new.
         reader.read(&ids[..2], &mut stats, |_, _| ()).unwrap();
         assert_eq!(stats.reads, blocks);
@@ -317,7 +317,7 @@ fn a_memory_limit_keeps_blocks_that_were_read() {
                 })
                 .unwrap();
             assert!(visits.iter().all(|&visits| visits == 1));
-            assert_eq!(stats.read_bytes, u64::from(stats.device_reads) * 4096);
+            assert_eq!(stats.read_bytes, stats.device_reads * 4096);
             (stats.reads, stats.device_reads)
         };
         assert_eq!(ask(&[1, 50, 2]), (2, 2), "{io}");
@@ -375,9 +375,9 @@ fn rows_read_ahead_arrive_once_and_the_others_are_dropped() {
             let units = |ids: &mut dyn Iterator<Item = &u32>| {
                 ids.map(|id| id / 4).collect::<std::collections::BTreeSet<_>>().len() as u32
             };
-            let blocks = units(&mut ahead.iter().chain(ids));
+            let blocks = u64::from(units(&mut ahead.iter().chain(ids)));
             assert_eq!(stats.reads, blocks, "{io}");
-            assert_eq!(stats.read_bytes, u64::from(stats.device_reads) * 4096);
+            assert_eq!(stats.read_bytes, stats.device_reads * 4096);
             assert!(stats.device_reads <= blocks, "{io}");
             if store.io() == Io::Uring && memory.is_none() {
                 assert_eq!(stats.device_reads, blocks);

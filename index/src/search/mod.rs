@@ -78,7 +78,7 @@ impl Segment {
         };
         let Some(id) = id else { return Ok(None) };
         let (text, reads) = payload.get(id)?;
-        answer.stats.payload_reads += reads;
+        answer.stats.payload_reads += u64::from(reads);
         answer.stats.payload_nanos += started.elapsed().as_nanos() as u64;
         Ok(Some(text))
     }

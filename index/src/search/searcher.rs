@@ -303,8 +303,8 @@ impl Slot {
             let most = self.params.list_size as usize;
             let scanned = preview.scan(&mut self.preview, (allowed, most), &query.stop);
             scanned.map_err(SearchError::Stopped)?;
-            self.stats.scanned = allowed.len();
-            self.stats.distances += allowed.len();
+            self.stats.scanned = allowed.len().into();
+            self.stats.distances += u64::from(allowed.len());
         }
         (self.walked, self.stage) = (Instant::now(), Stage::Ranking);
         let ask = ask(&self.preview, &self.params, (&query.stop, false));

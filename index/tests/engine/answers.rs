@@ -101,9 +101,9 @@ fn finer_bits_read_fewer_rows_and_find_as_much() {
             let index = built.open();
             let answers = answers(&index, &queries, &SearchParams::with_list_size(10, 300));
             assert_honest(&answers, &built.exact(&queries, rows.len()), "finer");
-            let read: u32 = answers.iter().map(|answer| answer.stats.reads).sum();
+            let read: u64 = answers.iter().map(|answer| answer.stats.reads).sum();
             let recall = recall_of(&answers, &built.exact(&queries, 10), 10, metric);
-            (recall, f64::from(read) / 200.0, index.resident_bytes())
+            (recall, read as f64 / 200.0, index.resident_bytes())
         });
         for pair in told.windows(2) {
             let ((recall, read, bytes), (finer_recall, finer_read, finer_bytes)) =

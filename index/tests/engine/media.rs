@@ -10,7 +10,7 @@ use crate::built::{Built, answers, asked, params, rows_and_queries};
 const MEDIA: [Io; 4] = [Io::Memory, Io::Mapped, Io::Pread, Io::Uring];
 
 /// What must not depend on where rows come from: neighbors, what is proved, what was read.
-fn told(answers: Vec<Answer>) -> Vec<(Vec<Neighbor>, u32, bool, u32, u32)> {
+fn told(answers: Vec<Answer>) -> Vec<(Vec<Neighbor>, u32, bool, u64, u64)> {
     let told = |answer: Answer| {
         let Answer { neighbors, certified, partial, stats, .. } = answer;
         (neighbors, certified, partial, stats.reranked, stats.reads)

@@ -133,7 +133,7 @@ fn a_longer_list_never_finds_less() {
             let params = SearchParams::with_list_size(10, list_size);
             let answers = answers(&index, &queries, &params);
             let found = recall_of(&answers, &exact, 10, metric);
-            let distances: u32 = answers.iter().map(|answer| answer.stats.distances).sum();
+            let distances: u64 = answers.iter().map(|answer| answer.stats.distances).sum();
             // One neighbor of a thousand may be lost to chance.
             assert!(found >= before.0 - 0.001, "{metric} {list_size}: {found} after {before:?}");
             assert!(distances > before.1, "effort grows with the list");
@@ -153,10 +153,10 @@ fn a_smaller_rerank_reads_less() {
     for rerank_size in [5, 6, 8, 64] {
         let answers = answers(&index, &queries, &SearchParams { rerank_size, ..most });
         for stats in answers.iter().map(|answer| answer.stats) {
-            assert!((5..=rerank_size).contains(&stats.reads), "{stats:?}");
+            assert!((5..=rerank_size.into()).contains(&stats.reads), "{stats:?}");
             assert_eq!(stats.reranked, stats.reads);
         }
-        let reads: u32 = answers.iter().map(|answer| answer.stats.reads).sum();
+        let reads: u64 = answers.iter().map(|answer| answer.stats.reads).sum();
         assert!(reads > before, "{rerank_size}: {reads} reads after {before}");
         before = reads;
     }
@@ -173,10 +173,10 @@ fn candidates_in_blocks_that_are_read_are_ranked() {
             SearchParams { rerank_size, max_reads, ..SearchParams::with_list_size(1, 256) };
         for (answer, exact) in answers(&index, &queries, &params).iter().zip(&exact) {
             let stats = answer.stats;
-            assert!(stats.reads <= max_reads.unwrap_or(rerank_size), "{stats:?}");
+            assert!(stats.reads <= max_reads.unwrap_or(rerank_size).into(), "{stats:?}");
             assert_eq!(stats.reranked, 64 * stats.reads, "{stats:?}");
             let nearest = exact.iter().position(|row| *row == answer.neighbors[0]);
-            let better = nearest.expect("one of the rows") as u32;
+            let better = nearest.expect("one of the rows") as u64;
             assert!(better <= 256 - stats.reranked, "{better} rows nearer than that of {stats:?}");
         }
     }
@@ -313,8 +313,8 @@ fn max_reads_is_never_passed_and_a_cut_is_told() {
             let params = SearchParams { max_reads: Some(max_reads), ..free };
             for (answer, whole) in answers(&index, &queries, &params).iter().zip(&whole) {
                 let reads = answer.stats.reads;
-                assert!(reads <= max_reads, "dim {dim}: {reads} reads of {max_reads}");
-                if whole.stats.reads > max_reads {
+                assert!(reads <= max_reads.into(), "dim {dim}: {reads} reads of {max_reads}");
+                if whole.stats.reads > max_reads.into() {
                     assert!(answer.partial, "dim {dim}: {max_reads} reads cut nothing");
                 } else if max_reads == 60 * blocks {
                     assert!(!answer.partial && answer.neighbors == whole.neighbors);

@@ -7,11 +7,11 @@ use anyhow::Context;
 use clap::Args;
 use foveal_datasets::recall::recall;
 use foveal_datasets::{KeyedRows, Metric, Rows, Truth};
-use foveal_index::measure::{self, DecodePlan, MeasureError};
 use foveal_index::{
     DecodeAsk, DecodeMode, DecodeParams, Decoded, Io, Job, LogZMode, Manifest, Neighbor, OpenError,
     OpenOptions, Segment, Token,
 };
+use foveal_measure::{DecodePlan, MeasureError};
 
 use super::allowed_keys::{AllowArgs, AllowedKeys, ListedKeys};
 use super::choices::{self, count, share};
@@ -129,7 +129,7 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
     let files = Files::read(args)?;
     let hidden_dim = manifest.dim as usize - usize::from(manifest.bias);
     query_file::check(&args.hidden, &files.hidden, hidden_dim, Metric::InnerProduct)?;
-    let mut anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
+    let mut anonymous_before = foveal_measure::anonymous_bytes().map_err(MeasureError::Memory)?;
     let options = OpenOptions { io: args.io, memory: args.memory, ..OpenOptions::default() };
     let index = open_loaded(&args.index, &options)?;
     let allowed = AllowedKeys::of(&index, files.listed.as_ref())?;
@@ -148,7 +148,7 @@ pub(crate) fn run(args: &DecodeArgs, terminal: &Terminal) -> anyhow::Result<Outc
         threads: args.threads.unwrap_or_else(every_core),
         job: Job { progress: Some(&show), interrupt: Some(interrupt.flag()) },
     };
-    let measured = measure::run_decodes(&plan)?;
+    let measured = foveal_measure::run_decodes(&plan)?;
     let mut report = DecodeReport::of(&plan, &measured, anonymous_before)?;
     if let Some(truth) = &files.truth {
         report.precision = match truth_is_allowed(truth, params.k, &allowed, args.min_recall)? {

@@ -1,7 +1,7 @@
 //! What a decode measured, as a JSON object for scripts and a table for people.
 
-use foveal_index::measure::{DecodePlan, Latency, Measurement, median};
 use foveal_index::{Decoded, OpenError};
+use foveal_measure::{DecodePlan, Latency, Measurement, median};
 use serde::Serialize;
 
 use super::table::{Table, counted, grouped, micros, seconds, three_digits};
@@ -115,10 +115,10 @@ impl DecodeReport {
             },
             perplexity: (!next.is_empty()).then(perplexity),
             order_proved: per_query(totals.certified),
-            distances_per_query: per_query(totals.distances),
-            hops_per_query: per_query(totals.hops),
-            reranked_per_query: per_query(totals.reranked),
-            reads_per_query: per_query(totals.reads),
+            distances_per_query: per_query(totals.stats.distances),
+            hops_per_query: per_query(totals.stats.hops),
+            reranked_per_query: per_query(totals.stats.reranked),
+            reads_per_query: per_query(totals.stats.reads),
             resident_bytes_per_vector: a_vector(resident),
             full_store_cached_bytes_per_vector: a_vector(index.full_store_cached_bytes()?),
         })

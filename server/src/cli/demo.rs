@@ -7,11 +7,11 @@ use clap::Args;
 use foveal_datasets::output_file::check_new;
 use foveal_datasets::recall::recall;
 use foveal_datasets::{Metric, RowSource, Rows, VectorFile};
-use foveal_index::measure::Latency;
 use foveal_index::{
     BuildInput, BuildParams, BuildReport, ExactAsk, Job, JsonLines, Neighbor, SearchParams,
     Searcher, Segment, exact,
 };
+use foveal_measure::Latency;
 
 use super::build::build_with_progress;
 use super::exit_code::Outcome;

@@ -8,8 +8,8 @@ use foveal_datasets::recall::RecallError;
 use foveal_datasets::truth_file::TruthError;
 use foveal_datasets::{ErrorKind, FileError, RowsError};
 use foveal_index::exact::ExactError;
-use foveal_index::measure::MeasureError;
 use foveal_index::{BuildError, OpenError, ParamsError, SearchError, UpgradeError};
+use foveal_measure::MeasureError;
 use foveal_server::service::ServeError;
 
 /// How a verb that reached its end ended.

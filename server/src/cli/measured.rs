@@ -7,8 +7,8 @@ use foveal_datasets::format::TruthFormat;
 use foveal_datasets::harmless::harmless;
 use foveal_datasets::output_file::check_new;
 use foveal_datasets::{KeyedRows, Rows, Truth, TruthCheck};
-use foveal_index::measure::anonymous_bytes;
 use foveal_index::{OpenError, OpenOptions, SearchError, Segment};
+use foveal_measure::anonymous_bytes;
 
 use super::exit_code::{Failure, Outcome};
 use super::output::Format;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use foveal_datasets::Truth;
 use foveal_datasets::recall::recall;
-use foveal_index::measure::{self, MeasureError, Plan};
 use foveal_index::{Io, Job, Manifest, Neighbor, OpenOptions, SearchParams, Segment};
+use foveal_measure::{MeasureError, Plan};
 
 use super::allowed_keys::{AllowArgs, AllowedKeys};
 use super::choices::{self, count, share};
@@ -122,7 +122,7 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
         None => None,
     };
     let listed = args.allow_args.read()?;
-    let mut anonymous_before = measure::anonymous_bytes().map_err(MeasureError::Memory)?;
+    let mut anonymous_before = foveal_measure::anonymous_bytes().map_err(MeasureError::Memory)?;
     let options = OpenOptions { io: args.io, memory: args.memory, cold: args.cold, cache: None };
     let index = open_index(&args.index, &options)?;
     let (params, expected) = chosen(args, &index)?;
@@ -148,7 +148,7 @@ pub(crate) fn run(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<Outc
         in_flight: args.in_flight,
         job: Job { progress: Some(&show), interrupt: Some(interrupt.flag()) },
     };
-    let measured = measure::run(&plan)?;
+    let measured = foveal_measure::run(&plan)?;
     bars.finish();
 
     let mut report = SearchReport::of(&plan, &measured, args.cold, anonymous_before)?;

@@ -2,7 +2,7 @@
 
 use foveal_datasets::Metric;
 use foveal_index::OpenError;
-use foveal_index::measure::{Latency, Measurement, Plan};
+use foveal_measure::{Latency, Measurement, Plan};
 use serde::Serialize;
 
 use super::table::{Table, bytes, counted, grouped, micros, seconds, three_digits};
@@ -82,11 +82,11 @@ impl SearchReport {
             recall: None,
             qps: measured.qps,
             latency_us: measured.latency,
-            distances_per_query: per_query(totals.distances),
-            hops_per_query: per_query(totals.hops),
-            reads_per_query: per_query(totals.reads),
-            device_reads_per_query: per_query(totals.device_reads),
-            read_bytes_per_query: per_query(totals.read_bytes),
+            distances_per_query: per_query(totals.stats.distances),
+            hops_per_query: per_query(totals.stats.hops),
+            reads_per_query: per_query(totals.stats.reads),
+            device_reads_per_query: per_query(totals.stats.device_reads),
+            read_bytes_per_query: per_query(totals.stats.read_bytes),
             certified: share(totals.certified, totals.results),
             partial: per_query(totals.partial),
             resident_bytes_per_vector: share(resident, index.len()),

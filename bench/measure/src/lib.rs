@@ -20,13 +20,10 @@ use std::time::{Duration, Instant};
 use foveal_datasets::{ErrorKind, Rows};
 use rustix::thread::CpuSet;
 
-use crate::decode::Decoded;
-use crate::id_set::IdSet;
-use crate::neighbor::Neighbor;
-use crate::params::SearchParams;
-use crate::search::{Answer, Query, Searcher};
-use crate::segment::{SearchError, Segment};
-use crate::stats::{Job, QueryStats, Stop};
+use foveal_index::{
+    Answer, Decoded, IdSet, Job, Neighbor, Query, QueryStats, SearchError, SearchParams, Searcher,
+    Segment, Stop,
+};
 
 const MIN_PASSES: usize = 3;
 const MIN_SECONDS: f64 = 1.0;
@@ -143,18 +140,8 @@ pub struct Totals {
     pub certified: u64,
     /// Answers cut short by the limit on reads.
     pub partial: u64,
-    /// Preview distances.
-    pub distances: u64,
-    /// Nodes expanded.
-    pub hops: u64,
-    /// Candidates ranked exactly.
-    pub reranked: u64,
-    /// Blocks that fullview asked for.
-    pub reads: u64,
-    /// Of those, the ones asked of the operating system.
-    pub device_reads: u64,
-    /// Bytes asked of the operating system.
-    pub read_bytes: u64,
+    /// What the queries cost.
+    pub stats: QueryStats,
 }
 
 impl Totals {
@@ -167,12 +154,7 @@ impl Totals {
 
     fn count_query(&mut self, stats: &QueryStats) {
         self.queries += 1;
-        self.distances += u64::from(stats.distances);
-        self.hops += u64::from(stats.hops);
-        self.reranked += u64::from(stats.reranked);
-        self.reads += u64::from(stats.reads);
-        self.device_reads += u64::from(stats.device_reads);
-        self.read_bytes += stats.read_bytes;
+        self.stats += *stats;
     }
 
     fn add(&mut self, other: &Totals) {
@@ -180,12 +162,7 @@ impl Totals {
         self.results += other.results;
         self.certified += other.certified;
         self.partial += other.partial;
-        self.distances += other.distances;
-        self.hops += other.hops;
-        self.reranked += other.reranked;
-        self.reads += other.reads;
-        self.device_reads += other.device_reads;
-        self.read_bytes += other.read_bytes;
+        self.stats += other.stats;
     }
 }
 
@@ -460,7 +437,8 @@ mod tests {
         for (key, share) in shares.iter_mut().enumerate() {
             share.found[0] = vec![Neighbor { key: key as u64, distance: 0.5 }];
             share.nanos = vec![1000, 3000];
-            share.totals = Totals { queries: 3, reads: 7, ..Totals::default() };
+            let stats = QueryStats { reads: 7, ..QueryStats::default() };
+            share.totals = Totals { queries: 3, stats, ..Totals::default() };
         }
         let measurement = summary(shares, vec![0.5, 0.001, 0.25]);
         assert_eq!((measurement.passes, measurement.seconds), (3, 0.751));
@@ -469,7 +447,7 @@ mod tests {
         assert_eq!(measurement.latency.mean, 2.0);
         let keys: Vec<u64> = measurement.found.iter().map(|list| list[0].key).collect();
         assert_eq!(keys, [0, 1]);
-        assert_eq!((measurement.totals.queries, measurement.totals.reads), (6, 14));
+        assert_eq!((measurement.totals.queries, measurement.totals.stats.reads), (6, 14));
     }
 
     #[test]

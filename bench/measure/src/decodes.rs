@@ -3,11 +3,9 @@
 use foveal_datasets::Rows;
 
 use super::{Asked, Share};
-use crate::decode::{DecodeAsk, Decoded, Decoder, Token};
-use crate::id_set::IdSet;
-use crate::params::DecodeParams;
-use crate::segment::{SearchError, Segment};
-use crate::stats::{Job, Stop};
+use foveal_index::{
+    DecodeAsk, DecodeParams, Decoded, Decoder, IdSet, Job, SearchError, Segment, Stop, Token,
+};
 
 /// What to decode.
 pub struct DecodePlan<'a> {

@@ -109,10 +109,10 @@ impl ParquetFile {
     /// `tell` hears how many of how many values are done, and may end it.
     ///
     /// # Errors
-    /// Vectors of different lengths, of 0 numbers or of more than [`MAX_DIM`]; a null, NaN or
-    /// infinity in a vector, with row and column; a key that is null or negative; a file that is
-    /// damaged, or holds another number of rows than it says; a disk that refuses; what `tell`
-    /// returns.
+    /// Vectors of different lengths, of 0 numbers or of more than
+    /// [`MAX_DIM`](crate::rows::MAX_DIM); a null, NaN or infinity in a vector, with row and column;
+    /// a key that is null or negative; a file that is damaged, or holds another number of rows than
+    /// it says; a disk that refuses; what `tell` returns.
     pub fn spool<E: From<FileError>>(
         &self,
         dir: &Path,

@@ -257,6 +257,13 @@ fn a_default_search_finds_the_nearest_or_the_build_warned() {
             Fault::Low(text) => low.push(text),
         }
     }
+    // For long runs, by parts: what is allowed in each is told as well.
+    println!(
+        "{} silent, {} low of {count}\n{}",
+        silent.len(),
+        low.len(),
+        [&silent[..], &low].concat().join("\n")
+    );
     for (faults, part) in [(silent, SILENT_PART), (low, LOW_PART)] {
         let (found, allowed) = (faults.len(), count / part);
         assert!(found as u64 <= allowed, "{found} of {count}:\n{}", faults.join("\n"));

@@ -355,10 +355,10 @@ fn the_layers_rule_sees_through_groups_of_names() {
     assert_eq!(named_of("super::super", code).into_iter().collect::<Vec<_>>(), ["b", "super"]);
 }
 
-/// What differs between metrics is said in one file, by methods, and computed in another: all
-/// others ask what they need to know.
+/// One file defines how metrics differ, as methods; another computes distances. All other files
+/// call those methods.
 #[test]
-fn metrics_are_told_apart_in_few_files() {
+fn few_files_compare_metrics() {
     let allowed = [
         "datasets/src/metric.rs",
         "datasets/src/hdf5/convention.rs",
@@ -388,7 +388,7 @@ fn metrics_are_told_apart_in_few_files() {
         }
     }
     assert!(seen > 10, "only {seen} places were found");
-    hold("metrics are told apart by methods of Metric", broken);
+    hold("only methods of Metric compare metrics", broken);
 }
 
 /// Whether a pattern names a variant, and is no call.

@@ -171,7 +171,7 @@ async fn a_budget_counts_no_file_that_stays_on_disk() {
     let bytes = |name: &str| place.path("index").join(name).metadata().unwrap().len();
     // 8 bytes a row: a little more than all else that is allowed for here.
     assert!(bytes("payload_offsets.bin") > 30_000);
-    // The order of the keys is read when it is first needed, and has its place from the start.
+    // The budget counts the order of the keys, which the first look-up by key reads.
     let resident = ["codes.bin", "graph.bin", "keys.bin", "key_order.bin", "meta.rkyv"];
     let needed: u64 = resident.into_iter().map(bytes).sum();
     let line = format!("{SERVE} --memory {}", needed + 2_000);

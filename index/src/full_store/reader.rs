@@ -109,8 +109,8 @@ impl RowReader {
         for (i, &id) in ids.iter().enumerate() {
             assert!(id < self.shared.n, "id {id} of {} rows", self.shared.n);
             let unit = layout.unit_of(id);
-            let room = stats.reads + u64::from(layout.blocks_per_unit()) <= u64::from(most);
-            if !room && !self.seen.contains(unit) {
+            let fits = stats.reads + u64::from(layout.blocks_per_unit()) <= u64::from(most);
+            if !fits && !self.seen.contains(unit) {
                 return i;
             }
             if self.seen.insert(unit) {

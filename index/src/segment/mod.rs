@@ -128,7 +128,7 @@ impl Segment {
         self.shared.store.as_ref().map_or(Io::None, FullStore::io)
     }
 
-    /// Why full vectors take room in the page cache although memory is limited: the file system
+    /// Why full vectors fill the page cache although memory is limited: the file system
     /// does not let reads pass it. None where they do, or are not meant to.
     pub fn page_cache_reason(&self) -> Option<&OpenError> {
         self.shared.store.as_ref().and_then(FullStore::refused)

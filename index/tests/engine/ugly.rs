@@ -257,7 +257,7 @@ fn a_default_search_finds_the_nearest_or_the_build_warned() {
             Fault::Low(text) => low.push(text),
         }
     }
-    // For long runs, by parts: what is allowed in each is told as well.
+    // A run that passes prints its faults too, so that several runs can be counted together.
     println!(
         "{} silent, {} low of {count}\n{}",
         silent.len(),

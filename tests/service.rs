@@ -420,6 +420,10 @@ fn servers_that_must_not_start() {
         let told = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(2) && told.contains(name), "{told}");
     }
+    let output = place.command("inspect index").env("FOVEAL_CPU", "avx3").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    let wanted = "FOVEAL_CPU is \"avx3\", but must be one of portable, avx2, ";
+    assert!(output.status.code() == Some(2) && told.contains(wanted), "{told}");
     // Those that a platform sets for a service of our name are none of ours.
     let platform = [
         ("FOVEAL_SERVE_PORT", "tcp://10.96.0.1:50151"),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use foveal_bench::load;
 use foveal_datasets::harmless::harmless;
+use foveal_index::kernel::check_variable;
 
 #[cfg(feature = "faiss")]
 mod baseline;
@@ -38,7 +39,9 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().verb {
+    let verb = Cli::parse().verb;
+    let ready = check_variable().map_err(anyhow::Error::msg);
+    let done = ready.and_then(|()| match verb {
         Verb::Build(args) => build::run(&args),
         Verb::Recall(args) => recall::run(&args),
         Verb::Load(args) => load::run(&args),
@@ -47,7 +50,7 @@ fn main() -> ExitCode {
         Verb::Compare(args) => compare::run(&args),
         Verb::Coverage(args) => coverage::run(&args),
         Verb::Import(args) => import::run(&args),
-    };
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

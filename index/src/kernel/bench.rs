@@ -27,9 +27,9 @@ impl KernelBench {
 
     /// Every kernel that walks use, for rows of `dim` numbers, on every level of this CPU.
     pub fn all(dim: usize) -> Vec<KernelBench> {
-        let levels = [Level::Portable, Level::Avx2, Level::Avx512];
-        let known = levels.into_iter().filter(|level| *level <= Level::best());
-        known
+        // Above this level walks run the same kernels.
+        Level::available()
+            .filter(|level| *level <= Level::Avx512)
             .flat_map(|level| [four_bits(dim, level), eight_bits(dim, level), bytes(dim, level)])
             .collect()
     }
@@ -42,7 +42,7 @@ pub fn prefetch(codes: &[u8], offset: usize) {
 }
 
 fn named(code: &str, level: Level) -> String {
-    format!("{code}/{}", format!("{level:?}").to_lowercase())
+    format!("{code}/{}", level.name())
 }
 
 fn lanes(count: usize) -> Vec<i8> {

@@ -4,7 +4,7 @@
 //! lanes are `[32 w]` signed 16-bit numbers of which at most 65,535 are not 0, so that every sum
 //! fits 32 bits: `65,535 * 32,767 < 2^31`.
 
-use super::Level;
+use super::level::{Level, best_version};
 
 /// Lanes that a word of a plane stands for.
 pub(crate) const WORD: usize = 32;
@@ -17,12 +17,7 @@ pub(crate) type BitplaneKernel = fn(&[u8], &[i16]) -> i32;
 ///
 /// Panics if this CPU lacks the level.
 pub(crate) fn kernel(level: Level) -> BitplaneKernel {
-    assert!(level <= Level::best(), "the CPU lacks {level:?}");
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512,
-        _ => portable,
-    }
+    best_version!(level, Avx512 => avx512, _ => portable)
 }
 
 fn check(plane: &[u8], lanes: &[i16]) {

@@ -4,7 +4,8 @@
 //! A record is a whole number of cache lines, zeros after the row; the query likewise. Sums are
 //! exact: 255^2 * 65,535 < 2^32.
 
-use super::{Level, check_ids};
+use super::check_ids;
+use super::level::{Level, best_version};
 
 /// `kernel(codes, query, ids, out)`: the squared L2 distance of `query` (`[stride]` bytes) to each
 /// id's record, in the order of `ids`. Panics if an id has no record or `out` is too short.
@@ -14,16 +15,7 @@ pub(crate) type ByteL2Kernel = fn(&[u8], &[u8], &[u32], &mut [f32]);
 ///
 /// Panics if this CPU lacks the level.
 pub(crate) fn kernel(level: Level) -> ByteL2Kernel {
-    assert!(level <= Level::best(), "the CPU lacks {level:?}");
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2,
-        Level::Portable => portable,
-        #[cfg(not(target_arch = "x86_64"))]
-        _ => portable,
-    }
+    best_version!(level, Avx512 => avx512, Avx2 => avx2, _ => portable)
 }
 
 fn portable(codes: &[u8], query: &[u8], ids: &[u32], out: &mut [f32]) {
@@ -67,7 +59,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::super::LINE;
-    use super::super::ordered::x86::sum_lanes_of_four;
+    use super::super::lanes::x86::sum_lanes_of_four;
 
     /// # Safety
     /// AVX-512 F, BW, DQ, VL, VNNI are there; `query` is whole lines; every id has a record of

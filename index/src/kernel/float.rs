@@ -2,38 +2,8 @@
 
 use half::f16;
 
-use super::Level;
-
-pub(super) const LANES: usize = 16;
-
-/// Defines a function whose one text is compiled for every level.
-macro_rules! for_every_level {
-    ($(#[$doc:meta])* $name:ident, $text:ident, ($($arg:ident: $type:ty),*) $(-> $out:ty)?) => {
-        $(#[$doc])*
-        pub(crate) fn $name($($arg: $type),*) $(-> $out)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2,f16c")]
-                fn avx2($($arg: $type),*) $(-> $out)? {
-                    $text($($arg),*)
-                }
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
-                fn avx512($($arg: $type),*) $(-> $out)? {
-                    $text($($arg),*)
-                }
-                match Level::in_use() {
-                    // SAFETY: a level in use is never above the best one of this CPU.
-                    Level::Avx512 => return unsafe { avx512($($arg),*) },
-                    // SAFETY: as above.
-                    Level::Avx2 => return unsafe { avx2($($arg),*) },
-                    Level::Portable => {}
-                }
-            }
-            $text($($arg),*)
-        }
-    };
-}
-pub(super) use for_every_level;
+use super::lanes::{LANES, by_halves, sum_by_halves};
+use super::level::{Level, for_every_level};
 
 /// The nearest whole number, ties to even, of a number below 2^22: adding and taking off 1.5 * 2^23
 /// rounds, and unlike a call of the C library runs on lanes.
@@ -103,7 +73,7 @@ for_every_level! {
 pub(crate) fn hadamard(values: &mut [f32]) {
     assert!(values.len().is_power_of_two(), "a power of two");
     #[cfg(target_arch = "x86_64")]
-    if Level::in_use() == Level::Avx512 && values.len() >= LANES {
+    if Level::in_use() >= Level::Avx512 && values.len() >= LANES {
         // SAFETY: a level in use is never above the best one of this CPU.
         unsafe { hadamard_of_sixteens(values) };
         return hadamard_from(values, LANES);
@@ -169,23 +139,6 @@ fn l2_u8_text(x: &[u8], y: &[u8]) -> u64 {
 #[inline(always)]
 fn dot_u8_text(x: &[u8], y: &[u8]) -> u64 {
     sum_bytes(x, y, |x, y| i32::from(x) * i32::from(y))
-}
-
-#[inline(always)]
-pub(super) fn by_halves(mut lanes: [f32; LANES], joined: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] = joined(lanes[i], lanes[i + half]);
-        }
-        half /= 2;
-    }
-    lanes[0]
-}
-
-#[inline(always)]
-pub(super) fn sum_by_halves(lanes: [f32; LANES]) -> f32 {
-    by_halves(lanes, |x, y| x + y)
 }
 
 #[inline(always)]

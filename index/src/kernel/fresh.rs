@@ -6,7 +6,7 @@
 //!
 //! Ids go through in groups of 16: all slots of a group are read, then all are written, in order.
 
-use super::Level;
+use super::level::{Level, best_version};
 
 /// Low bits of an id that pick its slot.
 pub(crate) const SLOT_BITS: u32 = 14;
@@ -29,12 +29,7 @@ pub(crate) type FreshKernel = fn(&mut Slots, u32, &[u32], &mut [u32]) -> usize;
 ///
 /// Panics if this CPU lacks the level.
 pub(crate) fn kernel(level: Level) -> FreshKernel {
-    assert!(level <= Level::best(), "the CPU lacks {level:?}");
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512,
-        _ => portable,
-    }
+    best_version!(level, Avx512 => avx512, _ => portable)
 }
 
 fn check(list: &[u32], out: &[u32]) {

@@ -1,7 +1,7 @@
 //! Loops over the logits of a decode, the same bits on every level.
 
-use super::Level;
-use super::float::{LANES, by_halves, for_every_level};
+use super::lanes::{LANES, by_halves};
+use super::level::{Level, for_every_level};
 
 /// Values of a tile of weights.
 pub(crate) const TILE: usize = LANES * LANES;

@@ -6,7 +6,8 @@
 //! the `j`-th of them adds. One permutation of a line then looks up 64 parts, and one dot product
 //! with ones sums four parts of each row.
 
-use super::{LINE, Level};
+use super::LINE;
+use super::level::{Level, best_version};
 
 /// Rows of a block.
 pub(crate) const BLOCK_ROWS: usize = 16;
@@ -19,28 +20,18 @@ pub(crate) const LINE_PARTS: usize = 8;
 /// block lies outside of `codes`. `O(len(blocks) parts)`.
 pub(crate) type LookupKernel = fn(&[u8], &[u8], &[u32], &mut [u32]);
 
-/// The kernel of a level; where a CPU of the highest level lacks byte permutations of a line
-/// (VBMI), the one below.
+/// The kernel of a level.
 ///
 /// Panics if this CPU lacks the level.
 pub(crate) fn kernel(level: Level) -> LookupKernel {
-    assert!(level <= Level::best(), "the CPU lacks {level:?}");
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if is_x86_feature_detected!("avx512vbmi") => avx512,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx2 => avx2,
-        Level::Portable => portable,
-        #[cfg(not(target_arch = "x86_64"))]
-        _ => portable,
-    }
+    best_version!(level, Avx512Vbmi => avx512vbmi, Avx2 => avx2, _ => portable)
 }
 
 /// Fills `places` with the places of all values of at least `least`, in order. No value may be NaN.
 pub(crate) fn places_above(values: &[f32], least: f32, places: &mut Vec<u32>) {
     places.clear();
     #[cfg(target_arch = "x86_64")]
-    if Level::in_use() == Level::Avx512 {
+    if Level::in_use() >= Level::Avx512 {
         places.reserve(values.len() + BLOCK_ROWS);
         // SAFETY: the level in use is one the CPU has; there is room for each value and a block
         // more, and as many places are written as are found.
@@ -99,10 +90,10 @@ fn avx2(codes: &[u8], tables: &[u8], blocks: &[u32], out: &mut [u32]) {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn avx512(codes: &[u8], tables: &[u8], blocks: &[u32], out: &mut [u32]) {
+fn avx512vbmi(codes: &[u8], tables: &[u8], blocks: &[u32], out: &mut [u32]) {
     let lines = check(codes, tables, blocks, out);
-    // SAFETY: `kernel`, the only way here, checked the level and VBMI; the line above, the lengths.
-    unsafe { x86::avx512(codes, (tables, lines), blocks, out) }
+    // SAFETY: `kernel`, the only way here, checked the level; the line above, the lengths.
+    unsafe { x86::avx512vbmi(codes, (tables, lines), blocks, out) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -204,7 +195,7 @@ mod x86 {
     /// AVX-512 F, BW, VNNI and VBMI are there; `tables` is `2 lines` lines, `codes` holds all of
     /// `blocks`, `lines` lines each, and `out` 16 sums for each.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vbmi")]
-    pub(super) unsafe fn avx512(
+    pub(super) unsafe fn avx512vbmi(
         codes: &[u8],
         tables: (&[u8], usize),
         blocks: &[u32],
@@ -229,7 +220,7 @@ mod x86 {
     /// the CPU does not see coming.
     ///
     /// # Safety
-    /// As `avx512`, for `blocks` and `next`.
+    /// As `avx512vbmi`, for `blocks` and `next`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vbmi")]
     unsafe fn together<const N: usize>(

@@ -12,13 +12,13 @@
 //! | `ordered` | insertion into a sorted array of keys |
 //! | `logits` | tables of product codes, logits of blocks, exponentials |
 //! | `float` | Hadamard butterflies, sums, f16 rows |
+//! | `level` | which CPU levels there are, and which version of a kernel runs on which |
+//! | `lanes` | what several of these do with the lanes of registers and arrays |
 //! | `bench` | the same for a benchmark to call |
 //!
 //! Every kernel takes a whole batch, so that the call through a function pointer costs nothing, and
 //! has a portable twin with the same integer sums; the floating-point steps around them are written
 //! in one fixed order without fused multiply-add, so that every level returns the same bits.
-
-use std::sync::LazyLock;
 
 pub mod bench;
 pub(crate) mod bitplane;
@@ -26,78 +26,19 @@ pub(crate) mod byte_l2;
 pub(crate) mod byte_matrix;
 pub(crate) mod float;
 pub(crate) mod fresh;
+mod lanes;
+mod level;
 pub(crate) mod logits;
 pub(crate) mod lookup;
 pub(crate) mod ordered;
 pub(crate) mod packed;
 pub(crate) mod planar;
 
+pub(crate) use level::Level;
+pub use level::check_variable;
+
 /// Bytes of a cache line: codes are whole lines, so that a code never costs one line more.
 pub(crate) const LINE: usize = 64;
-
-/// What the CPU can do, in steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
-    /// Any 64-bit CPU.
-    Portable,
-    /// x86-64 with AVX2, FMA and F16C.
-    Avx2,
-    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI, and what every such CPU has: POPCNT, BMI.
-    Avx512,
-}
-
-impl Level {
-    /// The best level of this CPU.
-    pub(crate) fn best() -> Level {
-        static BEST: LazyLock<Level> = LazyLock::new(Level::detect);
-        *BEST
-    }
-
-    fn detect() -> Level {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c");
-            let avx512 = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512vnni")
-                && is_x86_feature_detected!("popcnt")
-                && is_x86_feature_detected!("bmi1")
-                && is_x86_feature_detected!("bmi2");
-            if avx2 && avx512 {
-                return Level::Avx512;
-            }
-            if avx2 {
-                return Level::Avx2;
-            }
-        }
-        Level::Portable
-    }
-
-    /// The level in use: the best one, or a lower one that `FOVEAL_CPU` names.
-    pub(crate) fn in_use() -> Level {
-        static LEVEL: LazyLock<Level> = LazyLock::new(|| {
-            let wanted = match std::env::var("FOVEAL_CPU").as_deref() {
-                Ok("portable") => Level::Portable,
-                Ok("avx2") => Level::Avx2,
-                _ => Level::Avx512,
-            };
-            wanted.min(Level::best())
-        });
-        *LEVEL
-    }
-
-    /// Every level this CPU has, for tests that compare them.
-    #[cfg(test)]
-    pub(crate) fn available() -> impl Iterator<Item = Level> {
-        [Level::Portable, Level::Avx2, Level::Avx512]
-            .into_iter()
-            .filter(|level| *level <= Level::best())
-    }
-}
 
 /// Asks for the cache line that holds byte `offset` of `bytes`; does nothing past its end.
 #[inline(always)]

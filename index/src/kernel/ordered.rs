@@ -3,7 +3,7 @@
 //! A key holds everything that orders a candidate in one integer: order-preserving bits of the
 //! distance, then the id, then one bit for "expanded". Unused places hold `u64::MAX`.
 
-use super::Level;
+use super::level::{Level, best_version};
 
 /// No candidate: sorts behind every key.
 pub(crate) const EMPTY: u64 = u64::MAX;
@@ -36,12 +36,7 @@ pub(crate) type OfferKernel = fn(&mut [u64], f32, &[u32], &[f32]) -> usize;
 ///
 /// Panics if this CPU lacks the level.
 pub(crate) fn offer(level: Level) -> OfferKernel {
-    assert!(level <= Level::best(), "the CPU lacks {level:?}");
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512,
-        _ => portable,
-    }
+    best_version!(level, Avx512 => avx512, _ => portable)
 }
 
 fn portable(keys: &mut [u64], limit: f32, ids: &[u32], distances: &[f32]) -> usize {
@@ -71,29 +66,13 @@ fn avx512(keys: &mut [u64], limit: f32, ids: &[u32], distances: &[f32]) -> usize
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod x86 {
+mod x86 {
     use std::arch::x86_64::*;
 
     use super::{EMPTY, ordered_bits};
 
     /// From this capacity on a binary search finds a place faster than counting does.
     const COUNTED: usize = 128;
-
-    /// The sums of the 16 lanes of each of four vectors, in order.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,popcnt,bmi1,bmi2")]
-    #[inline]
-    pub(crate) fn sum_lanes_of_four(sums: [__m512i; 4]) -> __m128i {
-        let eighths = sums.map(|sum| {
-            let half =
-                _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64::<1>(sum));
-            _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
-        });
-        let pair = |x: __m128i, y: __m128i| {
-            _mm_add_epi32(_mm_unpacklo_epi32(x, y), _mm_unpackhi_epi32(x, y))
-        };
-        let (first, second) = (pair(eighths[0], eighths[1]), pair(eighths[2], eighths[3]));
-        _mm_add_epi32(_mm_unpacklo_epi64(first, second), _mm_unpackhi_epi64(first, second))
-    }
 
     /// Candidates that are near enough at first sight, of one group.
     const GROUP: usize = 16;

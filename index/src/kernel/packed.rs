@@ -17,7 +17,8 @@
 
 use half::f16;
 
-use super::{LINE, Level, check_ids};
+use super::level::{Level, best_version};
+use super::{LINE, check_ids};
 
 /// A query against codes of a number of bits.
 #[derive(Clone, Debug, Default)]
@@ -45,14 +46,12 @@ pub(crate) type PackedKernel = fn(&[u8], &PackedQuery, &[u32], &mut [f32]);
 /// Panics if this CPU lacks the level.
 pub(crate) fn kernel<const FIELDS: usize>(level: Level) -> PackedKernel {
     const { assert!(FIELDS == 2 || FIELDS == 4, "4 bits or 2") };
-    assert!(level <= Level::best(), "the CPU lacks {level:?}");
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512::<FIELDS>,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2::<FIELDS>,
+    best_version!(
+        level,
+        Avx512 => avx512::<FIELDS>,
+        Avx2 => avx2::<FIELDS>,
         _ => portable::<FIELDS>,
-    }
+    )
 }
 
 /// The bits of a field, all set.
@@ -140,7 +139,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::super::LINE;
-    use super::super::ordered::x86::sum_lanes_of_four;
+    use super::super::lanes::x86::{sum_lanes, sum_lanes_of_four};
     use super::{PackedQuery, factors, field_mask, finish, first_masks};
 
     /// # Safety
@@ -180,12 +179,8 @@ mod x86 {
                     sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones));
                 }
             }
-            let halves =
-                _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
-            let quarters = _mm_add_epi32(halves, _mm_shuffle_epi32::<0b01_00_11_10>(halves));
-            let whole = _mm_add_epi32(quarters, _mm_shuffle_epi32::<0b10_11_00_01>(quarters));
             let (a, b) = factors(record, query.stolen);
-            *distance = finish(query, _mm_cvtsi128_si32(whole), a, b);
+            *distance = finish(query, sum_lanes(sums), a, b);
         }
     }
 

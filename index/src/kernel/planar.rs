@@ -13,8 +13,9 @@
 //! Lanes of bytes that hold no dimension are 0. A sum fits 32 bits for every dimension allowed:
 //! 255 * 128 * 65,535 < 2^31.
 
+use super::check_ids;
 use super::float::{step_of, whole};
-use super::{Level, check_ids};
+use super::level::{Level, best_version};
 
 /// A plane holds -127 to 127; two of them, 128 times the first plus the second.
 const PLANE: f32 = 127.0;
@@ -81,19 +82,15 @@ pub(crate) type PlanarKernel = fn(&[u8], &PlanarQuery, &[u32], &mut [f32]);
 ///
 /// Panics if this CPU lacks the level.
 pub(crate) fn kernel(level: Level, planes: usize) -> PlanarKernel {
-    assert!(level <= Level::best(), "the CPU lacks {level:?}");
-    match (level, planes) {
-        #[cfg(target_arch = "x86_64")]
-        (Level::Avx512, 1) => avx512::<1>,
-        #[cfg(target_arch = "x86_64")]
-        (Level::Avx512, _) => avx512::<2>,
-        #[cfg(target_arch = "x86_64")]
-        (Level::Avx2, 1) => avx2::<1>,
-        #[cfg(target_arch = "x86_64")]
-        (Level::Avx2, _) => avx2::<2>,
-        (_, 1) => portable::<1>,
-        _ => portable::<2>,
+    fn of_planes<const PLANES: usize>(level: Level) -> PlanarKernel {
+        best_version!(
+            level,
+            Avx512 => avx512::<PLANES>,
+            Avx2 => avx2::<PLANES>,
+            _ => portable::<PLANES>,
+        )
     }
+    if planes == 1 { of_planes::<1>(level) } else { of_planes::<2>(level) }
 }
 
 /// The two factors of a record.
@@ -146,7 +143,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::super::LINE;
-    use super::super::ordered::x86::sum_lanes_of_four;
+    use super::super::lanes::x86::{sum_lanes, sum_lanes_of_four};
     use super::{PlanarQuery, finish};
 
     /// # Safety
@@ -176,16 +173,7 @@ mod x86 {
                     *sum = _mm256_add_epi32(*sum, products);
                 }
             }
-            let dot = sums.map(|sums| {
-                let halves = _mm_add_epi32(
-                    _mm256_castsi256_si128(sums),
-                    _mm256_extracti128_si256::<1>(sums),
-                );
-                let quarters = _mm_add_epi32(halves, _mm_shuffle_epi32::<0b01_00_11_10>(halves));
-                let whole = _mm_add_epi32(quarters, _mm_shuffle_epi32::<0b10_11_00_01>(quarters));
-                _mm_cvtsi128_si32(whole)
-            });
-            *distance = finish(query, dot, record);
+            *distance = finish(query, sums.map(|sum| sum_lanes(sum)), record);
         }
     }
 

@@ -55,9 +55,10 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use foveal_datasets::harmless::{harmless, is_harmful};
+use foveal_index::kernel::check_variable;
 use tracing_subscriber::EnvFilter;
 
-use exit_code::Outcome;
+use exit_code::{Failure, Outcome};
 use terminal::{ColorChoice, Terminal};
 
 /// Vector search in two looks: a proximity graph over compressed vectors in memory proposes,
@@ -126,7 +127,9 @@ pub(crate) fn main() -> ExitCode {
     start_log(&cli.verb);
     keep_panics_of_parquet_quiet();
     let terminal = Terminal::of_stdout(cli.color);
-    match interrupt::size_limit_is_an_error().and_then(|()| run(cli.verb, &terminal)) {
+    let ready = interrupt::size_limit_is_an_error()
+        .and_then(|()| check_variable().map_err(|message| Failure::usage(message).into()));
+    match ready.and_then(|()| run(cli.verb, &terminal)) {
         Ok(outcome) => ExitCode::from(outcome.code()),
         Err(error) => {
             let line = exit_code::one_line(&error);

@@ -22,8 +22,11 @@ const HOP: f64 = 14.0;
 /// Nodes that a walk expands for each place of its pool, and new rows for each neighbor of them.
 const HOPS_A_PLACE: f64 = 0.7;
 const FRESH: f64 = 0.8;
-/// So few rows are scanned in any case.
+/// So few allowed rows are scanned in any case.
 const FEW: u32 = 2048;
+/// A segment of so few rows is scanned although all are allowed: a walk would meet most of them,
+/// and coarse codes among its list could hide some of the nearest.
+const FEW_OF_ALL: u32 = 512;
 /// The most places of a pool: to keep them in order takes more than the walk beyond it.
 const MAX_PLACES: f64 = 4096.0;
 
@@ -44,6 +47,12 @@ impl Plan {
             false => Plan::Scan,
         }
     }
+}
+
+/// All rows of a segment of `n` where they are so few that every search scans them.
+pub(crate) fn few_rows(n: u64) -> Option<IdSet> {
+    let n = u32::try_from(n).ok().filter(|n| *n <= FEW_OF_ALL)?;
+    Some(IdSet::new(n, 0..n))
 }
 
 /// Whether a walk that computed `distances` and expanded `hops` nodes has cost too much.

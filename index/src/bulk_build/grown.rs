@@ -95,7 +95,9 @@ impl Grown {
         let preview = Preview { quantizer, codes, finer, graph, entry_points, extremes };
         let Connected { preview, frontier, repaired } =
             Connected::new(preview, over, &rows, held_out as usize, order)?;
-        warnings.extend(width::recall_warning(&frontier));
+        let part =
+            if frontier.learned { 1.0 } else { 1.0 - f64::from(held_out) / f64::from(coded) };
+        warnings.extend(width::recall_warning(&frontier, part));
         let Preview { quantizer, codes, finer, graph, extremes, .. } = preview;
         let store = Layout::new(input.base.dim() * input.base.element().size());
         let group = (store.rows_per_unit() as usize).min(MAX_GROUP);

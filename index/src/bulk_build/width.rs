@@ -10,7 +10,7 @@ use foveal_datasets::Rows;
 
 use super::memory::BuildMemory;
 use super::{BuildError, BuildInput, TRIED_QUERIES, picked};
-use crate::calibrate::Frontier;
+use crate::calibrate::{Frontier, FrontierPoint};
 use crate::code_width::CodeWidth;
 use crate::params::{BuildParams, SearchParams};
 use crate::quantizer::{ENOUGH, FAR_TIMES, Limits, Quantizer, Trial};
@@ -182,17 +182,20 @@ pub(super) fn extremes_warning(rows: &[u32], all: usize) -> Option<String> {
     ))
 }
 
-/// Says so if a default search finds too little, as far as was measured.
-pub(super) fn recall_warning(frontier: &Frontier) -> Option<String> {
+/// Says so if a default search finds too little, as far as was measured while `part` of all rows
+/// was in the graph.
+pub(super) fn recall_warning(frontier: &Frontier, part: f64) -> Option<String> {
     let list_size = SearchParams::new(USUAL_K).list_size;
     let points = || frontier.points.iter().filter(|point| point.k == USUAL_K);
-    let usual = points().find(|point| point.list_size == list_size)?;
-    if usual.recall >= WANTED_RECALL {
+    // Among more rows a list holds as much of what is near as a shorter one did among fewer.
+    let recall = recall_at(points(), part * f64::from(list_size))?;
+    if recall >= WANTED_RECALL {
         return None;
     }
     let mut text =
-        format!("recall@{USUAL_K} is {:.3} at the default list size of {list_size}", usual.recall);
-    let _ = match points().find(|point| point.recall >= WANTED_RECALL) {
+        format!("recall@{USUAL_K} is {recall:.3} at the default list size of {list_size}");
+    let larger = || points().filter(|point| point.list_size > list_size);
+    let _ = match larger().find(|point| point.recall >= WANTED_RECALL) {
         Some(point) => {
             write!(text, "; --list-size {} reaches {:.3}", point.list_size, point.recall)
         }
@@ -200,6 +203,16 @@ pub(super) fn recall_warning(frontier: &Frontier) -> Option<String> {
     };
     text.push_str(". A larger --max-degree, or sample queries (--learn), may help");
     Some(text)
+}
+
+/// The recall at a list size between those of two points, on the straight line that joins them.
+fn recall_at<'a>(points: impl Iterator<Item = &'a FrontierPoint>, list_size: f64) -> Option<f64> {
+    let points: Vec<&FrontierPoint> = points.collect();
+    let at = points.iter().position(|point| f64::from(point.list_size) >= list_size)?;
+    let upper = points[at];
+    let Some(lower) = at.checked_sub(1).map(|at| points[at]) else { return Some(upper.recall) };
+    let [from, to] = [lower, upper].map(|point| f64::from(point.list_size));
+    Some(lower.recall + (list_size - from) / (to - from) * (upper.recall - lower.recall))
 }
 
 /// The column with most of the variance, and its share, if that is much.
@@ -226,11 +239,10 @@ mod tests {
     use foveal_datasets::Values;
 
     use super::*;
-    use crate::calibrate::FrontierPoint;
 
     #[test]
     fn a_recall_below_what_is_wanted_names_the_list_size_that_reaches_it() {
-        let told = |recalls: [f64; 3]| {
+        let told_of = |recalls: [f64; 3], part: f64| {
             let point = |(list_size, recall): (u32, f64)| FrontierPoint {
                 k: USUAL_K,
                 list_size,
@@ -239,14 +251,20 @@ mod tests {
                 distances: 1.0,
             };
             let points = [32, 64, 128].into_iter().zip(recalls).map(point).collect();
-            recall_warning(&Frontier { queries: 100, points, ..Frontier::default() })
+            let frontier = Frontier { queries: 100, points, ..Frontier::default() };
+            recall_warning(&frontier, part)
         };
+        let told = |recalls| told_of(recalls, 1.0);
         assert_eq!(SearchParams::new(USUAL_K).list_size, 64);
         assert_eq!(told([0.9, 0.96, 0.98]), None);
         let reached = told([0.8, 0.9, 0.97]).unwrap();
         assert!(reached.contains("0.900 at the default list size of 64; --list-size 128 reaches"));
         assert!(told([0.5, 0.6, 0.7]).unwrap().contains("no list size tried reaches 0.95"));
-        assert_eq!(recall_warning(&Frontier::default()), None, "nothing was measured");
+        // A tenth of the rows was not there yet: a list of 64 is then one of 57.6 among the others.
+        let fewer = told_of([0.6, 0.96, 0.98], 0.9).unwrap();
+        assert!(fewer.starts_with("recall@10 is 0.888 at the default list size of 64"), "{fewer}");
+        assert_eq!(told_of([0.94, 0.96, 0.98], 0.9), None);
+        assert_eq!(recall_warning(&Frontier::default(), 1.0), None, "nothing was measured");
     }
 
     #[test]

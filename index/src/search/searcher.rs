@@ -147,9 +147,10 @@ impl Searcher {
             return Err(out_of_range("in_flight", in_flight, wanted).into());
         }
         let Searcher { index, slots } = self;
+        let few = index.shared.few.as_ref();
         let most_walking = if index.io() == Io::Uring { 1 } else { MAX_WALKING };
         slots.iter_mut().for_each(|slot| slot.stage = Stage::Idle);
-        let mut asked: Vec<(usize, Query<'q>)> = Vec::with_capacity(in_flight);
+        let mut asked: Vec<(usize, Query<'_>)> = Vec::with_capacity(in_flight);
         let mut queries = queries.enumerate();
         let (mut walking, mut ranking, mut turns) = (0, 0, 0);
         // Nothing is left to do but to wait for a device: a whole turn changed nothing.
@@ -187,8 +188,9 @@ impl Searcher {
             while room
                 && walking < most_walking
                 && walking + ranking < in_flight
-                && let Some((i, query)) = queries.next()
+                && let Some((i, mut query)) = queries.next()
             {
+                query.allowed = query.allowed.or(few);
                 match admit(index, &query) {
                     Ok(()) => {
                         let at = free_slot(index, slots);

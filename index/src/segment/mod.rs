@@ -22,8 +22,10 @@ use crate::disk::{Manifest, OpenError};
 use crate::distance::{MIN_SQUARE, is_too_long};
 use crate::full_store::{FullStore, Io, OpenOptions};
 use crate::fullview::{FullVectors, Fullview, RowOrigin};
+use crate::id_set::IdSet;
 use crate::key_table::KeyTable;
 use crate::payload::Payload;
+use crate::plan::few_rows;
 use crate::preview::Preview;
 use crate::vocabulary::Vocabulary;
 
@@ -49,6 +51,8 @@ pub(crate) struct Shared {
     /// None where the codes hold the rows.
     pub(crate) store: Option<FullStore>,
     pub(crate) payload: Option<Payload>,
+    /// All rows, where they are so few that every search scans them.
+    pub(crate) few: Option<IdSet>,
     /// Rows that codes tell little about; made by the first decode.
     pub(crate) odd: OnceLock<Vec<u32>>,
 }
@@ -83,6 +87,7 @@ impl Segment {
             false => Some(FullStore::open(path, &manifest, &options)?),
         };
         let path = path.into();
+        let few = few_rows(manifest.n);
         let shared = Shared {
             path,
             manifest,
@@ -92,6 +97,7 @@ impl Segment {
             keys,
             store,
             payload,
+            few,
             odd: OnceLock::new(),
         };
         Ok(Segment { shared: Arc::new(shared) })

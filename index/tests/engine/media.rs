@@ -28,7 +28,7 @@ fn every_medium_gives_the_same_answers() {
         (Element::I8, 5000, &[Metric::InnerProduct]),
     ] {
         for &metric in metrics {
-            let (rows, queries) = rows_and_queries(element, 200, 12, dim);
+            let (rows, queries) = rows_and_queries(element, 600, 12, dim);
             let built = Built::new(&rows, &params(metric, if dim == 30 { 5 } else { 4 }));
             let plain = SearchParams::with_list_size(10, 50);
             let few_reads = SearchParams { max_reads: Some(12), ..plain };
@@ -109,7 +109,7 @@ fn a_medium_that_does_not_fit_is_refused() {
 
 #[test]
 fn searchers_of_one_index_work_side_by_side() {
-    let (rows, queries) = rows_and_queries(Element::F32, 400, 40, 30);
+    let (rows, queries) = rows_and_queries(Element::F32, 600, 40, 30);
     let built = Built::new(&rows, &params(Metric::L2, 4));
     let ask = SearchParams::with_list_size(10, 40);
     for io in MEDIA {

@@ -217,7 +217,7 @@ fn print_digests() {
                 continue;
             }
             let metric = Metric::ALL[(element.size() + usize::from(bits) / 4) % 3];
-            print_digest(&params(metric, bits), &rows_and_queries(element, 350, 10, 77));
+            print_digest(&params(metric, bits), &rows_and_queries(element, 600, 10, 77));
         }
     }
     print_digest(&params(Metric::L2, 2), &embedded_rows_and_queries(350, 10, 300));

@@ -3,16 +3,19 @@
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Element, ErrorKind, Metric, Values};
 use foveal_index::stats::Stop;
 use foveal_index::{
     Answer, Keys, MAX_K, MAX_LIST_SIZE, OpenOptions, SearchError, SearchParams, Segment, Stopped,
 };
 
-use crate::built::{Built, answers, asked, floats, params, recall_of, rows_and_queries, wide};
+use crate::built::{
+    Built, answers, asked, floats, params, part, recall_of, rows_and_queries, wide,
+};
 
 fn small(metric: Metric, element: Element, bits: u8) -> (Built, Segment, foveal_datasets::Rows) {
-    let (rows, queries) = rows_and_queries(element, 400, 20, 24);
+    let (rows, queries) = rows_and_queries(element, 700, 20, 24);
     let built = Built::new(&rows, &params(metric, bits));
     let index = built.open();
     (built, index, queries)
@@ -94,7 +97,7 @@ fn parameters_out_of_range_are_named() {
     }
     let largest = SearchParams::with_list_size(MAX_K, MAX_LIST_SIZE);
     let answer = index.searcher().search(queries.row(0), &largest).unwrap();
-    assert_eq!((answer.neighbors.len(), answer.exhausted), (400, true));
+    assert_eq!((answer.neighbors.len(), answer.exhausted), (700, true));
 }
 
 #[test]
@@ -146,7 +149,7 @@ fn a_longer_list_never_finds_less() {
 #[test]
 fn a_smaller_rerank_reads_less() {
     // One row a block.
-    let (rows, queries) = rows_and_queries(Element::F32, 400, 20, 600);
+    let (rows, queries) = rows_and_queries(Element::F32, 700, 20, 600);
     let index = Built::new(&rows, &params(Metric::L2, 4)).open();
     let most = SearchParams::with_list_size(5, 64);
     let mut before = 0;
@@ -165,19 +168,39 @@ fn a_smaller_rerank_reads_less() {
 /// 64 rows lie in a block, and every row is a candidate: what is read is ranked, all of it.
 #[test]
 fn candidates_in_blocks_that_are_read_are_ranked() {
-    let (rows, queries) = rows_and_queries(Element::F32, 256, 20, 16);
+    let (rows, queries) = rows_and_queries(Element::F32, 640, 20, 16);
     let built = Built::new(&rows, &params(Metric::L2, 4));
-    let (index, exact) = (built.open(), built.exact(&queries, 256));
-    for (rerank_size, max_reads) in [(1, None), (3, None), (256, Some(1)), (256, Some(2))] {
+    let (index, exact) = (built.open(), built.exact(&queries, 640));
+    for (rerank_size, max_reads) in [(1, None), (3, None), (640, Some(1)), (640, Some(2))] {
         let params =
-            SearchParams { rerank_size, max_reads, ..SearchParams::with_list_size(1, 256) };
+            SearchParams { rerank_size, max_reads, ..SearchParams::with_list_size(1, 640) };
         for (answer, exact) in answers(&index, &queries, &params).iter().zip(&exact) {
             let stats = answer.stats;
             assert!(stats.reads <= max_reads.unwrap_or(rerank_size).into(), "{stats:?}");
             assert_eq!(stats.reranked, 64 * stats.reads, "{stats:?}");
             let nearest = exact.iter().position(|row| *row == answer.neighbors[0]);
             let better = nearest.expect("one of the rows") as u64;
-            assert!(better <= 256 - stats.reranked, "{better} rows nearer than that of {stats:?}");
+            assert!(better <= 640 - stats.reranked, "{better} rows nearer than that of {stats:?}");
+        }
+    }
+}
+
+/// Four bits tell rows of two groups far apart from each other, and those of one group hardly.
+#[test]
+fn a_search_of_few_rows_finds_them_all() {
+    for n in [1, 100, 512] {
+        let mut random = Seeded::new(n);
+        let far = |row: usize| if row.is_multiple_of(2) { 1e4 } else { -1e4 };
+        let numbers = (0..(n as usize + 20) * 16).map(|i| far(i / 16) + random.gaussian());
+        let all = floats(16, numbers.collect());
+        let (rows, queries) = (part(&all, 0..n as usize), part(&all, n as usize..all.len()));
+        let built = Built::new(&rows, &params(Metric::L2, 4));
+        let exact = built.exact(&queries, 10);
+        for (answer, exact) in
+            answers(&built.open(), &queries, &SearchParams::new(10)).iter().zip(exact)
+        {
+            assert_eq!(answer.neighbors, exact, "{n} rows");
+            assert_eq!((answer.stats.scanned, answer.stats.hops), (n, 0));
         }
     }
 }

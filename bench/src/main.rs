@@ -15,6 +15,7 @@ mod compare;
 mod coverage;
 mod fetch;
 mod import;
+mod look_ups;
 mod recall;
 mod report;
 
@@ -35,6 +36,7 @@ enum Verb {
     Fetch(fetch::FetchArgs),
     Compare(compare::CompareArgs),
     Coverage(coverage::CoverageArgs),
+    LookUps(look_ups::LookUpsArgs),
     Import(import::ImportArgs),
 }
 
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Fetch(args) => fetch::run(&args),
         Verb::Compare(args) => compare::run(&args),
         Verb::Coverage(args) => coverage::run(&args),
+        Verb::LookUps(args) => look_ups::run(&args),
         Verb::Import(args) => import::run(&args),
     });
     match done {

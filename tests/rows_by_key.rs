@@ -56,6 +56,7 @@ fn an_index_of_the_version_before_is_rewritten() {
     place.ok("check old --deep");
     let again = place.ok("upgrade old").out;
     assert_eq!(again, "ok: old: format version 8 already: nothing was done\n");
+    place.refused("upgrade old --out third", 2, &["old: has format version 8 already"]);
     place.refused("upgrade gone", 66, &["gone: no such directory"]);
     assert_eq!(place.names(), ["new", "old"]);
 }

@@ -84,7 +84,7 @@ pub struct Recall {
     pub queries: u64,
     /// Threads that asked.
     pub threads: u32,
-    /// Queries interleaved on a thread.
+    /// Queries that a thread had begun at a time.
     pub in_flight: u32,
     /// How full vectors were read; `None` where all of them are in memory.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -43,7 +43,7 @@ pub struct RecallArgs {
     /// Threads, each pinned to a core.
     #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_value = "1")]
     threads: Vec<usize>,
-    /// Queries interleaved on each thread.
+    /// Queries that each thread has begun at a time.
     #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_value = "1")]
     in_flight: Vec<usize>,
     /// Read past every cache, as if the full vectors were asked for the first time.

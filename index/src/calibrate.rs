@@ -20,7 +20,7 @@ use crate::calibrate::truth::truth_of;
 use crate::exact::ExactError;
 use crate::graph::entry_points_of;
 use crate::neighbor::Candidate;
-use crate::params::{ParamsError, SearchParams, out_of_range};
+use crate::params::{ParamsError, SCANNED_ROWS, SearchParams, out_of_range};
 use crate::preview::{Preview, PreviewSlot};
 use crate::stats::Job;
 
@@ -155,6 +155,10 @@ impl Frontier {
 
 /// How many of `n` rows to insert last, so that they can be asked before.
 pub(crate) fn held_out(n: usize, dim: usize) -> usize {
+    if n as u64 <= SCANNED_ROWS {
+        // Never walked.
+        return 0;
+    }
     let later = n - entry_points_of(n as u32) as usize;
     queries_for(n, dim).min(later / HELD_OUT_PART)
 }

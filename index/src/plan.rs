@@ -1,7 +1,7 @@
 //! Which way to the nearest allowed rows costs less?
 
 use crate::id_set::IdSet;
-use crate::params::SearchParams;
+use crate::params::{SCANNED_ROWS, SearchParams};
 
 /// How candidates among allowed rows are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +24,6 @@ const HOPS_A_PLACE: f64 = 0.7;
 const FRESH: f64 = 0.8;
 /// So few allowed rows are scanned in any case.
 const FEW: u32 = 2048;
-/// A segment of so few rows is scanned although all are allowed: a walk would meet most of them,
-/// and coarse codes among its list could hide some of the nearest.
-const FEW_OF_ALL: u32 = 512;
 /// The most places of a pool: to keep them in order takes more than the walk beyond it.
 const MAX_PLACES: f64 = 4096.0;
 
@@ -51,8 +48,7 @@ impl Plan {
 
 /// All rows of a segment of `n` where they are so few that every search scans them.
 pub(crate) fn few_rows(n: u64) -> Option<IdSet> {
-    let n = u32::try_from(n).ok().filter(|n| *n <= FEW_OF_ALL)?;
-    Some(IdSet::new(n, 0..n))
+    (n <= SCANNED_ROWS).then(|| IdSet::new(n as u32, 0..n as u32))
 }
 
 /// Whether a walk that computed `distances` and expanded `hops` nodes has cost too much.
@@ -73,8 +69,8 @@ pub(crate) fn share(allowed: &IdSet) -> f64 {
     f64::from(allowed.len()) / f64::from(allowed.n().max(1))
 }
 
-/// How the best of a scan are ranked: all of them, as far as their bounds ask for it. Where allowed
-/// rows are far from the query, the nearest of them are as far as thousands of others.
+/// How the best of a scan are ranked: all of them, as far as their bounds ask for it. If all allowed
+/// rows are far from the query, thousands have nearly the same distance, so many must be ranked.
 pub(crate) fn ranking(params: &SearchParams) -> SearchParams {
     let most = params.rerank_size.max(params.list_size).max(FEW);
     SearchParams { list_size: most, rerank_size: most, ..*params }

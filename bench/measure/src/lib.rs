@@ -63,7 +63,7 @@ pub struct Plan<'a> {
     pub allowed: Option<&'a IdSet>,
     /// Threads, each with a searcher of its own; at least 1.
     pub threads: usize,
-    /// Queries interleaved on a thread; at least 1.
+    /// Queries that a thread has begun at a time; at least 1.
     pub in_flight: usize,
     /// Told after each pass; its interrupt ends the measurement.
     pub job: Job<'a>,

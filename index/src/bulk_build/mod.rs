@@ -144,7 +144,7 @@ pub(crate) fn build_on(
     let publication = Publication::begin(storage, out)?;
     let (payload_digest, learn_digest) = check_input(input, params, job)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(params.threads).build()?;
-    let by_hash = by_hash(input.keys, input.base.len(), params.seed);
+    let by_hash = pool.install(|| by_hash(input.keys, input.base.len(), params.seed));
     let sample = sample(input.base, &by_hash, params.metric)?;
     let mut pass = RowPass::new(input.base, params.metric, job);
     let width = pool.install(|| Width::choose(input, sample, params))?;
@@ -162,7 +162,7 @@ pub(crate) fn build_on(
     let vocabulary = pool.install(|| files.write_vocabulary(&mut pass, order, &grown.rows))?;
     let window = memory.window_rows(input.base);
     files.entries.extend(pass.write_rows(files.storage, files.dir, (&grown.rows, window))?);
-    files.write_keys(input.keys, &grown.rows)?;
+    pool.install(|| files.write_keys(input.keys, &grown.rows))?;
     if let Some(payload) = input.payload.zip(payload_digest) {
         let to = (files.storage, files.dir);
         files.entries.extend(write_payloads(payload, to, &grown.rows, job)?);

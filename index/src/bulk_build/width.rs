@@ -10,7 +10,7 @@ use foveal_datasets::Rows;
 
 use super::memory::BuildMemory;
 use super::{BuildError, BuildInput, TRIED_QUERIES, picked};
-use crate::calibrate::{Frontier, FrontierPoint};
+use crate::calibrate::{Frontier, FrontierPoint, LIST_SIZES};
 use crate::code_width::CodeWidth;
 use crate::params::{BuildParams, SearchParams};
 use crate::quantizer::{ENOUGH, FAR_TIMES, Limits, Quantizer, Trial};
@@ -187,21 +187,24 @@ pub(super) fn extremes_warning(rows: &[u32], all: usize) -> Option<String> {
 pub(super) fn recall_warning(frontier: &Frontier, part: f64) -> Option<String> {
     let list_size = SearchParams::new(USUAL_K).list_size;
     let points = || frontier.points.iter().filter(|point| point.k == USUAL_K);
-    // Among more rows a list holds as much of what is near as a shorter one did among fewer.
+    // With more rows the same list covers a smaller share of them, so its size is scaled by the
+    // share that was measured.
     let recall = recall_at(points(), part * f64::from(list_size))?;
     if recall >= WANTED_RECALL {
         return None;
     }
     let mut text =
         format!("recall@{USUAL_K} is {recall:.3} at the default list size of {list_size}");
-    let larger = || points().filter(|point| point.list_size > list_size);
-    let _ = match larger().find(|point| point.recall >= WANTED_RECALL) {
-        Some(point) => {
-            write!(text, "; --list-size {} reaches {:.3}", point.list_size, point.recall)
-        }
+    let of = |size: u32| recall_at(points(), part * f64::from(size)).map(|recall| (size, recall));
+    let larger = LIST_SIZES.into_iter().filter(|size| *size > list_size).filter_map(of);
+    let _ = match larger.into_iter().find(|(_, recall)| *recall >= WANTED_RECALL) {
+        Some((size, recall)) => write!(text, "; --list-size {size} reaches {recall:.3}"),
         None => write!(text, ", and no list size tried reaches {WANTED_RECALL}"),
     };
-    text.push_str(". A larger --max-degree, or sample queries (--learn), may help");
+    text.push_str(match frontier.learned {
+        true => ". A larger --max-degree may help",
+        false => ". A larger --max-degree, or sample queries (--learn), may help",
+    });
     Some(text)
 }
 

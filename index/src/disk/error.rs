@@ -153,6 +153,12 @@ pub enum PublishError {
         /// The output.
         path: PathBuf,
     },
+    /// The index to be replaced is another one by now.
+    #[error("{}: was replaced by another index meanwhile; that one stays", path.display())]
+    Replaced {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// The directory that would hold the output is missing.
     #[error("{}: no such directory; it would hold the output", path.display())]
     NoParent {

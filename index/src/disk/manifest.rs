@@ -106,7 +106,7 @@ impl Manifest {
         self.files.sort_by_key(|file| known.iter().position(|&name| name == file.name));
         self.digest = digest(&self.files);
         self.checksum = checksum_wanted(&self);
-        self.check(Path::new(MANIFEST))?;
+        self.check(Path::new(MANIFEST), &[])?;
         Ok(self)
     }
 
@@ -143,12 +143,12 @@ impl Manifest {
             return Err(OpenError::Version { path, found, wanted: FORMAT_VERSION });
         }
         let manifest: Manifest = read_checked(&path, &text)?;
-        manifest.check(&path)?;
+        manifest.check(&path, &[])?;
         Ok(manifest)
     }
 
     /// What the values mean, once they are known to be the ones written.
-    fn check(&self, path: &Path) -> Result<(), OpenError> {
+    pub(super) fn check(&self, path: &Path, without: &[&str]) -> Result<(), OpenError> {
         let wrong = |what: String| Err(OpenError::damaged(path, 0, what));
         if !(1..=MAX_ROWS).contains(&self.n) {
             return wrong(format!("n is {}; wanted 1 to {MAX_ROWS}", self.n));
@@ -171,10 +171,10 @@ impl Manifest {
         if !(self.alpha >= 1.0 && self.alpha.is_finite()) {
             return wrong(format!("alpha is {}; wanted at least 1", self.alpha));
         }
-        self.check_files(path)
+        self.check_files(path, without)
     }
 
-    fn check_files(&self, path: &Path) -> Result<(), OpenError> {
+    fn check_files(&self, path: &Path, without: &[&str]) -> Result<(), OpenError> {
         let wrong = |what: String| Err(OpenError::damaged(path, 0, what));
         let mut seen = BTreeSet::new();
         for FileEntry { name, bytes, xxh3 } in &self.files {
@@ -191,7 +191,7 @@ impl Manifest {
                 return wrong(format!("file {name:?} has {bytes} bytes; wanted below 2^63"));
             }
         }
-        for name in self.wanted_files() {
+        for name in self.wanted_files().filter(|name| !without.contains(name)) {
             if !seen.remove(name) {
                 return wrong(format!("file {name:?} is not listed"));
             }
@@ -334,7 +334,7 @@ struct VersionOnly {
 }
 
 /// The one way a value is written: so that a changed byte cannot hide.
-fn canonical(value: &impl Serialize) -> String {
+pub(super) fn canonical(value: &impl Serialize) -> String {
     let mut text = serde_json::to_string_pretty(value).expect("plain fields always serialise");
     text.push('\n');
     text
@@ -382,7 +382,7 @@ fn check_text(path: &Path, found: &[u8], wanted: &str) -> Result<(), OpenError> 
 }
 
 /// The xxh3-128 of a text as it is with an empty checksum.
-fn checksum_wanted(of: &impl Checksummed) -> String {
+pub(super) fn checksum_wanted(of: &impl Checksummed) -> String {
     let mut blank = of.clone();
     blank.checksum().clear();
     hex(xxh3_128(canonical(&blank).as_bytes()))

@@ -59,7 +59,7 @@ pub use publish::Publication;
 pub use ram_array::{MemoryError, RamArray};
 pub use residency::{Residency, SegmentMemory};
 pub use storage::{Disk, Storage};
-pub use verify::{CheckedFile, Verified, verify_files};
+pub use verify::{CheckedFile, Verified, strangers, verify_files};
 
 /// Bytes of a block: what a checksum covers and what a read costs.
 pub const BLOCK: usize = 4096;

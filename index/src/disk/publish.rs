@@ -4,6 +4,7 @@
 //! directory. Publishing syncs, then renames. Whatever ends a build earlier removes the directory;
 //! a killed one leaves it, without a lock, and the next build into the same output empties it.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -26,8 +27,8 @@ pub struct Publication<'a> {
     lock: File,
     /// A descriptor to remove files with, should there be no other by then.
     spare: Option<File>,
-    /// Whether `out` is an index whose place the directory takes.
-    replaces: bool,
+    /// The index `out` whose place the directory takes, if there is one.
+    replaced: Option<File>,
     done: bool,
 }
 
@@ -37,7 +38,7 @@ impl<'a> Publication<'a> {
     /// # Errors
     /// `out` exists, or its parent does not; another build into `out` is running; the disk refuses.
     pub fn begin(storage: &'a dyn Storage, out: &Path) -> Result<Publication<'a>, PublishError> {
-        Publication::prepare(storage, out, false)
+        Publication::prepare(storage, out, None)
     }
 
     /// As [`begin`](Publication::begin), for a directory that takes the place of the index `out`.
@@ -48,38 +49,42 @@ impl<'a> Publication<'a> {
         storage: &'a dyn Storage,
         out: &Path,
     ) -> Result<Publication<'a>, PublishError> {
-        Publication::prepare(storage, out, true)
+        let replaced = File::open(out).map_err(PublishError::io(out, "open"))?;
+        Publication::prepare(storage, out, Some(replaced))
+    }
+
+    /// Removes what a replacement of `out` that was killed left beside it.
+    pub fn clear_after_replacing(storage: &'a dyn Storage, out: &Path) {
+        let building = out.file_name().map(|name| building_dir(out, name));
+        if building.is_some_and(|building| building.exists()) {
+            // Whoever works in it holds its lock: then it stays.
+            drop(Publication::begin_replacing(storage, out));
+        }
     }
 
     fn prepare(
         storage: &'a dyn Storage,
         out: &Path,
-        replaces: bool,
+        replaced: Option<File>,
     ) -> Result<Publication<'a>, PublishError> {
         let Some(name) = out.file_name() else {
             return Err(PublishError::NoName { path: out.into() });
         };
-        let parent = match out.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-            _ => PathBuf::from("."),
-        };
-        if !replaces {
+        let parent = parent_of(out);
+        if replaced.is_none() {
             refuse_existing(out)?;
         }
         if !parent.is_dir() {
             return Err(PublishError::NoParent { path: parent });
         }
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(".building");
-        let building = parent.join(hidden);
+        let building = building_dir(out, name);
         let spare = File::open(&parent).map_err(PublishError::io(&parent, "open"))?;
         let lock = lock_dir(storage, &building, out)?;
         let (out, spare) = (out.to_path_buf(), Some(spare));
         let done = false;
         let publication =
-            Publication { storage, out, parent, building, lock, spare, replaces, done };
-        if !replaces {
+            Publication { storage, out, parent, building, lock, spare, replaced, done };
+        if publication.replaced.is_none() {
             // Again, now that no other build can publish: one may have done so in between.
             refuse_existing(&publication.out)?;
         }
@@ -96,34 +101,46 @@ impl<'a> Publication<'a> {
     /// the device. The files in it were synced by those who wrote them.
     ///
     /// # Errors
-    /// `out` appeared meanwhile, or the disk refuses. Nothing stays behind then.
+    /// `out` appeared or was replaced meanwhile, or the disk refuses. Nothing stays behind then.
     pub fn commit(mut self) -> Result<(), PublishError> {
-        let building = &self.building;
+        let building = &self.building.clone();
         self.storage.sync_dir(building).map_err(PublishError::io(building, "sync"))?;
         match self.rename(building, &self.out) {
-            Err(e) if !self.replaces && e.kind() == io::ErrorKind::AlreadyExists => {
+            Err(e) if self.replaced.is_none() && e.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(PublishError::Exists { path: self.out.clone() });
             }
             renamed => renamed.map_err(PublishError::io(building, "rename"))?,
         }
+        let is_another = |replaced: &File| !holds(replaced, building);
+        if self.replaced.as_ref().is_some_and(is_another) {
+            // What came meanwhile gets its name back.
+            self.take_back();
+            return Err(PublishError::Replaced { path: self.out.clone() });
+        }
         if let Err(refused) = self.storage.sync_dir(&self.parent) {
             // Not known to last: taken back, so that the caller's error means "not there".
-            let taken_back = self.rename(&self.out, building);
-            self.done = taken_back.is_err();
+            self.take_back();
             return Err(PublishError::io(&self.parent, "sync")(refused));
         }
         self.done = true;
-        if self.replaces {
-            // What it replaced. The next build into `out` removes what cannot be removed now.
+        if self.replaced.is_some() {
+            // What it replaced. The next upgrade of `out` removes what cannot be removed now.
             let _ = self.storage.remove(&self.building);
         }
         Ok(())
     }
 
+    /// Undoes the rename. What may still be `out` after a loss of power is not removed.
+    fn take_back(&mut self) {
+        let taken_back = self.rename(&self.out, &self.building).is_ok();
+        let lasts = self.replaced.is_none() || self.storage.sync_dir(&self.parent).is_ok();
+        self.done = !(taken_back && lasts);
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        match self.replaces {
-            true => self.storage.exchange(from, to),
-            false => self.storage.rename_new(from, to),
+        match self.replaced {
+            Some(_) => self.storage.exchange(from, to),
+            None => self.storage.rename_new(from, to),
         }
     }
 
@@ -144,6 +161,21 @@ impl Drop for Publication<'_> {
             let _ = self.storage.remove(&self.building);
         }
     }
+}
+
+fn parent_of(out: &Path) -> PathBuf {
+    match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Where the index `out`, whose last part is `name`, is built.
+fn building_dir(out: &Path, name: &OsStr) -> PathBuf {
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(".building");
+    parent_of(out).join(hidden)
 }
 
 fn refuse_existing(out: &Path) -> Result<(), PublishError> {

@@ -129,6 +129,11 @@ impl Faulty {
         Faulty { fails_at, stays_full: true, calls: 0.into() }
     }
 
+    /// Whether there is no space left from some call on.
+    pub(crate) fn is_full(&self) -> bool {
+        self.stays_full
+    }
+
     /// How many calls there were.
     pub(crate) fn calls(&self) -> u32 {
         self.calls.load(std::sync::atomic::Ordering::Relaxed)

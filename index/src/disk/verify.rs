@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -184,25 +184,29 @@ impl Scan<'_> {
 
     /// Entries of the directory that no part of the index names.
     fn strangers(&mut self) -> Result<(), OpenError> {
-        let known: BTreeSet<&str> = self
-            .manifest
-            .files
-            .iter()
-            .map(|file| file.name.as_str())
-            .chain([MANIFEST, MEASURED])
-            .collect();
-        let entries = fs::read_dir(self.dir).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let entries = entries.map_err(OpenError::io(self.dir, "list"))?;
-        let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
-        paths.sort();
-        for path in paths {
-            let name = path.file_name().and_then(|name| name.to_str());
-            if !name.is_some_and(|name| known.contains(name)) {
-                self.report(OpenError::damaged(&path, 0, "not a file of this index"))?;
-            }
+        for path in strangers(self.dir, self.manifest)? {
+            self.report(OpenError::damaged(&path, 0, "not a file of this index"))?;
         }
         Ok(())
     }
+}
+
+/// The entries of `dir` that its manifest does not name, in order.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn strangers(dir: &Path, manifest: &Manifest) -> Result<Vec<PathBuf>, OpenError> {
+    let files = manifest.files.iter().map(|file| file.name.as_str());
+    let known: BTreeSet<&str> = files.chain([MANIFEST, MEASURED]).collect();
+    let entries = fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let entries = entries.map_err(OpenError::io(dir, "list"))?;
+    let paths = entries.into_iter().map(|entry| entry.path());
+    let is_known = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| known.contains(name))
+    };
+    let mut strangers: Vec<PathBuf> = paths.filter(|path| !is_known(path)).collect();
+    strangers.sort();
+    Ok(strangers)
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use foveal_datasets::Row;
 use super::Answer;
 use super::segments::certified;
 use crate::distance::ExactQuery;
-use crate::full_store::Io;
 use crate::fullview::{Fullview, Rerank, Reranked};
 use crate::id_set::IdSet;
 use crate::neighbor::Candidate;
@@ -18,11 +17,9 @@ use crate::preview::{PreviewSlot, STEPS_A_LOOK};
 use crate::segment::{SearchError, Segment, Shared};
 use crate::stats::{QueryStats, Stop};
 
-/// The most queries that one thread interleaves.
+/// The most queries that one thread has begun at a time. One of them walks; the others wait for
+/// their rows.
 const MAX_IN_FLIGHT: usize = 64;
-/// Most of those that walk, so that memory of one arrives while others compute. Where rows come by
-/// io_uring one walks at a time, and is done sooner: the others wait for their rows meanwhile.
-const MAX_WALKING: usize = 4;
 /// Candidates beyond the k best that are expanded before rows are asked for.
 const SETTLED: usize = 10;
 
@@ -124,9 +121,8 @@ impl Searcher {
         Ok(found.expect("each query is answered"))
     }
 
-    /// Answers queries on this thread, up to `in_flight` of them in turns: while one waits for
-    /// memory, or for rows by io_uring, another computes. More than four are of use only with the
-    /// latter, whose reads take longer than a walk. `sink(i, answer)` gets the answer to the query
+    /// Answers queries on this thread, up to `in_flight` at a time: while some wait for rows by
+    /// io_uring another walks. With other media one is as good as many. `sink(i, answer)` gets the answer to the query
     /// that came as number i, in any order of i, or why there is none, which keeps no other from
     /// being answered.
     ///
@@ -148,17 +144,16 @@ impl Searcher {
         }
         let Searcher { index, slots } = self;
         let few = index.shared.few.as_ref();
-        let most_walking = if index.io() == Io::Uring { 1 } else { MAX_WALKING };
         slots.iter_mut().for_each(|slot| slot.stage = Stage::Idle);
         let mut asked: Vec<(usize, Query<'_>)> = Vec::with_capacity(in_flight);
         let mut queries = queries.enumerate();
-        let (mut walking, mut ranking, mut turns) = (0, 0, 0);
+        let (mut walking, mut ranking, mut turns) = (false, 0, 0);
         // Nothing is left to do but to wait for a device: a whole turn changed nothing.
         let mut wait = false;
         loop {
             let looks = turns % STEPS_A_LOOK == 0;
             turns += 1;
-            let (mut idle, mut room) = (walking == 0, looks || wait);
+            let (mut idle, mut room) = (!walking, looks || wait);
             for (slot, (i, query)) in slots.iter_mut().zip(&asked) {
                 if slot.stage == Stage::Walking {
                     let hopped = slot.hop(index, query, looks).and_then(|goes_on| match goes_on {
@@ -168,10 +163,10 @@ impl Searcher {
                     match hopped {
                         Ok(true) => {}
                         Ok(false) => {
-                            (walking, ranking, room) = (walking - 1, ranking + 1, true);
+                            (walking, ranking, room) = (false, ranking + 1, true);
                         }
                         Err(error) => {
-                            (slot.stage, walking, room) = (Stage::Idle, walking - 1, true);
+                            (slot.stage, walking, room) = (Stage::Idle, false, true);
                             sink(*i, Err(error))?;
                         }
                     }
@@ -186,8 +181,8 @@ impl Searcher {
                 }
             }
             while room
-                && walking < most_walking
-                && walking + ranking < in_flight
+                && !walking
+                && ranking < in_flight
                 && let Some((i, mut query)) = queries.next()
             {
                 query.allowed = query.allowed.or(few);
@@ -197,12 +192,12 @@ impl Searcher {
                         slots[at].begin(index, &query);
                         asked.resize(asked.len().max(at + 1), (i, query));
                         asked[at] = (i, query);
-                        (walking, idle) = (walking + 1, false);
+                        (walking, idle) = (true, false);
                     }
                     Err(error) => sink(i, Err(error))?,
                 }
             }
-            if walking + ranking == 0 {
+            if !walking && ranking == 0 {
                 return Ok(());
             }
             wait = idle;

@@ -41,6 +41,10 @@ pub(crate) fn open(dir: &Path) -> Result<Opened, OpenError> {
     let manifest = Manifest::read(dir)?;
     let meta = read_checked_meta(dir, &manifest)?;
     let quantizer = Quantizer::from_spec(manifest.metric, manifest.element, meta.quantizer);
+    if quantizer.is_exact() && !meta.extremes.is_empty() {
+        let what = "extreme rows beside codes that hold the rows";
+        return Err(OpenError::damaged(&dir.join(blob_file::META), 0, what));
+    }
     let all = (manifest.n as u32, manifest.dim as usize);
     let extremes = Extremes::new(manifest.metric, all, meta.extremes);
     let coded = u64::from(extremes.first());
@@ -72,7 +76,7 @@ fn load_vocabulary(
         read_shaped(dir, manifest, (ArrayKind::Tokens, manifest.n), spec.stride())?;
     if let Some(id) = Vocabulary::first_unsound(&spec, &records) {
         let at = crate::disk::array_header::HEADER + id * spec.stride();
-        let what = format!("token {id} has no finite offset, or a cluster that is none");
+        let what = format!("token {id} has no finite offset, or a cluster that does not exist");
         let path = dir.join(ArrayKind::Tokens.name());
         return Err(OpenError::damaged(&path, at as u64, what));
     }
@@ -115,7 +119,7 @@ fn read_checked_meta(dir: &Path, manifest: &Manifest) -> Result<Meta, OpenError>
     let units = [spec.largest_square, spec.scale_unit, spec.add_unit];
     let lengths = [spec.largest_missed, spec.largest_residual, spec.missed, spec.finer_missed];
     if lengths.iter().chain(&units).any(|x| !(*x >= 0.0 && x.is_finite())) {
-        return Err(damaged("a length or a share that is none".into()));
+        return Err(damaged("a length or a share that is negative, NaN or infinite".into()));
     }
     if !spec.has_sound_axes() {
         return Err(damaged("axes of a shape or length that cannot be".into()));

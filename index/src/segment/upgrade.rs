@@ -9,8 +9,8 @@ use foveal_datasets::ErrorKind;
 use crate::disk::blob_file::META;
 use crate::disk::copy::CopyError;
 use crate::disk::{
-    Disk, Manifest, Measured, OpenError, Publication, PublishError, Storage, WriteError, copy_file,
-    format7, read_bare_meta, write_meta,
+    Disk, FORMAT_VERSION, Manifest, Measured, OpenError, Publication, PublishError, Storage,
+    WriteError, copy_file, format7, read_bare_meta, strangers, write_meta,
 };
 use crate::key_table::{KeyTable, write_order};
 use crate::stats::Job;
@@ -27,6 +27,19 @@ pub enum UpgradeError {
     /// A file of the new index cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The index has this program's format version already, and another directory was wanted.
+    #[error("{}: has format version {FORMAT_VERSION} already; nothing to write to another directory", path.display())]
+    Current {
+        /// The index.
+        path: PathBuf,
+    },
+    /// The directory holds something that is no part of the index, and would be removed with it.
+    #[error("{}: not a file of this index, and an upgrade in place would remove it; wanted none, or \
+             another directory for the new index (--out)", path.display())]
+    Stranger {
+        /// The first such entry.
+        path: PathBuf,
+    },
     /// The new index cannot take its place.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -42,6 +55,8 @@ impl UpgradeError {
             UpgradeError::Open(error) => error.kind(),
             UpgradeError::Write(error) => error.kind(),
             UpgradeError::Publish(error) => error.kind(),
+            UpgradeError::Current { .. } => ErrorKind::Usage,
+            UpgradeError::Stranger { .. } => ErrorKind::CannotCreate,
             UpgradeError::Interrupted => ErrorKind::Interrupted,
         }
     }
@@ -78,11 +93,12 @@ pub struct Upgraded {
 /// place of the old one. The new index is the one that a build of the same rows would give; it is
 /// opened, and on the device, before it appears in one step. Takes as much disk as the index has
 /// until it is done. `None` where the index has this program's format version already: nothing is
-/// done then.
+/// done then but to remove what a killed upgrade left beside it.
 ///
 /// # Errors
-/// No index there; a version that cannot be rewritten; the first damage found; the disk refuses; an
-/// interrupt. The old index is as it was.
+/// No index there; a version that cannot be rewritten, or needs not be but `out` is given; the
+/// first damage found; something in `dir` that is no part of the index, and would go with it; the
+/// disk refuses; an interrupt. The old index is as it was.
 pub fn upgrade(
     dir: &Path,
     out: Option<&Path>,
@@ -98,18 +114,27 @@ pub(crate) fn upgrade_on(
     out: Option<&Path>,
     job: Job<'_>,
 ) -> Result<Option<Upgraded>, UpgradeError> {
-    match Manifest::read(dir) {
-        Ok(_) => return Ok(None),
-        Err(OpenError::Version { found: format7::VERSION, .. }) => {}
-        Err(error) => return Err(error.into()),
+    match (Manifest::read(dir), out) {
+        (Ok(_), Some(_)) => return Err(UpgradeError::Current { path: dir.into() }),
+        (Ok(_), None) => {
+            Publication::clear_after_replacing(storage, &resolved(dir)?);
+            return Ok(None);
+        }
+        (Err(OpenError::Version { found: format7::VERSION, .. }), _) => {}
+        (Err(error), _) => return Err(error.into()),
     }
-    let old = format7::read_manifest(dir)?;
     let publication = match out {
         Some(out) => Publication::begin(storage, out)?,
         None => Publication::begin_replacing(storage, &resolved(dir)?)?,
     };
+    let old = format7::read_manifest(dir)?;
+    if out.is_none()
+        && let Some(path) = strangers(dir, &old)?.into_iter().next()
+    {
+        return Err(UpgradeError::Stranger { path });
+    }
     let to = (storage, publication.dir());
-    let total = old.files.iter().map(|file| file.bytes).sum();
+    let total = old.files.iter().fold(0u64, |sum, file| sum.saturating_add(file.bytes));
     let mut done = 0;
     let mut tell = |bytes| {
         done += bytes;

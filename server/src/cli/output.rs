@@ -61,12 +61,15 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// The same JSON, with what could drive a terminal as escapes of JSON. It stands in strings alone:
-/// the rest of JSON on one line has no such characters.
+/// The same JSON on one line, with what could drive a terminal as escapes of JSON. That stands in
+/// strings alone, but for the white space between tokens, which JSON given by users may have.
 fn plain_json(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
-        if is_harmful(c) {
+        if matches!(c, '\t' | '\n' | '\r') {
+            // Never in a string: there it must be an escape.
+            text.push(' ');
+        } else if is_harmful(c) {
             let mut units = [0; 2];
             for unit in c.encode_utf16(&mut units) {
                 text.push_str(&format!("\\u{unit:04x}"));
@@ -80,6 +83,8 @@ fn plain_json(json: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::value::RawValue;
+
     use super::*;
 
     /// Fails every write in one way.
@@ -102,6 +107,15 @@ mod tests {
         assert!(output.print("b").is_ok());
         let mut output = Output::new(Refuses(io::ErrorKind::StorageFull));
         assert!(output.print("a").is_err());
+    }
+
+    /// White space between the tokens of a payload stays white space.
+    #[test]
+    fn payloads_stay_json() {
+        let raw = RawValue::from_string("{\"a\":\t1,\r\n\"b\": \"\\t\"}".into()).unwrap();
+        let mut output = Output::new(Vec::new());
+        output.print_json(&raw).unwrap();
+        assert_eq!(output.to, b"{\"a\": 1,  \"b\": \"\\t\"}\n");
     }
 
     #[test]

@@ -61,8 +61,8 @@ pub(crate) struct SearchArgs {
     /// Threads, each pinned to a core [default: every core]
     #[arg(long, value_name = "N", value_parser = count)]
     threads: Option<usize>,
-    /// Queries interleaved on each thread: more throughput, longer latency. 8 to 64 where
-    /// rows come by io_uring.
+    /// Queries that each thread has begun at a time: 8 to 64 where rows come by io_uring, for
+    /// more throughput and longer latency.
     #[arg(long, value_name = "N", default_value = "1", value_parser = count)]
     in_flight: usize,
     /// Memory the index may use, such as 2GiB [default: no limit]

@@ -33,7 +33,8 @@ pub(crate) struct UpgradeArgs {
 
 const NOTES: &str = "\
 The new index is written beside the old one, checked, and takes its place in one step. That takes
-as much free disk as the index has. An index of this program's format version is left as it is.";
+as much free disk as the index has, and as much memory as its codes, graph and keys. An index of
+this program's format version is left as it is.";
 
 /// What `upgrade --format json` prints, fields in this order.
 #[derive(Serialize)]

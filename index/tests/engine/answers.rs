@@ -171,9 +171,9 @@ fn every_dimension_finds_the_nearest() {
 
 #[test]
 fn every_number_of_rows_finds_the_nearest() {
-    let few = [1, 2, 9, 10, 11].map(|n| (n, 1.0));
-    for (n, floor) in few.into_iter().chain([(255, 0.84), (256, 0.85), (257, 0.828), (3000, 0.846)])
-    {
+    // So few are scanned: all of the nearest are found.
+    let few = [1, 2, 9, 10, 11, 255, 256, 257, 512].map(|n| (n, 1.0));
+    for (n, floor) in few.into_iter().chain([(513, 0.86), (3000, 0.846)]) {
         check(Metric::L2, Element::F32, 4, (n, 24), floor);
     }
 }

@@ -14,6 +14,7 @@ use foveal_index::{
 
 use crate::built::{Built, params, rows_and_queries};
 
+/// So few rows that a search for 50 reads all of them.
 fn sound(element: Element, bits: u8) -> (Built, Rows) {
     let (rows, queries) = rows_and_queries(element, 40, 4, 6);
     let texts: String = (0..40).map(|row| format!("{{\"row\":{row}}}\n")).collect();
@@ -123,6 +124,33 @@ fn damage_that_comes_after_opening_is_found_by_the_read() {
         file.write_all_at(&[0x55; 16], 4096 + 64).unwrap();
         let error = index.searcher().search(queries.row(0), &SearchParams::new(50)).unwrap_err();
         assert!(matches!(error, SearchError::Read(OpenError::Damaged { .. })), "{io}: {error}");
+    }
+}
+
+/// Rows are read ahead of the end of a walk as well.
+#[test]
+fn damage_that_comes_after_opening_is_found_by_a_walk() {
+    let (rows, queries) = rows_and_queries(Element::F32, 600, 20, 30);
+    for io in [Io::Mapped, Io::Pread, Io::Uring] {
+        let built = Built::new(&rows, &params(Metric::L2, 4));
+        let options = OpenOptions { io, ..OpenOptions::default() };
+        let open = || Segment::open_with(&built.path, &options).unwrap();
+        let (plain, index) = (SearchParams::with_list_size(10, 64), open());
+        let path = built.path.join("vectors.bin");
+        let (first, last) = (4096, fs::metadata(&path).unwrap().len());
+        for query in queries.iter() {
+            let stats = open().searcher().search(query, &plain).unwrap().stats;
+            assert!(stats.hops > 0 && stats.reads > 0, "{io}: {stats:?}");
+        }
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        for at in (first..last).step_by(4096) {
+            file.write_all_at(&[0x55; 16], at + 64).unwrap();
+        }
+        let mut searcher = index.searcher();
+        for query in queries.iter() {
+            let error = searcher.search(query, &plain).unwrap_err();
+            assert!(matches!(error, SearchError::Read(OpenError::Damaged { .. })), "{io}: {error}");
+        }
     }
 }
 

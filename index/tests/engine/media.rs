@@ -41,6 +41,7 @@ fn every_medium_gives_the_same_answers() {
                 let found = answers(&index, &queries, &ask);
                 for answer in &found {
                     let stats = answer.stats;
+                    assert!(stats.hops > 0);
                     assert_eq!(stats.device_reads > 0, io.is_device(), "{io}: {stats:?}");
                     assert!(stats.reads > 0 && stats.read_bytes % 4096 == 0);
                 }

@@ -131,14 +131,15 @@ fn norms_from_denormal_to_huge() {
 /// Equal rows and few entry points: a walk must not end with room in its pool while rows are left.
 #[test]
 fn equal_rows_fill_any_k() {
-    for (n, distinct) in [(100, 1), (256, 1), (300, 1), (1000, 1), (1000, 4)] {
+    for (n, distinct) in [(100, 1), (256, 1), (600, 1), (1000, 1), (1000, 4)] {
         let numbers: Vec<f32> = (0..n).flat_map(|i| [(i % distinct) as f32, 1.0, -2.0]).collect();
         let built = Built::new(&floats(3, numbers.clone()), &params(Metric::L2, 4));
         let index = built.open();
         for k in [1, 10, n / 3, n - 1, n] {
             let queries = floats(3, numbers[..3].to_vec());
-            let found = &answers(&index, &queries, &SearchParams::new(k as u32))[0].neighbors;
-            let mut keys: Vec<u64> = found.iter().map(|neighbor| neighbor.key).collect();
+            let found = answers(&index, &queries, &SearchParams::new(k as u32)).remove(0);
+            assert_eq!(found.stats.hops > 0, n >= 600, "{n} rows");
+            let mut keys: Vec<u64> = found.neighbors.iter().map(|neighbor| neighbor.key).collect();
             keys.sort_unstable();
             keys.dedup();
             assert_eq!(keys.len(), k, "{n} rows, {distinct} distinct");

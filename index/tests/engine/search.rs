@@ -109,13 +109,14 @@ fn asking_for_more_than_there_is_returns_all() {
         (Metric::L2, Element::U8, 8),
         (Metric::InnerProduct, Element::I8, 8),
     ] {
-        for n in [1, 2, 37, 256, 300] {
+        for n in [1, 2, 37, 256, 600] {
             let (rows, queries) = rows_and_queries(element, n, 5, 9);
             let built = Built::new(&rows, &params(metric, bits));
             let (index, wanted) = (built.open(), built.exact(&queries, n));
             let found = answers(&index, &queries, &SearchParams::new(n as u32 + 1));
             for (answer, wanted) in found.iter().zip(&wanted) {
                 assert!(answer.exhausted && !answer.partial);
+                assert_eq!(answer.stats.hops > 0, n == 600, "only the most rows are walked");
                 assert_eq!(answer.neighbors, *wanted, "{metric} {element} {bits} n {n}");
             }
             let all = answers(&index, &queries, &SearchParams::new(n as u32));
@@ -322,16 +323,18 @@ fn late_and_cancelled_queries_stop() {
     assert_eq!(whole.neighbors.len(), 5, "a searcher that was stopped is as good as new");
 }
 
-/// Rows of 24, 2000 and 3000 numbers: many a block, one on two blocks, one on three.
+/// Rows of 24, 2000 and 3000 numbers: many a block, one on two blocks, one on three. The last are
+/// so few that they are scanned.
 #[test]
 fn max_reads_is_never_passed_and_a_cut_is_told() {
-    for dim in [24, 2000, 3000] {
-        let (rows, queries) = rows_and_queries(Element::F32, 120, 8, dim);
+    for (n, dim) in [(600, 24), (600, 2000), (120, 3000)] {
+        let (rows, queries) = rows_and_queries(Element::F32, n, 8, dim);
         let built = Built::new(&rows, &params(Metric::L2, 4));
         let index = built.open();
         let blocks = (dim as u32 * 4).div_ceil(4096);
         let free = SearchParams::with_list_size(20, 60);
         let whole = answers(&index, &queries, &free);
+        assert!(whole.iter().all(|answer| (answer.stats.hops > 0) == (n == 600)));
         for max_reads in [1, 2, 3, 7, 60 * blocks] {
             let params = SearchParams { max_reads: Some(max_reads), ..free };
             for (answer, whole) in answers(&index, &queries, &params).iter().zip(&whole) {
@@ -464,7 +467,7 @@ fn a_query_may_be_of_any_element_type() {
 /// A direction has no length: scaled rows and queries are as near as ever under cosine.
 #[test]
 fn lengths_do_not_matter_under_cosine() {
-    let (rows, queries) = rows_and_queries(Element::F32, 300, 10, 12);
+    let (rows, queries) = rows_and_queries(Element::F32, 600, 10, 12);
     let times = |rows: &foveal_datasets::Rows, scale: f32| {
         floats(12, rows.iter().flat_map(wide).map(|x| x * scale).collect())
     };
@@ -490,6 +493,7 @@ fn lengths_do_not_matter_under_cosine() {
         ] {
             let exact = built.exact(&queries, 10);
             let found = answers(&built.open(), &queries, &ask);
+            assert!(found.iter().all(|answer| answer.stats.hops > 0));
             assert!(recall_of(&found, &exact, 10, Metric::Cosine) >= 0.98, "{scale:e}");
             for (exact, wanted) in exact.iter().zip(&wanted) {
                 for (exact, wanted) in exact.iter().zip(wanted) {

@@ -1,5 +1,6 @@
 //! Several segments, searched as if all their rows were in one.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::AtomicBool;
 
 use foveal_datasets::seeded::Seeded;
@@ -34,17 +35,40 @@ fn searchers(built: &[Built]) -> Vec<Searcher> {
     built.iter().map(|built| built.open().searcher()).collect()
 }
 
-/// The slow twin: all answers together, sorted.
-fn together(searchers: &mut [Searcher], request: &Request<'_>) -> Vec<Neighbor> {
-    let mut all: Vec<Neighbor> = Vec::new();
-    for (i, searcher) in searchers.iter_mut().enumerate() {
+/// The answers of the segments, each searched alone.
+fn alone(searchers: &mut [Searcher], request: &Request<'_>) -> Vec<Answer> {
+    let search = |(i, searcher): (usize, &mut Searcher)| {
         let (row, stop) = (request.row, Stop::default());
         let query = Query { row, params: request.params, allowed: request.allowed(i), stop };
-        all.extend(searcher.search_one(query).unwrap().neighbors);
-    }
+        searcher.search_one(query).unwrap()
+    };
+    searchers.iter_mut().enumerate().map(search).collect()
+}
+
+/// The slow twin: all answers together, sorted.
+fn together(answers: &[Answer], k: u32) -> Vec<Neighbor> {
+    let mut all: Vec<Neighbor> =
+        answers.iter().flat_map(|answer| answer.neighbors.clone()).collect();
     all.sort_by(Neighbor::order);
-    all.truncate(request.params.k as usize);
+    all.truncate(k as usize);
     all
+}
+
+/// The fewest and the most of `neighbors` that the answers of all segments prove: a neighbor is
+/// proved if no segment has a candidate left that may be as near. A segment proves what is no
+/// farther than its last proved neighbor, and not what is as far as its first unproved one.
+fn proved(answers: &[Answer], neighbors: &[Neighbor]) -> RangeInclusive<u32> {
+    let (mut low, mut high) = (f32::INFINITY, f32::INFINITY);
+    for Answer { neighbors, certified, .. } in answers {
+        let (proved, unproved) = neighbors.split_at(*certified as usize);
+        if let Some(first) = unproved.first() {
+            low = low.min(proved.last().map_or(f32::NEG_INFINITY, |last| last.distance));
+            high = high.min(first.distance);
+        }
+    }
+    let least = neighbors.partition_point(|neighbor| neighbor.distance <= low);
+    let most = neighbors.partition_point(|neighbor| neighbor.distance < high);
+    least as u32..=most as u32
 }
 
 struct Request<'a> {
@@ -67,58 +91,69 @@ impl Request<'_> {
 #[test]
 fn answers_are_merged_by_distance_and_key() {
     for metric in Metric::ALL {
-        let built = split(metric, &[400, 30, 250]);
+        let built = split(metric, &[600, 30, 700]);
         let mut searchers = searchers(&built);
         let queries = rows(40, 99);
+        let (mut all_proved, mut some_unproved) = (false, false);
         for row in queries.iter() {
             for k in [1, 10, 100] {
-                let request = Request { row, params: SearchParams::new(k), allowed: vec![] };
+                let params = SearchParams::with_list_size(k, k.max(20));
+                let params = SearchParams { rerank_size: k, ..params };
+                let request = Request { row, params, allowed: vec![] };
                 let answer = request.answer(&mut searchers);
-                assert_eq!(answer.neighbors, together(&mut searchers, &request), "{metric} {k}");
+                let answers = alone(&mut searchers, &request);
+                assert_eq!(answer.neighbors, together(&answers, k), "{metric} {k}");
                 assert_eq!(answer.neighbors.len(), k as usize);
-                assert!(!answer.exhausted && !answer.partial);
-                assert!(answer.certified <= k);
+                assert!(!answer.exhausted && !answer.partial && answer.stats.hops > 0);
+                assert_eq!(answer.stats.scanned, 30, "the other segments are walked");
+                let proved = proved(&answers, &answer.neighbors);
+                assert!(proved.contains(&answer.certified), "{metric} {k}: {answer:?} {proved:?}");
+                all_proved |= answer.certified == k;
+                some_unproved |= answer.certified < k;
             }
         }
+        assert!(all_proved && some_unproved, "{metric}");
     }
 }
 
 /// With a list as long as the segments are, the answer is that of a scan.
 #[test]
 fn a_merge_of_whole_segments_is_exact() {
-    let built = split(Metric::L2, &[120, 5, 75]);
+    let built = split(Metric::L2, &[600, 5, 520]);
     let mut searchers = searchers(&built);
     for row in rows(20, 98).iter() {
-        let params = SearchParams { list_size: 256, rerank_size: 256, ..SearchParams::new(250) };
+        let params = SearchParams::with_list_size(1200, 1200);
         let answer = Request { row, params, allowed: vec![] }.answer(&mut searchers);
         let Row::F32(numbers) = row else { panic!("rows of f32") };
         let one = Rows::new(DIM, Values::F32(numbers.into())).unwrap();
         let mut all: Vec<Neighbor> = Vec::new();
         for (i, built) in built.iter().enumerate() {
-            let exact = built.exact(&one, 120.min(built.base.len()));
+            let exact = built.exact(&one, built.base.len());
             let key = |row: u64| row * 3 + i as u64;
             all.extend(exact[0].iter().map(|n| Neighbor { key: key(n.key), ..*n }));
         }
         all.sort_by(Neighbor::order);
         assert_eq!(answer.neighbors, all);
-        assert!(answer.exhausted, "200 rows are fewer than 250");
-        assert_eq!(answer.certified, 200);
+        assert!(answer.exhausted, "1125 rows are fewer than 1200");
+        assert!(answer.certified == 1125 && answer.stats.hops > 0);
     }
 }
 
 #[test]
 fn rows_that_do_not_count_are_in_no_answer() {
-    let built = split(Metric::Cosine, &[300, 300, 300]);
+    let built = split(Metric::Cosine, &[600, 600, 600]);
     let mut searchers = searchers(&built);
     let segments: Vec<Segment> = built.iter().map(Built::open).collect();
-    let even: Vec<u64> = (0..900).filter(|key| key % 2 == 0).collect();
+    let even: Vec<u64> = (0..1800).filter(|key| key % 2 == 0).collect();
     let sets = [segments[0].id_set(&even).unwrap(), segments[1].id_set(&[]).unwrap()];
     for row in rows(20, 97).iter() {
         let params = SearchParams::new(20);
         let allowed = vec![Some(&sets[0]), Some(&sets[1]), None];
         let request = Request { row, params, allowed };
         let answer = request.answer(&mut searchers);
-        assert_eq!(answer.neighbors, together(&mut searchers, &request));
+        let answers = alone(&mut searchers, &request);
+        assert_eq!(answer.neighbors, together(&answers, 20));
+        assert!(answers[0].stats.scanned == 300 && answers[2].stats.hops > 0);
         let counts = |key: u64| [0, 2, 5].contains(&(key % 6));
         assert!(answer.neighbors.iter().all(|neighbor| counts(neighbor.key)));
         // Fewer than k where fewer count.
@@ -131,11 +166,12 @@ fn rows_that_do_not_count_are_in_no_answer() {
 
 #[test]
 fn payloads_come_from_the_segment_of_a_neighbor() {
-    let built = split(Metric::L2, &[200, 200]);
+    let built = split(Metric::L2, &[600, 600]);
     let mut searchers = searchers(&built);
     let row = rows(1, 96);
     let request = Request { row: row.row(0), params: SearchParams::new(10), allowed: vec![] };
     let mut answer = request.answer(&mut searchers);
+    assert!(answer.stats.hops > 0);
     for rank in 0..10 {
         let (key, segment) = (answer.neighbors[rank].key, answer.segment_of(rank));
         assert_eq!(segment as u64, key % 2);

@@ -8,7 +8,10 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::program::{Place, names_in};
 use crate::vectors::{fbin, ibin, noise};
 
+/// So few that a search scans them.
 const ROWS: usize = 60;
+/// So many that a search walks the graph.
+const MORE_ROWS: usize = 600;
 const DIM: usize = 8;
 
 /// A place with `base.fbin`, `index` over it with payloads, and the bytes of the index's files.
@@ -19,13 +22,13 @@ struct Sound {
 
 impl Sound {
     fn new() -> Sound {
-        Sound::built("--metric l2")
+        Sound::built(ROWS, "--metric l2")
     }
 
-    fn built(flags: &str) -> Sound {
+    fn built(rows: usize, flags: &str) -> Sound {
         let place = Place::new();
-        place.write("base.fbin", fbin(DIM, &noise(ROWS * DIM, 6)));
-        let lines: String = (0..ROWS).map(|row| format!("{{\"name\": \"row {row}\"}}\n")).collect();
+        place.write("base.fbin", fbin(DIM, &noise(rows * DIM, 6)));
+        let lines: String = (0..rows).map(|row| format!("{{\"name\": \"row {row}\"}}\n")).collect();
         place.write("rows.jsonl", lines);
         place.ok(&format!("build --base base.fbin {flags} --out index --payload rows.jsonl"));
         let read =
@@ -185,18 +188,13 @@ fn an_index_crafted_with_right_checksums() {
         sound.is_refused("graph.bin", "with a stranger");
     }
 
-    // No neighbors at all: a sound file, but most rows cannot be reached. 60 rows are all entry
-    // points, so a check finds nothing to object to, and a search still finds everything.
+    // No neighbors at all: a sound file. 60 rows are all entry points, so a check finds nothing to
+    // object to.
     let mut lonely = graph.clone();
     lonely[64..].fill(0xff);
     sound.craft("graph.bin", &lonely);
     let checked = sound.place.json("check index --deep");
     assert_eq!(checked["reachable"].as_u64(), Some(ROWS as u64));
-    sound
-        .place
-        .ok("search --index index --queries base.fbin --k 60 --threads 1 --ids-out lonely.ibin");
-    let found = ibin(&sound.place.path("lonely.ibin"));
-    assert!(found.keys.iter().all(|keys| keys.iter().all(|key| *key >= 0)));
     sound.craft("graph.bin", &graph);
 
     // Two rows of one key.
@@ -230,11 +228,11 @@ fn an_index_crafted_with_right_checksums() {
 /// by who walks it.
 #[test]
 fn a_head_with_a_crafted_graph() {
-    let sound = Sound::built("--metric ip --learn base.fbin");
+    let sound = Sound::built(MORE_ROWS, "--metric ip --learn base.fbin");
     let mut bad = sound.file("graph.bin");
-    bad[64..68].copy_from_slice(&(ROWS as u32).to_le_bytes());
+    bad[64..68].copy_from_slice(&(MORE_ROWS as u32).to_le_bytes());
     sound.craft("graph.bin", &bad);
-    let what = "damaged at byte 64: neighbor id 60";
+    let what = "damaged at byte 64: neighbor id 600";
     let line = sound.is_found("graph.bin", "with a stranger");
     assert!(line.contains(what), "{line}");
     let ran = sound.place.run("check index");
@@ -248,14 +246,16 @@ fn a_head_with_a_crafted_graph() {
 
 #[test]
 fn rows_that_no_walk_reaches_are_counted() {
-    let place = Place::new();
-    place.write("base.fbin", fbin(DIM, &noise(600 * DIM, 6)));
-    place.ok("build --base base.fbin --metric l2 --out index");
-    let files = names_in(&place.path("index"))
-        .into_iter()
-        .map(|name| (name.clone(), fs::read(place.path("index").join(&name)).unwrap()))
-        .collect();
-    let sound = Sound { place, files };
+    let sound = Sound::built(MORE_ROWS, "--metric l2");
+    // How many rows each search finds.
+    let found = |out: &str| {
+        let search = "search --index index --queries base.fbin --k 400 --threads 1 --ids-out";
+        let ran = sound.place.json(&format!("{search} {out}"));
+        assert!(ran["hops_per_query"].as_f64().unwrap() > 0.0, "{ran}");
+        let lists = ibin(&sound.place.path(out)).keys.into_iter();
+        lists.map(|keys| keys.iter().filter(|key| **key >= 0).count()).collect::<Vec<usize>>()
+    };
+    assert_eq!(found("sound.ibin"), [400; MORE_ROWS]);
     let mut lonely = sound.file("graph.bin");
     lonely[64..].fill(0xff);
     sound.craft("graph.bin", &lonely);
@@ -263,6 +263,8 @@ fn rows_that_no_walk_reaches_are_counted() {
     assert_eq!(ran.code, 1, "{}", ran.err);
     assert_eq!(ran.json()["reachable"].as_u64(), Some(256), "{}", ran.out);
     assert!(ran.json()["damage"][0].as_str().unwrap().contains("wanted 600"), "{}", ran.out);
+    // A search goes where the graph leads: from the entry points to nowhere.
+    assert_eq!(found("lonely.ibin"), [256; MORE_ROWS]);
 }
 
 /// Full vectors are mapped by default, and verified when they are first touched.

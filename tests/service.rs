@@ -19,7 +19,7 @@ use tonic_types::StatusExt;
 use crate::program::{PATIENCE, Place, Ran, Running};
 use crate::vectors::{bytes, fbin, ibin, noise};
 
-const ROWS: usize = 500;
+const ROWS: usize = 700;
 /// Numbers in a row of [`place`].
 pub const DIM: usize = 12;
 /// The key of its first row.
@@ -161,7 +161,8 @@ async fn answers_are_those_of_the_command_line() {
             assert_eq!(told, *wanted);
             assert!(response.hits.iter().all(|hit| hit.score == 0.0 - hit.distance));
             assert!(!response.exhausted && !response.partial);
-            assert!(response.usage.unwrap().distances > 0);
+            let usage = response.usage.unwrap();
+            assert!(usage.distances > 0 && usage.hops > 0, "{usage:?}");
         }
         let response = within(client.search_batch(batch(&queries, 10))).await.unwrap().into_inner();
         let told: Vec<Vec<(u64, u32)>> = response

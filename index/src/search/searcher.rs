@@ -162,9 +162,7 @@ impl Searcher {
                     });
                     match hopped {
                         Ok(true) => {}
-                        Ok(false) => {
-                            (walking, ranking, room) = (false, ranking + 1, true);
-                        }
+                        Ok(false) => (walking, ranking, room) = (false, ranking + 1, true),
                         Err(error) => {
                             (slot.stage, walking, room) = (Stage::Idle, false, true);
                             sink(*i, Err(error))?;

@@ -30,7 +30,8 @@ use crate::config::Config;
 use crate::search_pool::PoolLimits;
 use crate::search_pool::tests::{gate, until};
 
-const N: usize = 300;
+/// So many that searches walk the graph.
+const N: usize = 600;
 const DIM: usize = 8;
 const FIRST_KEY: u64 = 1_000;
 
@@ -186,7 +187,7 @@ async fn a_row_finds_itself_with_its_payload() {
     let params = response.params.unwrap();
     assert_eq!((params.k, params.list_size, params.rerank_size), (Some(5), Some(100), Some(100)));
     let usage = response.usage.unwrap();
-    assert!(usage.distances > 0);
+    assert!(usage.distances > 0 && usage.hops > 0, "{usage:?}");
     // An offset and a text for each hit, each in a block, or in two.
     assert!((10..=20).contains(&usage.payload_reads), "{usage:?}");
     assert!(usage.payload_micros > 0, "{usage:?}");

@@ -135,7 +135,7 @@ fn table_of(manifest: &Manifest, measured: Option<&Measured>, terminal: &Termina
         files.line(&file.name, format!("{:>10}", bytes(file.bytes)));
     }
     files.line("in all", format!("{:>10}", bytes(disk_bytes(manifest))));
-    let (index, list) = (terminal.bold("Segment"), terminal.bold("Files"));
+    let (index, list) = (terminal.bold("Index"), terminal.bold("Files"));
     format!("{index}\n{}\n{list}\n{}", about.render(terminal), files.render(terminal))
 }
 

@@ -77,7 +77,7 @@ pub(crate) struct Cli {
 
 const EXIT_CODES: &str = "\
 Start here:
-  foveal demo                 Segment and search real data that the program brings along
+  foveal demo                 Index and search real data that the program brings along
 
 Exit codes:
   0 success   1 a failed check   2 usage   65 bad data   66 no input

@@ -125,7 +125,8 @@ pub struct SearchParams {
     /// average; where an index does not know how far that is, the pool's capacity.
     pub list_size: u32,
     /// Most candidates whose full vectors may be read; others of the list are ranked as well
-    /// where they share a block with one of them.
+    /// where they share a block with one of them. A scan (few allowed rows, or an index of at most
+    /// 512 rows) ranks up to 2,048 candidates, or `list_size` if that is more, whatever this says.
     pub rerank_size: u32,
     /// Most 4 KiB blocks fullview may read for the query; `None` sets no limit.
     pub max_reads: Option<u32>,

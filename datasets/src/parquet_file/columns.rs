@@ -8,7 +8,8 @@ use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, Type};
 
-use super::{ParquetColumns, unsound};
+use super::ParquetColumns;
+use super::guard::guarded;
 use crate::error::FileError;
 use crate::rows::Element;
 
@@ -178,8 +179,8 @@ impl Schema<'_> {
             }
         };
         let root = self.reader.metadata().file_metadata().schema_descr().root_schema();
-        let schema = Type::group_type_builder(root.name()).with_fields(fields).build();
-        schema.map(Some).map_err(unsound(self.path))
+        let build = || Type::group_type_builder(root.name()).with_fields(fields).build();
+        guarded(self.path, format_args!("columns of payloads"), build).map(Some)
     }
 
     fn wrong(&self, found: String, wanted: String) -> FileError {

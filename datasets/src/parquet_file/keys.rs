@@ -3,7 +3,8 @@
 use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::DataType;
 
-use super::{CHUNK_ROWS, ParquetFile, unsound};
+use super::guard::guarded;
+use super::{CHUNK_ROWS, ParquetFile};
 use crate::error::FileError;
 
 /// Keys on their way into memory.
@@ -28,9 +29,10 @@ impl Keys<'_> {
         loop {
             defined.clear();
             values.clear();
-            let (records, ..) = reader
-                .read_records(CHUNK_ROWS, Some(&mut defined), None, &mut values)
-                .map_err(unsound(&self.file.path))?;
+            let place = format_args!("column {:?}, row {}", self.name, self.keys.len());
+            let (records, ..) = guarded(&self.file.path, place, || {
+                reader.read_records(CHUNK_ROWS, Some(&mut defined), None, &mut values)
+            })?;
             if records == 0 {
                 return Ok(());
             }

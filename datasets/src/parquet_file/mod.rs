@@ -4,26 +4,27 @@
 //! pass over each column, a few megabytes at a time: the file may be larger than memory.
 
 mod columns;
+mod guard;
 mod keys;
 #[cfg(test)]
 mod tests;
 mod vectors;
 
-use std::cell::Cell;
+use std::fmt;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::{DoubleType, FixedLenByteArrayType, FloatType, Int32Type};
-use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::Type;
 
 use crate::error::FileError;
 use crate::input_file::InputFile;
 use columns::{Numbers, Schema, VectorColumn, integer};
+use guard::guarded;
+pub use guard::is_reading_parquet;
 use keys::Keys;
 use vectors::{VectorSpool, byte, copy_f32, half, narrow};
 
@@ -77,7 +78,7 @@ impl ParquetFile {
         cast: bool,
     ) -> Result<ParquetFile, FileError> {
         let file = InputFile::open(path)?.into_file();
-        guarded(path, || ParquetFile::of(path, file, columns, cast))
+        ParquetFile::of(path, file, columns, cast)
     }
 
     fn of(
@@ -86,7 +87,8 @@ impl ParquetFile {
         columns: &ParquetColumns,
         cast: bool,
     ) -> Result<ParquetFile, FileError> {
-        let reader = SerializedFileReader::try_from(file).map_err(unsound(path))?;
+        let metadata = format_args!("metadata");
+        let reader = guarded(path, metadata, || SerializedFileReader::try_from(file))?;
         let metadata = reader.metadata().file_metadata();
         let rows = usize::try_from(metadata.num_rows()).unwrap_or(0);
         if rows == 0 {
@@ -114,14 +116,6 @@ impl ParquetFile {
     /// a key that is null or negative; a file that is damaged, or holds another number of rows than
     /// it says; a disk that refuses; what `tell` returns.
     pub fn spool<E: From<FileError>>(
-        &self,
-        dir: &Path,
-        tell: &mut dyn FnMut(u64, u64) -> Result<(), E>,
-    ) -> Result<Spooled, E> {
-        guarded(&self.path, || self.spool_each(dir, tell))
-    }
-
-    fn spool_each<E: From<FileError>>(
         &self,
         dir: &Path,
         tell: &mut dyn FnMut(u64, u64) -> Result<(), E>,
@@ -172,7 +166,7 @@ impl ParquetFile {
         }
         let rows = out.rows;
         out.finish()?;
-        self.check_count(&self.vector.name, rows)?;
+        self.check_count(format_args!("column {:?}", self.vector.name), rows)?;
         Ok(path)
     }
 
@@ -205,7 +199,7 @@ impl ParquetFile {
                 _ => unreachable!("a column of keys holds integers: found when it was opened"),
             }
         }
-        self.check_count(column.name(), keys.keys.len())?;
+        self.check_count(format_args!("column {:?}", column.name()), keys.keys.len())?;
         Ok(keys.keys)
     }
 
@@ -222,11 +216,16 @@ impl ParquetFile {
         let mut out = BufWriter::new(created);
         let mut done = 0;
         for group in 0..self.reader.num_row_groups() {
-            let rows = self.reader.get_row_group(group).map_err(unsound(&self.path))?;
-            let rows = rows.get_row_iter(Some(schema.clone())).map_err(unsound(&self.path))?;
-            for row in rows {
-                let row = row.map_err(unsound(&self.path))?;
-                let text = row.to_json_value().to_string();
+            let place = format_args!("row group {group}, columns of payloads");
+            let group = guarded(&self.path, place, || self.reader.get_row_group(group))?;
+            let columns = Some(schema.clone());
+            let mut rows = guarded(&self.path, place, || group.get_row_iter(columns))?;
+            let mut next_text = |row: usize| {
+                guarded(&self.path, format_args!("row {row}, columns of payloads"), || {
+                    rows.next().map(|row| Ok(row?.to_json_value().to_string())).transpose()
+                })
+            };
+            while let Some(text) = next_text(done)? {
                 writeln!(out, "{text}").map_err(refused)?;
                 done += 1;
                 if done % CHUNK_ROWS == 0 {
@@ -235,56 +234,25 @@ impl ParquetFile {
             }
         }
         out.flush().map_err(refused)?;
-        self.check_count("of payloads", done)?;
+        self.check_count(format_args!("the columns of payloads"), done)?;
         Ok(path)
     }
 
     fn column(&self, group: usize, leaf: usize) -> Result<ColumnReader, FileError> {
-        let group = self.reader.get_row_group(group).map_err(unsound(&self.path))?;
-        group.get_column_reader(leaf).map_err(unsound(&self.path))
+        let place = format_args!("row group {group}");
+        let read = || self.reader.get_row_group(group)?.get_column_reader(leaf);
+        guarded(&self.path, place, read)
     }
 
-    fn check_count(&self, column: &str, found: usize) -> Result<(), FileError> {
+    fn check_count(&self, place: fmt::Arguments<'_>, found: usize) -> Result<(), FileError> {
         if found == self.rows {
             return Ok(());
         }
-        let found = format!("{found} rows in column {column:?}");
+        let found = format!("{found} rows in {place}");
         Err(self.wrong(found, format!("{} as its metadata says", self.rows)))
     }
 
     fn wrong(&self, found: String, wanted: String) -> FileError {
         FileError::Content { path: self.path.clone(), found, wanted }
-    }
-}
-
-thread_local! {
-    static READING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this thread reads a Parquet file: a panic then becomes an error and is not printed.
-pub fn is_reading_parquet() -> bool {
-    READING.get()
-}
-
-/// Calls the Parquet library, which panics at some damaged files.
-fn guarded<T, E: From<FileError>>(
-    path: &Path,
-    read: impl FnOnce() -> Result<T, E>,
-) -> Result<T, E> {
-    READING.set(true);
-    let read = catch_unwind(AssertUnwindSafe(read));
-    READING.set(false);
-    read.unwrap_or_else(|_| {
-        let damage = ParquetError::General("the reader failed at it".into());
-        Err(unsound(path)(damage).into())
-    })
-}
-
-/// What the Parquet library says of a file.
-fn unsound(path: &Path) -> impl Fn(ParquetError) -> FileError + '_ {
-    move |error| FileError::Content {
-        path: path.into(),
-        found: format!("no sound Parquet file ({error})"),
-        wanted: "one that can be read".into(),
     }
 }

@@ -269,6 +269,74 @@ fn keys_may_be_unsigned_and_never_null() {
     assert!(refused(&path, &with_keys).contains("wanted integers"));
 }
 
+#[test]
+fn rows_that_are_not_as_many_as_promised_are_counted_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    table(&path, [5, 3, 4, 0, 1, 2]);
+    let mut file = ParquetFile::open(&path, &columns("emb", Some("id"), &["*"]), false).unwrap();
+    file.rows = 9;
+    let schema = file.payload.clone().unwrap();
+    let tell: &mut dyn FnMut(usize) -> Result<(), FileError> = &mut |_| Ok(());
+    for (refused, place) in [
+        (file.spool_payload(&schema, dir.path(), tell).unwrap_err(), "the columns of payloads"),
+        (file.spool_vectors(dir.path(), tell).unwrap_err(), "column \"emb\""),
+        (file.read_keys(0, tell).unwrap_err(), "column \"id\""),
+    ] {
+        let error = refused.to_string();
+        let wanted = format!("found 6 rows in {place}; wanted 9 as its metadata says");
+        assert!(error.ends_with(&wanted), "{error}");
+    }
+}
+
+/// A read that the operating system refuses is no damage.
+#[test]
+fn refused_reads_are_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    table(&path, [5, 3, 4, 0, 1, 2]);
+    let unreadable = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    let emb = columns("emb", None, &[]);
+    let error = ParquetFile::of(&path, unreadable, &emb, false).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    let start = format!("{}: cannot be read: ", path.display());
+    assert!(error.to_string().starts_with(&start), "{error}");
+}
+
+#[test]
+fn types_that_the_reader_does_not_know_are_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    let schema = "message rows { required fixed_len_byte_array(12) span (INTERVAL); \
+        optional group emb (LIST) { repeated group list { optional float element; } } }";
+    write_file(&path, schema, 1, &|_, out| {
+        write_column::<FixedLenByteArrayType>(out, &[vec![7; 12].into()], None);
+        write_lists::<FloatType>(out, &lists(&[&[1.0]]));
+    });
+    assert!(spool(&path, &columns("emb", None, &[]), false).is_ok());
+    let error = refused(&path, &columns("emb", None, &["span"]));
+    let wanted = "found what the Parquet reader cannot read in row 0, columns of payloads (not \
+        implemented: Conversion for physical type FIXED_LEN_BYTE_ARRAY, converted type INTERVAL";
+    assert!(error.contains(wanted) && !error.contains("sound"), "{error}");
+}
+
+/// A panic of the caller is a bug there and no damage of the file.
+#[test]
+fn panics_of_the_caller_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    table(&path, [5, 3, 4, 0, 1, 2]);
+    let file = ParquetFile::open(&path, &columns("emb", None, &[]), false).unwrap();
+    let spool = || {
+        file.spool::<FileError>(dir.path(), &mut |_, _| {
+            assert!(!is_reading_parquet());
+            std::panic::resume_unwind(Box::new("of the caller"));
+        })
+    };
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(spool)).unwrap_err();
+    assert_eq!(panic.downcast_ref(), Some(&"of the caller"));
+}
+
 /// A damaged file gives an error or other rows, never a panic.
 #[test]
 fn damaged_files_do_not_panic() {

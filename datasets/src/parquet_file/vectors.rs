@@ -8,7 +8,8 @@ use parquet::data_type::DataType;
 use parquet::file::reader::FileReader;
 use parquet::schema::types::ColumnDescriptor;
 
-use super::{ParquetFile, unsound};
+use super::ParquetFile;
+use super::guard::guarded;
 use crate::error::FileError;
 use crate::rows::{MAX_DIM, Rows, Values};
 use crate::vector_writer::VectorWriter;
@@ -95,9 +96,10 @@ impl<'a> VectorSpool<'a> {
                 0 => 1,
                 dim => (CHUNK_BYTES / (dim * size_of::<T::T>())).max(1),
             };
-            let (records, _, levels) = reader
-                .read_records(most, Some(&mut defined), Some(&mut repeats), &mut values)
-                .map_err(unsound(&self.file.path))?;
+            let place = format_args!("column {:?}, row {}", self.file.vector.name, self.rows);
+            let (records, _, levels) = guarded(&self.file.path, place, || {
+                reader.read_records(most, Some(&mut defined), Some(&mut repeats), &mut values)
+            })?;
             if records == 0 && levels == 0 {
                 return Ok(());
             }

@@ -337,7 +337,7 @@ fn panics_of_the_caller_go_on() {
     assert_eq!(panic.downcast_ref(), Some(&"of the caller"));
 }
 
-/// A damaged file gives an error or other rows, never a panic.
+/// A damaged file gives an error that names it, or other rows, never a panic.
 #[test]
 fn damaged_files_do_not_panic() {
     let dir = tempfile::tempdir().unwrap();
@@ -346,6 +346,7 @@ fn damaged_files_do_not_panic() {
     let good = fs::read(&path).unwrap();
     let all = columns("emb", Some("id"), &["*"]);
     let mut random = crate::seeded::Seeded::new(1);
+    let mut refused = 0;
     for i in 0..good.len() * 2 {
         let mut bad = good.clone();
         let at = i % good.len();
@@ -355,10 +356,18 @@ fn damaged_files_do_not_panic() {
         }
         fs::write(&path, &bad).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        if let Ok(file) = ParquetFile::open(&path, &all, false) {
-            let _: Result<Spooled, FileError> = file.spool(dir.path(), &mut |_, _| Ok(()));
+        let read = ParquetFile::open(&path, &all, false)
+            .and_then(|file| file.spool(dir.path(), &mut |_, _| Ok(())));
+        if let Err(error) = read {
+            refused += 1;
+            assert_eq!(error.kind(), ErrorKind::BadData, "mutation {i}: {error}");
+            let text = error.to_string();
+            let start = format!("{}: ", path.display());
+            assert!(text.starts_with(&start) && !text.contains('\n'), "mutation {i}: {text}");
         }
     }
+    // Every file that was cut, and many of those with a wrong bit.
+    assert!(refused > good.len() * 5 / 4, "{refused} of {} were refused", good.len() * 2);
 }
 
 #[test]

@@ -36,6 +36,8 @@ impl Keys<'_> {
             if records == 0 {
                 return Ok(());
             }
+            let place = format_args!("column {:?}", self.name);
+            self.file.check_room(place, self.keys.len() + records)?;
             // A column that cannot be null has no levels.
             if let Some(at) = defined.iter().position(|level| *level != present) {
                 return Err(self.at(self.keys.len() + at, "null".into()).into());

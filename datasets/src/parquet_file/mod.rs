@@ -147,21 +147,16 @@ impl ParquetFile {
         let path = dir.join("vectors").with_extension(numbers.extension());
         let mut out = VectorSpool::new(self, &path);
         for group in 0..self.reader.num_row_groups() {
-            let column = self.column(group, self.vector.leaf)?;
             match numbers {
-                Numbers::F32 => out.read::<FloatType, E>(column, &copy_f32, tell)?,
+                Numbers::F32 => out.read::<FloatType, E>(group, &copy_f32, tell)?,
                 Numbers::F64 { cast } => {
-                    out.read::<DoubleType, E>(column, &|x, to| narrow(*x, cast, to), tell)?;
+                    out.read::<DoubleType, E>(group, &|x, to| narrow(*x, cast, to), tell)?;
                 }
                 Numbers::F16 => {
-                    out.read::<FixedLenByteArrayType, E>(
-                        column,
-                        &|x, to| half(x.data(), to),
-                        tell,
-                    )?;
+                    out.read::<FixedLenByteArrayType, E>(group, &|x, to| half(x.data(), to), tell)?;
                 }
-                Numbers::U8 => out.read::<Int32Type, E>(column, &byte::<u8>, tell)?,
-                Numbers::I8 => out.read::<Int32Type, E>(column, &byte::<i8>, tell)?,
+                Numbers::U8 => out.read::<Int32Type, E>(group, &byte::<u8>, tell)?,
+                Numbers::I8 => out.read::<Int32Type, E>(group, &byte::<i8>, tell)?,
             }
         }
         let rows = out.rows;
@@ -226,6 +221,7 @@ impl ParquetFile {
                 })
             };
             while let Some(text) = next_text(done)? {
+                self.check_room(format_args!("the columns of payloads"), done + 1)?;
                 writeln!(out, "{text}").map_err(refused)?;
                 done += 1;
                 if done % CHUNK_ROWS == 0 {
@@ -242,6 +238,15 @@ impl ParquetFile {
         let place = format_args!("row group {group}");
         let read = || self.reader.get_row_group(group)?.get_column_reader(leaf);
         guarded(&self.path, place, read)
+    }
+
+    /// Stops at the first row too many: a damaged file may hold any number of them.
+    fn check_room(&self, place: fmt::Arguments<'_>, found: usize) -> Result<(), FileError> {
+        if found <= self.rows {
+            return Ok(());
+        }
+        let found = format!("more than {} rows in {place}", self.rows);
+        Err(self.wrong(found, "as many as its metadata says".into()))
     }
 
     fn check_count(&self, place: fmt::Arguments<'_>, found: usize) -> Result<(), FileError> {

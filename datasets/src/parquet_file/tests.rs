@@ -11,7 +11,7 @@ use parquet::schema::parser::parse_message_type;
 use super::*;
 use crate::error::ErrorKind;
 use crate::row_source::RowSource;
-use crate::rows::{Element, Row};
+use crate::rows::{Element, MAX_DIM, Row};
 use crate::vector_file::VectorFile;
 
 /// Numbers of lists, by row; `None` is a null.
@@ -287,6 +287,79 @@ fn rows_that_are_not_as_many_as_promised_are_counted_in_words() {
         let wanted = format!("found 6 rows in {place}; wanted 9 as its metadata says");
         assert!(error.ends_with(&wanted), "{error}");
     }
+}
+
+#[test]
+fn rows_beyond_those_promised_end_the_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    table(&path, [5, 3, 4, 0, 1, 2]);
+    let mut file = ParquetFile::open(&path, &columns("emb", Some("id"), &["*"]), false).unwrap();
+    file.rows = 2;
+    let schema = file.payload.clone().unwrap();
+    let tell: &mut dyn FnMut(usize) -> Result<(), FileError> = &mut |done| {
+        assert!(done <= 2);
+        Ok(())
+    };
+    for (refused, place) in [
+        (file.spool_payload(&schema, dir.path(), tell).unwrap_err(), "the columns of payloads"),
+        (file.spool_vectors(dir.path(), tell).unwrap_err(), "column \"emb\""),
+        (file.read_keys(0, tell).unwrap_err(), "column \"id\""),
+    ] {
+        let error = refused.to_string();
+        let wanted = format!("found more than 2 rows in {place}; wanted as many as its metadata");
+        assert!(error.contains(&wanted), "{error}");
+    }
+}
+
+/// Lists of 1,000 rows, and damage behind the first few of them.
+fn damaged_behind(path: &Path, dims: &[usize; 4]) {
+    let properties = WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_write_batch_size(16)
+        .set_data_page_size_limit(64);
+    let schema = Arc::new(parse_message_type(&list_of("float element")).unwrap());
+    let file = fs::File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties.build())).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let rows = (0..1000).map(|row| Some(vec![Some(0.5); dims[row.min(3)]])).collect();
+    write_lists::<FloatType>(&mut group, &rows);
+    group.close().unwrap();
+    writer.close().unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    let half = bytes.len() / 4..bytes.len() / 2;
+    bytes[half].fill(0xff);
+    fs::write(path, bytes).unwrap();
+}
+
+/// Rows of another length are found before much is read: the damage behind them is not met.
+#[test]
+fn rows_of_another_length_are_met_before_many_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    damaged_behind(&path, &[16; 4]);
+    let error = refused(&path, &ParquetColumns::default());
+    assert!(error.contains("no sound Parquet file (column \"emb\", row "), "{error}");
+    // The second sum is that of 1,000 rows of 8.
+    for dims in [[1, 16, 16, 16], [8, 12, 4, 8], [16, 16, 4, 16]] {
+        damaged_behind(&path, &dims);
+        let error = refused(&path, &ParquetColumns::default());
+        let row = dims.iter().position(|dim| *dim != dims[0]).unwrap();
+        let wanted = format!("{} numbers in row {row}; wanted {}, as", dims[row], dims[0]);
+        assert!(error.contains(&wanted), "{error}");
+    }
+}
+
+#[test]
+fn lists_that_are_too_long_are_refused_unread() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    let rows = vec![Some(vec![Some(0.5f32); MAX_DIM + 1])];
+    one_column::<FloatType>(&path, "float element", &rows);
+    let error = refused(&path, &ParquetColumns::default());
+    let wanted = "found 65536 numbers for 1 rows in column \"emb\", row group 0; wanted at most \
+        65535 a row";
+    assert!(error.contains(wanted), "{error}");
 }
 
 /// A read that the operating system refuses is no damage.

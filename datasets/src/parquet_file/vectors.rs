@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_typed_column_reader};
+use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
 use parquet::data_type::DataType;
 use parquet::file::reader::FileReader;
 use parquet::schema::types::ColumnDescriptor;
@@ -77,31 +77,33 @@ impl<'a> VectorSpool<'a> {
     }
 
     /// Reads the column of a row group.
+    ///
+    /// The library returns whole rows, of any length. So the first reads are of few rows: they find
+    /// most rows of another length before many of those are in memory.
     pub(super) fn read<T: DataType, E: From<FileError>>(
         &mut self,
-        column: ColumnReader,
+        group: usize,
         push: Push<'_, T::T>,
         tell: &mut dyn FnMut(usize) -> Result<(), E>,
     ) -> Result<(), E> {
+        let shape = self.shape(group)?;
+        let column = self.file.column(group, self.file.vector.leaf)?;
         let mut reader: ColumnReaderImpl<T> = get_typed_column_reader(column);
         let descriptor = self.descriptor();
         let present = descriptor.max_def_level();
         let repeated = present - i16::from(descriptor.self_type().is_optional());
         let (mut defined, mut repeats, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        let mut most = 1;
         loop {
             defined.clear();
             repeats.clear();
             values.clear();
-            let most = match self.dim {
-                0 => 1,
-                dim => (CHUNK_BYTES / (dim * size_of::<T::T>())).max(1),
-            };
             let place = format_args!("column {:?}, row {}", self.file.vector.name, self.rows);
             let (records, _, levels) = guarded(&self.file.path, place, || {
                 reader.read_records(most, Some(&mut defined), Some(&mut repeats), &mut values)
             })?;
             if records == 0 && levels == 0 {
-                return Ok(());
+                return Ok(shape.check(self)?);
             }
             let mut numbers = values.iter();
             let mut count = 0;
@@ -124,7 +126,26 @@ impl<'a> VectorSpool<'a> {
             self.end_row(count)?;
             self.write()?;
             tell(self.rows)?;
+            most = match shape.is_of(self.dim) {
+                true => (most * 2).min((CHUNK_BYTES / (self.dim * size_of::<T::T>())).max(1)),
+                // Some row is of another length: row by row, until that is found and named.
+                false => 1,
+            };
         }
+    }
+
+    /// What the metadata says of a row group.
+    fn shape(&self, group: usize) -> Result<GroupShape, FileError> {
+        let metadata = self.file.reader.metadata().row_group(group);
+        let column = metadata.columns().get(self.file.vector.leaf);
+        let values = column.map_or(0, |column| column.num_values());
+        let shape = GroupShape { group, rows: metadata.num_rows(), values };
+        // Refused before it is read: a row may be as long as that.
+        if shape.values > shape.rows.saturating_mul(MAX_DIM as i64) {
+            let wanted = format!("at most {MAX_DIM} a row");
+            return Err(self.file.wrong(shape.found(&self.file.vector.name), wanted));
+        }
+        Ok(shape)
     }
 
     fn descriptor(&self) -> Arc<ColumnDescriptor> {
@@ -145,6 +166,8 @@ impl<'a> VectorSpool<'a> {
             let found = format!("a vector of {count} numbers in row {}", self.rows);
             return Err(self.file.wrong(found, format!("{}, as in row 0", self.dim)));
         }
+        let place = format_args!("column {:?}", self.file.vector.name);
+        self.file.check_room(place, self.rows + 1)?;
         self.rows += 1;
         Ok(())
     }
@@ -174,5 +197,34 @@ impl<'a> VectorSpool<'a> {
         let (name, row) = (&self.file.vector.name, self.rows);
         let found = format!("{found} in column {name:?}, row {row}{place}");
         self.file.wrong(found, "finite numbers, as many in each row".into())
+    }
+}
+
+/// What the metadata says of the column of vectors in a row group.
+struct GroupShape {
+    group: usize,
+    rows: i64,
+    /// Numbers and nulls; a list without numbers, or a null in its place, counts as one.
+    values: i64,
+}
+
+impl GroupShape {
+    /// Whether all rows may be of `dim` numbers.
+    fn is_of(&self, dim: usize) -> bool {
+        self.rows.checked_mul(dim as i64) == Some(self.values)
+    }
+
+    /// Refuses metadata that contradict rows which were read, and were all as they should be.
+    fn check(&self, spool: &VectorSpool<'_>) -> Result<(), FileError> {
+        if self.is_of(spool.dim) {
+            return Ok(());
+        }
+        let found = self.found(&spool.file.vector.name);
+        Err(spool.file.wrong(found, format!("{} in each row, as in row 0", spool.dim)))
+    }
+
+    fn found(&self, name: &str) -> String {
+        let GroupShape { group, rows, values } = self;
+        format!("{values} numbers for {rows} rows in column {name:?}, row group {group}")
     }
 }

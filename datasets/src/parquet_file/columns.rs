@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
+use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, Type};
 
@@ -119,8 +119,9 @@ impl Schema<'_> {
         name: Option<&str>,
         cast: bool,
     ) -> Result<VectorColumn, FileError> {
+        let schema = self.reader.metadata().file_metadata().schema_descr();
         let candidates: Vec<VectorColumn> = (self.leaves().iter().enumerate())
-            .filter(|(_, column)| column.max_rep_level() == 1 && is_list(column))
+            .filter(|(leaf, _)| is_list(schema.get_column_root(*leaf)))
             .filter_map(|(leaf, column)| {
                 let name = column.path().parts().first()?.clone();
                 Some(VectorColumn { name, leaf, numbers: Numbers::of(column, cast)? })
@@ -188,9 +189,30 @@ impl Schema<'_> {
     }
 }
 
-/// Whether a column repeats directly below the top: a list, not a list in a struct.
-fn is_list(column: &ColumnDescriptor) -> bool {
-    column.path().parts().len() <= 3
+/// Whether a top-level column is a list of single values: what the format calls a list, of three
+/// levels or, as older writers made it, of two; or a value that itself repeats. A map or a struct
+/// has lists inside that look the same from below.
+fn is_list(root: &Type) -> bool {
+    if root.is_primitive() {
+        return is_repeated(root);
+    }
+    let info = root.get_basic_info();
+    let is_named = info.logical_type_ref() == Some(&LogicalType::List)
+        || info.converted_type() == ConvertedType::LIST;
+    let [middle] = root.get_fields() else { return false };
+    let holds_values = match middle.is_primitive() {
+        true => true,
+        false => match middle.get_fields() {
+            [value] => value.is_primitive() && !is_repeated(value),
+            _ => false,
+        },
+    };
+    is_named && !is_repeated(root) && is_repeated(middle) && holds_values
+}
+
+fn is_repeated(field: &Type) -> bool {
+    let info = field.get_basic_info();
+    info.has_repetition() && info.repetition() == Repetition::REPEATED
 }
 
 fn is_signed_integer(column: &ColumnDescriptor) -> bool {

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use half::f16;
 use parquet::basic::Compression;
+use parquet::column::writer::ColumnWriter;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, FixedLenByteArray, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
@@ -242,6 +243,66 @@ fn columns_that_cannot_be_used_are_named() {
     assert!(error.contains("found -1 in column \"id\", row 4; wanted keys"), "{error}");
     let direct = VectorFile::open(&path).unwrap_err().to_string();
     assert!(direct.contains("`foveal build` reads Parquet"), "{direct}");
+}
+
+/// Two rows of two values in each column, whatever its place in the schema.
+fn write_leaves(path: &Path, schema: &str) {
+    write_file(path, schema, 1, &|_, out| {
+        while let Some(mut column) = out.next_column().unwrap() {
+            let levels = match column.untyped() {
+                ColumnWriter::FloatColumnWriter(writer) => {
+                    let defined = [writer.get_descriptor().max_def_level(); 4];
+                    writer.write_batch(&[1.0, 2.0, 3.0, 4.0], Some(&defined), Some(&[0, 1, 0, 1]))
+                }
+                ColumnWriter::ByteArrayColumnWriter(writer) => {
+                    let defined = [writer.get_descriptor().max_def_level(); 4];
+                    let values = ["a", "b", "c", "d"].map(ByteArray::from);
+                    writer.write_batch(&values, Some(&defined), Some(&[0, 1, 0, 1]))
+                }
+                _ => unreachable!("columns of numbers and of texts"),
+            };
+            assert_eq!(levels.unwrap(), 4);
+            column.close().unwrap();
+        }
+    });
+}
+
+#[test]
+fn lists_of_any_writer_are_vectors() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    for column in [
+        "required group emb (LIST) { repeated group list { required float element; } }",
+        "optional group emb (LIST) { repeated group bag { optional float array_element; } }",
+        "optional group emb (LIST) { repeated float array; }",
+        "repeated float emb;",
+    ] {
+        write_leaves(&path, &format!("message rows {{ {column} }}"));
+        let rows = vectors(&path, false).unwrap().read(0..2).unwrap();
+        assert_eq!((rows.row(0), rows.row(1)), (Row::F32(&[1.0, 2.0]), Row::F32(&[3.0, 4.0])));
+    }
+}
+
+#[test]
+fn maps_and_structs_are_no_vectors() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    for column in [
+        "optional group emb (MAP) { repeated group key_value { required binary key (UTF8); \
+            optional float value; } }",
+        "optional group emb { repeated float a; repeated float b; }",
+        "optional group emb { repeated float a; }",
+        "optional group emb { repeated group list { optional float element; } }",
+        "optional group emb (LIST) { repeated group list { optional float a; optional float b; } }",
+        "repeated group emb { optional float a; }",
+    ] {
+        write_leaves(&path, &format!("message rows {{ {column} }}"));
+        let error = refused(&path, &ParquetColumns::default());
+        assert!(error.contains("found no vectors; wanted a column of lists"), "{column}: {error}");
+        let error = refused(&path, &columns("emb", None, &[]));
+        let wanted = "found other values in column \"emb\"; wanted a column of lists";
+        assert!(error.contains(wanted), "{column}: {error}");
+    }
 }
 
 #[test]

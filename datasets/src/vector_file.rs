@@ -115,6 +115,13 @@ impl VectorFile {
         VectorFile { path: path.into(), input, layout }
     }
 
+    /// The same file under another name in messages about its rows, for a copy that nobody knows by
+    /// its own.
+    #[must_use]
+    pub fn shown_as(self, path: &Path) -> VectorFile {
+        VectorFile { path: path.into(), ..self }
+    }
+
     /// What near means, if the file says so. Only hdf5 does.
     ///
     /// # Errors

@@ -260,6 +260,12 @@ mod tests {
         assert!(refused(&long).contains("line 2: more than 65536 bytes"));
         let padded = format!("{{}}{}\n", " ".repeat(70_000));
         assert!(refused(&padded).contains("line 1: more than 65536 bytes"));
+        let copy = dir.path().join("copy.jsonl");
+        fs::write(&copy, "{}\n[1]\n").unwrap();
+        let copy = JsonLines::open(&copy).unwrap().copied_from(Path::new("table"));
+        let error = copy.check(2, Job::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadData);
+        assert!(error.to_string().starts_with("table: row 1: starts with"), "{error}");
         let missing = JsonLines::open(&dir.path().join("gone")).err().unwrap();
         assert_eq!(missing.kind(), ErrorKind::NoInput);
     }

@@ -83,6 +83,16 @@ pub enum PayloadError {
         /// What was found.
         what: String,
     },
+    /// The text of a row is no JSON object.
+    #[error("{}: row {row}: {what}; wanted a JSON object", path.display())]
+    Row {
+        /// The source.
+        path: PathBuf,
+        /// The row, from 0.
+        row: u64,
+        /// What was found.
+        what: String,
+    },
     /// There are not as many lines as rows.
     #[error("{}: {found} lines; wanted {wanted}, one a row", path.display())]
     Count {
@@ -117,6 +127,7 @@ impl PayloadError {
             PayloadError::Io { .. } => ErrorKind::Io,
             PayloadError::NotAFile { .. } => ErrorKind::NoInput,
             PayloadError::Line { .. }
+            | PayloadError::Row { .. }
             | PayloadError::Count { .. }
             | PayloadError::Changed { .. } => ErrorKind::BadData,
             PayloadError::Interrupted => ErrorKind::Interrupted,
@@ -136,6 +147,8 @@ impl PayloadError {
 pub struct JsonLines {
     path: PathBuf,
     file: File,
+    /// Whether `path` is a file of rows that the lines were copied from.
+    is_copy: bool,
     /// Where each line is, once they were checked: 12 bytes a row.
     lines: RwLock<Lines>,
 }
@@ -157,7 +170,13 @@ impl JsonLines {
             NotOpened::NotRegular(found) => PayloadError::NotAFile { path: path.into(), found },
             NotOpened::Refused(error) => PayloadError::io(path, "open")(error),
         })?;
-        Ok(JsonLines { path: path.into(), file, lines: RwLock::default() })
+        Ok(JsonLines { path: path.into(), file, is_copy: false, lines: RwLock::default() })
+    }
+
+    /// The same lines, as a copy of rows of the file `path`: messages name that, and its rows.
+    #[must_use]
+    pub fn copied_from(self, path: &Path) -> JsonLines {
+        JsonLines { path: path.into(), is_copy: true, ..self }
     }
 
     /// Goes over the file, line by line; where the lines are, and their digest.
@@ -187,7 +206,10 @@ impl JsonLines {
             let text = line.trim_ascii();
             let cut = line.len() as u64 > MAX_TEXT && !line.ends_with(b"\n");
             let checked = if cut { Err(too_long()) } else { check_object(text) };
-            let wrong = |what| PayloadError::Line { path: path.into(), line: found + 1, what };
+            let wrong = |what| match self.is_copy {
+                true => PayloadError::Row { path: path.into(), row: found, what },
+                false => PayloadError::Line { path: path.into(), line: found + 1, what },
+            };
             checked.map_err(wrong)?;
             let indent = line.len() - line.trim_ascii_start().len();
             lines.starts.push(start + indent as u64);

@@ -87,7 +87,7 @@ pub use id_set::IdSet;
 pub use neighbor::Neighbor;
 pub use params::{
     BuildParams, DecodeMode, DecodeParams, LogZMode, MAX_BUILD_LIST_SIZE, MAX_K, MAX_LIST_SIZE,
-    MAX_MAX_DEGREE, MAX_ROWS, MAX_THREADS, ParamsError, SearchParams,
+    MAX_MAX_DEGREE, MAX_ROWS, MAX_THREADS, ParamsError, SearchParams, check_rows,
 };
 pub use payload::{JsonLines, PayloadError, PayloadSource};
 pub use search::{Answer, Query, Searcher, search_segments};

@@ -58,6 +58,17 @@ pub fn check_threads(threads: usize) -> Result<(), ParamsError> {
     Err(out_of_range("threads", threads, format!("0 to {MAX_THREADS}")))
 }
 
+/// Whether an index may have so many rows.
+///
+/// # Errors
+/// More than [`MAX_ROWS`].
+pub fn check_rows(rows: usize) -> Result<(), ParamsError> {
+    if rows as u64 <= MAX_ROWS {
+        return Ok(());
+    }
+    Err(out_of_range("rows", rows, format!("at most {MAX_ROWS}")))
+}
+
 /// How an index is built.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BuildParams {

@@ -29,7 +29,7 @@ use crate::graph::entry_points_of;
 use crate::graph::grow::GrowParams;
 use crate::graph::prune::PruneRule;
 use crate::key_table::KeyTable;
-use crate::params::{BuildParams, MAX_ROWS, out_of_range};
+use crate::params::{BuildParams, check_rows};
 use crate::payload::{PayloadSource, write_payloads};
 use crate::quantizer::{Quantizer, TRIED_QUERIES};
 use crate::segment::Meta;
@@ -271,9 +271,7 @@ fn check_input(
 
 fn check_keys(input: &BuildInput<'_>) -> Result<(), BuildError> {
     let n = input.base.len();
-    if n as u64 > MAX_ROWS {
-        return Err(out_of_range("rows", n, format!("at most {MAX_ROWS}")).into());
-    }
+    check_rows(n)?;
     let refuse = |what: String| Err(BuildError::Keys { what });
     match input.keys {
         Keys::From(first) if first.checked_add(n as u64 - 1).is_none() => {

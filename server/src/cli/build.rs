@@ -1,16 +1,15 @@
 //! `foveal build`: vectors in, an index out.
 
-use std::borrow::Cow;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use clap::Args;
 use foveal_datasets::output_file::check_new;
-use foveal_datasets::{Element, Lengthened, Metric, Rounded, RowSource, Spooled, VectorFile};
+use foveal_datasets::{Element, Lengthened, Metric, Rounded, RowSource, VectorFile};
 use foveal_index::{
     BuildError, BuildInput, BuildParams, BuildReport, Job, JsonLines, Keys, PayloadSource,
-    Progress, free_memory,
+    Progress, check_rows, free_memory,
 };
 use serde::Serialize;
 
@@ -18,7 +17,7 @@ use super::exit_code::{Failure, Outcome};
 use super::inputs::{BaseArgs, BiasArgs, CastArgs, LearnArgs};
 use super::interrupt::Interrupt;
 use super::output::{Format, Output};
-use super::parquet_base::{ParquetArgs, ParquetBase};
+use super::parquet_base::{ParquetArgs, ParquetBase, ParquetCopies};
 use super::progress::Bars;
 use super::table::{Table, bytes, grouped, seconds, three_digits};
 use super::terminal::Terminal;
@@ -144,28 +143,31 @@ pub(crate) fn run(args: &BuildArgs, terminal: &Terminal) -> anyhow::Result<Outco
     params.check()?;
     check_new(&args.out)?;
     let interrupt = Interrupt::catch()?;
-    let given = (&*args.base, args.base_args.read_as(args.cast).format);
-    let (columns, cast) = (&args.parquet_args, args.cast.cast);
-    let parquet = ParquetBase::of(given, columns, cast, &args.out, &interrupt)?;
-    let spooled = parquet.as_ref().map(|parquet| &parquet.spooled);
-    let base = open_base(args, spooled)?;
+    let base = Base::open(args)?;
+    check_rows(base.len())?;
+    let biases = read_biases(args, base.len())?;
     let learn = open_learn(args)?;
-    let key_list = match (&args.keys, spooled.and_then(|spooled| spooled.keys.as_ref())) {
-        (Some(path), _) => Some(Cow::Owned(key_file::read(path, base.len())?)),
-        (None, Some(keys)) => Some(Cow::Borrowed(&keys[..])),
-        (None, None) => None,
-    };
-    let keys = match &key_list {
+    let read_keys = |path: &PathBuf| key_file::read(path, base.len());
+    let key_list = args.keys.as_ref().map(read_keys).transpose()?;
+    let payload = args.payload.as_deref().map(JsonLines::open).transpose();
+    let mut payload = payload.map_err(BuildError::from)?;
+    // The copies take long: whatever else can be refused, was.
+    let (base, copies) = base.into_rows(&args.out, &interrupt)?;
+    let keys = match key_list.as_deref().or(copies.as_ref().and_then(ParquetCopies::keys)) {
         Some(list) => Keys::List(list),
         None => Keys::From(args.first_key),
+    };
+    if let Some(copies) = copies.as_ref().filter(|_| payload.is_none()) {
+        payload = copies.payload().map_err(BuildError::from)?;
+    }
+    let base: Box<dyn RowSource> = match biases {
+        Some(biases) => Box::new(Lengthened::by_each(Box::new(base), biases)?),
+        None => Box::new(base),
     };
     let base = match args.store {
         Some(element) => rounded(base, element, args.seed)?,
         None => base,
     };
-    let payload = args.payload.as_deref().or(spooled.and_then(|it| it.payload.as_deref()));
-    let payload = payload.map(JsonLines::open).transpose();
-    let payload = payload.map_err(BuildError::from)?;
     let input = BuildInput {
         base: &*base,
         keys,
@@ -193,30 +195,63 @@ fn memory_note(input: &BuildInput<'_>, params: &BuildParams) -> anyhow::Result<S
     Ok(format!("the build needs about {needed} of memory{}", free.unwrap_or_default()))
 }
 
-/// The vectors to index, with their biases.
-fn open_base(args: &BuildArgs, spooled: Option<&Spooled>) -> anyhow::Result<Box<dyn RowSource>> {
-    let base = match spooled {
-        Some(spooled) => VectorFile::open(&spooled.vectors)?,
-        None => VectorFile::open_as(&args.base, &args.base_args.read_as(args.cast))?,
-    };
-    let base: Box<dyn RowSource> = Box::new(base);
-    let Some(path) = &args.bias else { return Ok(base) };
+/// The vectors to index, before any is read.
+enum Base {
+    Flat(VectorFile),
+    Parquet(ParquetBase),
+}
+
+impl Base {
+    fn open(args: &BuildArgs) -> anyhow::Result<Base> {
+        let how = args.base_args.read_as(args.cast);
+        Ok(match ParquetBase::open(&args.base, &how, &args.parquet_args)? {
+            Some(parquet) => Base::Parquet(parquet),
+            None => Base::Flat(VectorFile::open_as(&args.base, &how)?),
+        })
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Base::Flat(file) => file.len(),
+            Base::Parquet(parquet) => parquet.len(),
+        }
+    }
+
+    /// A file whose rows can be read in any order, and the copies that it is one of, if it is.
+    fn into_rows(
+        self,
+        out: &Path,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<(VectorFile, Option<ParquetCopies>)> {
+        match self {
+            Base::Flat(file) => Ok((file, None)),
+            Base::Parquet(parquet) => {
+                let copies = parquet.copy(out, interrupt)?;
+                Ok((copies.vectors()?, Some(copies)))
+            }
+        }
+    }
+}
+
+/// A number for each of the rows.
+fn read_biases(args: &BuildArgs, rows: usize) -> anyhow::Result<Option<Vec<f32>>> {
+    let Some(path) = &args.bias else { return Ok(None) };
     if !args.metric.is_product() {
         let message = format!("--bias does not go with --metric {}; wanted ip", args.metric);
         return Err(Failure::usage(message).into());
     }
     let file = VectorFile::open_numbers(path, &args.bias_args.read_as(args.cast))?;
-    let (found, wanted) = (file.len() * file.dim(), base.len());
-    if found != wanted {
+    let found = file.len() * file.dim();
+    if found != rows {
         let shown = path.display();
-        let message = format!("{shown}: holds {found} numbers; wanted {wanted}, one a row");
+        let message = format!("{shown}: holds {found} numbers; wanted {rows}, one a row");
         return Err(Failure::bad_data(message).into());
     }
-    let rows = file.read(0..file.len())?;
+    let numbers = file.read(0..file.len())?;
     let mut biases = vec![0.0; found];
-    let places = biases.chunks_exact_mut(rows.dim());
-    rows.iter().zip(places).for_each(|(row, place)| row.widen_into(place));
-    Ok(Box::new(Lengthened::by_each(base, biases)?))
+    let places = biases.chunks_exact_mut(numbers.dim());
+    numbers.iter().zip(places).for_each(|(row, place)| row.widen_into(place));
+    Ok(Some(biases))
 }
 
 /// The samples, as long as the rows.

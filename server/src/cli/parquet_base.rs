@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use foveal_datasets::format::Format;
-use foveal_datasets::{ParquetColumns, ParquetFile, Spooled};
-use foveal_index::Progress;
+use foveal_datasets::{ParquetColumns, ParquetFile, ReadAs, Spooled, VectorFile};
 use foveal_index::disk::{Disk, Publication};
+use foveal_index::{JsonLines, PayloadError, Progress};
 
 use super::exit_code::Failure;
 use super::interrupt::Interrupt;
@@ -31,27 +31,32 @@ pub(crate) struct ParquetArgs {
     payload_columns: Vec<String>,
 }
 
-/// Flat copies of the columns, for as long as the build needs them.
+/// A base that is a Parquet file, of which no row was read yet.
 pub(crate) struct ParquetBase {
-    pub(crate) spooled: Spooled,
+    path: PathBuf,
+    file: ParquetFile,
+}
+
+/// Flat copies of the columns, for as long as the build needs them.
+pub(crate) struct ParquetCopies {
+    path: PathBuf,
+    spooled: Spooled,
     /// Removes the directory of the copies when it is dropped.
     _dir: Publication<'static>,
 }
 
 impl ParquetBase {
-    /// Copies the columns of `base` beside the index `out`, if it is a Parquet file.
+    /// Opens `base` and finds its columns, if it is a Parquet file.
     ///
     /// # Errors
-    /// Columns named for a file that has none; a file or a column that cannot be used; a disk that
-    /// refuses; ctrl-c. Nothing stays behind then.
-    pub(crate) fn of(
-        (base, format): (&Path, Option<Format>),
+    /// Columns named for a file that has none, or a tensor for one that has columns; a file or a
+    /// column that cannot be used.
+    pub(crate) fn open(
+        base: &Path,
+        how: &ReadAs,
         args: &ParquetArgs,
-        cast: bool,
-        out: &Path,
-        interrupt: &Interrupt,
     ) -> anyhow::Result<Option<ParquetBase>> {
-        let format = format.or_else(|| Format::of(base).ok());
+        let format = how.format.or_else(|| Format::of(base).ok());
         if format != Some(Format::Parquet) {
             return match args.first() {
                 Some(flag) => {
@@ -61,15 +66,33 @@ impl ParquetBase {
                 None => Ok(None),
             };
         }
+        if how.tensor.is_some() {
+            let shown = base.display();
+            let message = format!("{shown}: --tensor goes with a .safetensors file or index alone");
+            return Err(Failure::usage(message).into());
+        }
         let columns = ParquetColumns {
             vector: args.vector_column.clone(),
             key: args.key_column.clone(),
             payload: args.payload_columns.clone(),
         };
-        let file = ParquetFile::open(base, &columns, cast)?;
+        let file = ParquetFile::open(base, &columns, how.cast)?;
+        Ok(Some(ParquetBase { path: base.into(), file }))
+    }
+
+    /// How many rows it says that it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.file.len()
+    }
+
+    /// Copies the columns beside the index `out`.
+    ///
+    /// # Errors
+    /// Rows that cannot be used; a disk that refuses; ctrl-c. Nothing stays behind then.
+    pub(crate) fn copy(&self, out: &Path, interrupt: &Interrupt) -> anyhow::Result<ParquetCopies> {
         let dir = Publication::begin(&Disk, &spool_of(out))?;
         let bars = Bars::start();
-        let spooled = file.spool(dir.dir(), &mut |done, total| {
+        let spooled = self.file.spool(dir.dir(), &mut |done, total| {
             bars.show(Progress { stage: "copying columns", done, total });
             match interrupt.flag().load(std::sync::atomic::Ordering::Relaxed) {
                 true => Err(anyhow::Error::from(Failure::interrupted())),
@@ -77,7 +100,25 @@ impl ParquetBase {
             }
         })?;
         bars.finish();
-        Ok(Some(ParquetBase { spooled, _dir: dir }))
+        Ok(ParquetCopies { path: self.path.clone(), spooled, _dir: dir })
+    }
+}
+
+/// Messages name the Parquet file: nobody knows the copies, and they are gone when one is read.
+impl ParquetCopies {
+    pub(crate) fn vectors(&self) -> anyhow::Result<VectorFile> {
+        Ok(VectorFile::open(&self.spooled.vectors)?.shown_as(&self.path))
+    }
+
+    /// The keys, if a column holds them.
+    pub(crate) fn keys(&self) -> Option<&[u64]> {
+        self.spooled.keys.as_deref()
+    }
+
+    /// The payloads, if columns hold them.
+    pub(crate) fn payload(&self) -> Result<Option<JsonLines>, PayloadError> {
+        let Some(path) = &self.spooled.payload else { return Ok(None) };
+        Ok(Some(JsonLines::open(path)?.copied_from(&self.path)))
     }
 }
 

@@ -90,8 +90,9 @@ pub struct Upgraded {
 }
 
 /// Rewrites the index in `dir` in the format of this program: as the new directory `out`, or in
-/// place of the old one. The new index is the one that a build of the same rows would give; it is
-/// opened, and on the device, before it appears in one step. Takes as much disk as the index has
+/// place of the old one. The new index is the one that a build of the same rows would give (if the
+/// old one was built without a shift, which no build has any more); it is opened, and on the device,
+/// before it appears in one step. Takes as much disk as the index has
 /// until it is done. `None` where the index has this program's format version already: nothing is
 /// done then but to remove what a killed upgrade left beside it.
 ///

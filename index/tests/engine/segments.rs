@@ -199,3 +199,32 @@ fn what_cannot_be_merged_is_refused() {
     let none = search(&mut [], row.row(0), &Stop::default()).unwrap();
     assert!(none.neighbors.is_empty() && none.exhausted && none.certified == 0);
 }
+
+/// Rows of 1,000 numbers take a block each.
+#[test]
+fn reads_are_bounded_for_all_segments_together() {
+    let dim = 1000;
+    let mut random = Seeded::new(31);
+    let mut built = |n: usize| {
+        let numbers = (0..n * dim).map(|_| random.gaussian()).collect();
+        Built::new(&Rows::new(dim, Values::F32(numbers)).unwrap(), &params(Metric::L2, 4))
+    };
+    let all = [built(30), built(4), built(40)];
+    let mut searchers = searchers(&all);
+    let query = vec![0.5; dim];
+    for max_reads in [1, 2, 3, 4, 9, 30, 200] {
+        let params = SearchParams { max_reads: Some(max_reads), ..SearchParams::new(10) };
+        let row = Row::F32(&query);
+        let answer = search_segments(&mut searchers, row, &params, &[], &Stop::default()).unwrap();
+        let reads = answer.stats.reads;
+        assert!(reads <= max_reads.into(), "{reads} reads of {max_reads}");
+        assert_eq!(answer.partial, max_reads < 200, "{max_reads}: {answer:?}");
+        // However few were read, there are 74.
+        assert!(!answer.exhausted, "{max_reads}");
+        assert!(max_reads > 3 || answer.certified == 0, "segments that were passed over");
+    }
+    let most = SearchParams::new(75);
+    let answer = search_segments(&mut searchers, Row::F32(&query), &most, &[], &Stop::default());
+    let answer = answer.unwrap();
+    assert!(answer.exhausted && answer.neighbors.len() == 74);
+}

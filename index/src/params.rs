@@ -14,8 +14,8 @@ pub const MAX_BUILD_LIST_SIZE: u32 = 4_096;
 pub const MAX_MAX_DEGREE: u32 = 256;
 /// The most threads that one job or one server may start.
 pub const MAX_THREADS: usize = 1024;
-/// A segment of at most so many rows is scanned by every search: a walk would meet most of them, and
-/// coarse codes among its list could hide some of the nearest.
+/// A segment of at most so many rows is scanned by every search: a walk would meet most of them,
+/// and coarse codes among its list could hide some of the nearest.
 pub const SCANNED_ROWS: u64 = 512;
 /// The most rows an index may hold.
 pub const MAX_ROWS: u64 = (1 << 31) - 1;

@@ -28,14 +28,20 @@ pub enum UpgradeError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The index has this program's format version already, and another directory was wanted.
-    #[error("{}: has format version {FORMAT_VERSION} already; nothing to write to another directory", path.display())]
+    #[error(
+        "{}: has format version {FORMAT_VERSION} already; nothing to write to another directory",
+        path.display()
+    )]
     Current {
         /// The index.
         path: PathBuf,
     },
     /// The directory holds something that is no part of the index, and would be removed with it.
-    #[error("{}: not a file of this index, and an upgrade in place would remove it; wanted none, or \
-             another directory for the new index (--out)", path.display())]
+    #[error(
+        "{}: not a file of this index, and an upgrade in place would remove it; wanted none, or \
+         another directory for the new index (--out)",
+        path.display()
+    )]
     Stranger {
         /// The first such entry.
         path: PathBuf,
@@ -90,11 +96,11 @@ pub struct Upgraded {
 }
 
 /// Rewrites the index in `dir` in the format of this program: as the new directory `out`, or in
-/// place of the old one. The new index is the one that a build of the same rows would give (if the
-/// old one was built without a shift, which no build has any more); it is opened, and on the device,
-/// before it appears in one step. Takes as much disk as the index has
-/// until it is done. `None` where the index has this program's format version already: nothing is
-/// done then but to remove what a killed upgrade left beside it.
+/// place of the old one. The new index is the one that a build of the same rows would give, unless
+/// the old one was built with a shift, which no build has any more. It is opened, and on the
+/// device, before it appears in one step. Takes as much disk as the index has until it is done.
+/// `None` where the index has this program's format version already: nothing is done then but to
+/// remove what a killed upgrade left beside it.
 ///
 /// # Errors
 /// No index there; a version that cannot be rewritten, or needs not be but `out` is given; the

@@ -26,8 +26,8 @@ fn the_rows_that_count_are_searched_alone() {
     for (flag, odd) in [("--allow half.npy", true), ("--deny half.npy", false)] {
         let name = if odd { "allowed" } else { "denied" };
         place.ok(&format!("{truth} {flag} --out {name}.ibin"));
-        let asked = format!("{search} {flag} --truth {name}.ibin --min-recall 0.98");
-        place.ok(&format!("{asked} --ids-out {name}-found.ibin"));
+        let requested = format!("{search} {flag} --truth {name}.ibin --min-recall 0.98");
+        place.ok(&format!("{requested} --ids-out {name}-found.ibin"));
         let found = ibin(&place.path(&format!("{name}-found.ibin"))).keys;
         let is_odd = |key: &i32| (key - 10) / 3 % 2 == 1;
         assert!(found.iter().flatten().all(|key| is_odd(key) == odd), "{flag}");

@@ -52,15 +52,15 @@ fn rust_client() -> PathBuf {
 fn the_rust_client_searches() {
     let place = place_beside_it();
     let server = Server::start(&place, SERVE, &[]);
-    let ask = |flags: &[&str]| {
+    let request = |flags: &[&str]| {
         let mut command = Command::new(rust_client());
         command.arg("--addr").arg(format!("http://{}", server.address));
         command.arg("--queries").arg(sample().dir.join("base.f16bin")).args(["--k", "4"]);
         ran("search.rs", command.args(flags).output().unwrap())
     };
-    shows_the_neighbors_of_row_0(&ask(&["--collection", "packages"]));
-    shows_the_neighbors_of_row_0(&ask(&[]));
-    let refused = ask(&["--collection", "nobody"]);
+    shows_the_neighbors_of_row_0(&request(&["--collection", "packages"]));
+    shows_the_neighbors_of_row_0(&request(&[]));
+    let refused = request(&["--collection", "nobody"]);
     assert_eq!(refused.code, 1);
     assert!(refused.err.starts_with("NotFound: collection nobody"), "{}", refused.err);
 }
@@ -68,11 +68,11 @@ fn the_rust_client_searches() {
 /// An interpreter that has what the example needs.
 fn python() -> Option<String> {
     let named = std::env::var("FOVEAL_PYTHON").ok();
-    let asked = named.is_some();
+    let requested = named.is_some();
     let python = named.unwrap_or_else(|| "python3".into());
     let probe = Command::new(&python).args(["-c", "import grpc, grpc_tools, numpy"]).output();
     let fits = probe.as_ref().is_ok_and(|output| output.status.success());
-    assert!(fits || !asked, "FOVEAL_PYTHON={python} cannot run the example: {probe:?}");
+    assert!(fits || !requested, "FOVEAL_PYTHON={python} cannot run the example: {probe:?}");
     fits.then_some(python)
 }
 
@@ -84,7 +84,7 @@ fn the_python_client_searches() {
     };
     let place = place_beside_it();
     let server = Server::start(&place, SERVE, &[]);
-    let ask = |flags: &[&str]| {
+    let request = |flags: &[&str]| {
         let mut command = Command::new(&python);
         command.arg(root().join("server/examples/python/search.py"));
         command.args(["--addr", &server.address, "--k", "4"]).args(flags);
@@ -93,7 +93,7 @@ fn the_python_client_searches() {
         ran("search.py", command.output().unwrap())
     };
     let queries = ["--collection", "packages", "--queries", "sample/queries.f16bin"];
-    let shown = ask(&[&queries[..], &["--all-out", "keys.npy"]].concat());
+    let shown = request(&[&queries[..], &["--all-out", "keys.npy"]].concat());
     shows_the_neighbors_of_row_0(&shown);
     place.ok("search --index sample/index --queries sample/queries.f16bin --k 4 --ids-out 4.ibin");
     let wanted: Vec<u8> = crate::vectors::ibin(&place.path("4.ibin"))
@@ -111,8 +111,8 @@ fn the_python_client_searches() {
     // A row from NumPy, as f32.
     let row: Vec<u8> = sample().row(0).iter().flat_map(|x| (*x as f32).to_le_bytes()).collect();
     place.write("row.npy", npy("<f4", "(1, 384)", &row));
-    shows_the_neighbors_of_row_0(&ask(&["--queries", "row.npy"]));
-    let refused = ask(&["--queries", "row.npy", "--collection", "nobody"]);
+    shows_the_neighbors_of_row_0(&request(&["--queries", "row.npy"]));
+    let refused = request(&["--queries", "row.npy", "--collection", "nobody"]);
     assert_eq!(refused.code, 1);
     assert!(refused.err.starts_with("NOT_FOUND: collection nobody"), "{}", refused.err);
 }

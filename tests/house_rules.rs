@@ -107,15 +107,15 @@ fn is_explained(lines: &[&str], line: usize, wanted: &str) -> bool {
 }
 
 #[test]
-fn one_file_asks_the_processor() {
+fn one_file_detects_the_processor() {
     let mut broken = Vec::new();
     for file in rust() {
-        let asks = words(&file.code(), "is_x86_feature_detected").count();
-        if asks > 0 && file.name != "index/src/kernel/level.rs" {
+        let uses = words(&file.code(), "is_x86_feature_detected").count();
+        if uses > 0 && file.name != "index/src/kernel/level.rs" {
             broken.push(file.name);
         }
     }
-    hold("the processor is asked in index/src/kernel/level.rs only", broken);
+    hold("the processor is detected in index/src/kernel/level.rs only", broken);
 }
 
 #[test]

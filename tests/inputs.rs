@@ -269,10 +269,10 @@ fn a_truth_ends_soon_after_a_signal() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut truth = place.start(line);
         std::thread::sleep(Duration::from_millis(700));
-        let asked = Instant::now();
+        let requested = Instant::now();
         truth.signal(signal);
         truth.end().is_refusal(130, &["interrupted"]);
-        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert!(requested.elapsed() < Duration::from_secs(5), "{:?}", requested.elapsed());
         assert_eq!(place.names(), ["base.fbin"]);
     }
 }

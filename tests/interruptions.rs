@@ -28,10 +28,14 @@ fn an_interrupted_build_leaves_nothing() {
         let mut build = place.start(SLOW);
         build.until(|| place.path(".index.building").exists());
         std::thread::sleep(Duration::from_millis(wait));
-        let asked = Instant::now();
+        let requested = Instant::now();
         build.signal(signal);
         build.end().is_refusal(130, &["interrupted"]);
-        assert!(asked.elapsed() < Duration::from_secs(5), "{:?} to clean up", asked.elapsed());
+        assert!(
+            requested.elapsed() < Duration::from_secs(5),
+            "{:?} to clean up",
+            requested.elapsed()
+        );
         assert_eq!(place.names(), ["base.fbin"], "{signal:?} after {wait} ms");
     }
 }

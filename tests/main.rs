@@ -15,7 +15,7 @@
 //! | `made_data` | the verbs over data of every type, shape and format |
 //! | `rows_by_key` | rows by key; indexes of the version before |
 //! | `parquet` | builds from a table |
-//! | `service` | `foveal serve` asked over gRPC |
+//! | `service` | `foveal serve` called over gRPC |
 //! | `serving` | a server among signals, silent clients and bad collections |
 //! | `program` `sample` `source` `vectors` | what the stories are told with |
 

@@ -25,7 +25,7 @@ pub struct Sample {
     pub built: String,
 }
 
-/// The sample; indexed by the first who asks.
+/// The sample; indexed by the first caller.
 pub fn sample() -> &'static Sample {
     static SAMPLE: OnceLock<Sample> = OnceLock::new();
     SAMPLE.get_or_init(make)

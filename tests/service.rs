@@ -1,4 +1,4 @@
-//! `foveal serve` as a process of its own, asked by the generated clients.
+//! `foveal serve` as a process of its own, called by the generated clients.
 
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
@@ -226,10 +226,10 @@ async fn health_changes_when_the_server_drains() {
     let server = Server::start(&place, SERVE, &[]);
     let mut health = HealthClient::new(server.channel().await);
     let service = "foveal.v1.SearchService".to_string();
-    let ask = HealthCheckRequest { service };
-    let status = within(health.check(ask.clone())).await.unwrap().into_inner().status();
+    let request = HealthCheckRequest { service };
+    let status = within(health.check(request.clone())).await.unwrap().into_inner().status();
     assert_eq!(status, ServingStatus::Serving);
-    let mut watch = within(health.watch(ask)).await.unwrap().into_inner();
+    let mut watch = within(health.watch(request)).await.unwrap().into_inner();
     let status = within(watch.next()).await.unwrap().unwrap().status();
     assert_eq!(status, ServingStatus::Serving);
     // Stopping blocks this thread; the stream is looked at afterwards.

@@ -14,7 +14,7 @@ use crate::program::{PATIENCE, Place, Ran};
 use crate::service::{DIM, FIRST_KEY, SERVE, Server, one, place, rows, within};
 
 /// Asks a server for its first row, on a connection of its own.
-async fn asks(server: &Server) {
+async fn query_all(server: &Server) {
     let mut client = server.search().await;
     let response = within(client.search(one(&rows()[..DIM], 1))).await.unwrap().into_inner();
     assert_eq!(response.hits[0].key, FIRST_KEY);
@@ -23,9 +23,9 @@ async fn asks(server: &Server) {
 /// How a server ends when it drains.
 async fn drained(mut server: Server) -> (Ran, Duration) {
     server.signal(Signal::TERM);
-    let asked = Instant::now();
+    let signalled = Instant::now();
     let ran = tokio::task::spawn_blocking(move || server.end()).await.unwrap();
-    (ran, asked.elapsed())
+    (ran, signalled.elapsed())
 }
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn a_drain_is_over_at_once_where_nothing_is_in_flight() {
     let _raw = TcpStream::connect(&server.address).unwrap();
     let mut half = TcpStream::connect(&server.address).unwrap();
     half.write_all(b"PRI * HTTP/2.0").unwrap();
-    asks(&server).await;
+    query_all(&server).await;
     let (ran, took) = drained(server).await;
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert!(took < PATIENCE / 4, "{took:?}");
@@ -74,8 +74,8 @@ async fn connections_that_say_nothing_keep_nobody_out() {
     let server = Server::start_under(&place, line, SERVE);
     let silent: Vec<TcpStream> =
         (0..100).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
-    asks(&server).await;
-    asks(&server).await;
+    query_all(&server).await;
+    query_all(&server).await;
     drop(silent);
     let ran = tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
     assert_eq!(ran.code, 0, "{}", ran.err);
@@ -95,7 +95,7 @@ async fn one_bad_collection_keeps_no_other_from_being_served() {
     let place = place();
     let line = format!("{SERVE} --index bad=nope");
     let server = Server::start(&place, &line, &[]);
-    asks(&server).await;
+    query_all(&server).await;
     assert_eq!(health_of(&server, "bad").await, Ok(ServingStatus::NotServing));
     for name in ["", "rows"] {
         assert_eq!(health_of(&server, name).await, Ok(ServingStatus::Serving));
@@ -138,7 +138,7 @@ async fn sighup_reads_the_configuration_again() {
     server.signal(Signal::HUP);
     tokio::time::sleep(Duration::from_millis(200)).await;
     server.signal(Signal::HUP);
-    asks(&server).await;
+    query_all(&server).await;
     let (ran, _) = drained(server).await;
     assert_eq!(ran.code, 0, "{}", ran.err);
     for part in ["reloaded", "take a restart", "not reloaded", "foveal.toml"] {

@@ -28,7 +28,7 @@ const MEMORY: usize = 512 << 20;
 /// Batches a timed iteration walks through.
 const BATCHES: usize = 1024;
 
-/// Where codes lie and in which order they are asked for.
+/// Where codes lie and in which order they are read.
 #[derive(Clone, Copy, PartialEq)]
 enum Medium {
     L1,
@@ -89,7 +89,7 @@ fn memory(pages: Pages) -> MmapMut {
 /// Walks through the codes of `ids` as a search does: while a batch is scored, the next is on its
 /// way. `score` gets the ids of a batch.
 fn walk(codes: &[u8], code_bytes: usize, ids: &[u32], mut score: impl FnMut(&[u32])) {
-    let ask = |batch: &[u32]| {
+    let prefetch_batch = |batch: &[u32]| {
         for id in batch {
             for line in (0..code_bytes).step_by(LINE) {
                 prefetch(codes, *id as usize * code_bytes + line);
@@ -97,10 +97,10 @@ fn walk(codes: &[u8], code_bytes: usize, ids: &[u32], mut score: impl FnMut(&[u3
         }
     };
     let batches: Vec<&[u32]> = ids.chunks(BATCH).collect();
-    ask(batches[0]);
+    prefetch_batch(batches[0]);
     for (i, batch) in batches.iter().enumerate() {
         if let Some(next) = batches.get(i + 1) {
-            ask(next);
+            prefetch_batch(next);
         }
         score(batch);
     }

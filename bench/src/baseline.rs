@@ -17,7 +17,7 @@ use foveal_measure::anonymous_bytes;
 
 use crate::compare::CompareArgs;
 
-/// Queries that an index without search parameters is asked.
+/// Queries of an index without search parameters.
 const FLAT_QUERIES: usize = 1000;
 /// A sweep of a graph ends with the point that finds no more than this beyond the one before.
 const LEAST_GAIN: f64 = 3e-4;
@@ -31,7 +31,7 @@ const MAX_PROCESSORS: f64 = 1.2;
 /// takes more than one processor.
 pub fn measure(args: &CompareArgs, factory: &str) -> anyhow::Result<()> {
     let mut sink = Sink::open(args.out.as_deref())?;
-    let data = Data::open(&asked(args, factory))?;
+    let data = Data::open(&data_args(args, factory))?;
     data.check_k(args.k)?;
     let rows = data.base.read(0..data.base.len())?;
     let base = widened(&rows, data.metric)?;
@@ -116,13 +116,13 @@ fn set(index: &IndexImpl, setting: &Setting) -> anyhow::Result<()> {
 }
 
 /// A scan of everything takes as long for each query: some tell what all would.
-fn asked(args: &CompareArgs, factory: &str) -> DataArgs {
+fn data_args(args: &CompareArgs, factory: &str) -> DataArgs {
     let most = if factory == "Flat" { FLAT_QUERIES } else { usize::MAX };
     let queries = args.data.queries.unwrap_or(usize::MAX).min(most);
     DataArgs { queries: Some(queries), ..args.data.clone() }
 }
 
-/// Answers to all queries, asked at once: faiss is at its fastest then.
+/// Answers to all queries, sent at once: faiss is at its fastest then.
 fn search(
     index: &mut IndexImpl,
     queries: &[f32],

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Metric, Row, RowSource, Rows, Values};
 use foveal_index::{
-    BuildInput, BuildParams, DecodeAsk, DecodeMode, DecodeParams, Decoder, Job, Keys, Segment,
+    BuildInput, BuildParams, DecodeMode, DecodeParams, DecodeRequest, Decoder, Job, Keys, Segment,
     build,
 };
 use serde::Serialize;
@@ -120,7 +120,7 @@ struct Head {
     shape: Shape,
     rows: Rows,
     learn: Rows,
-    asked: Rows,
+    sample_states: Rows,
     truth: Vec<Truth>,
 }
 
@@ -129,14 +129,14 @@ impl Head {
         let mut random = Seeded::new(tokens as u64 * 31 + dim as u64 + 1000 * shape as u64);
         let rows = rows_of(shape, (tokens, dim), &mut random);
         let learn = states_of(shape, (&rows, dim, args.learn), &mut random);
-        let asked = states_of(shape, (&rows, dim, args.states), &mut random);
+        let sample_states = states_of(shape, (&rows, dim, args.states), &mut random);
         let mirror = unit(dim, &mut random);
-        let [rows, learn, asked] = [rows, learn, asked].map(|mut numbers| {
+        let [rows, learn, sample_states] = [rows, learn, sample_states].map(|mut numbers| {
             numbers.chunks_exact_mut(dim).for_each(|row| reflect(row, &mirror));
             Rows::new(dim, Values::F32(numbers)).expect("whole rows")
         });
-        let truth = asked.iter().map(|state| truth_of(&rows, &wide(state), args)).collect();
-        Head { shape, rows, learn, asked, truth }
+        let truth = sample_states.iter().map(|state| truth_of(&rows, &wide(state), args)).collect();
+        Head { shape, rows, learn, sample_states, truth }
     }
 
     fn measure(&self, args: &CoverageArgs, learned: bool) -> anyhow::Result<()> {
@@ -168,9 +168,9 @@ impl Head {
         let (mut held, mut right, mut widths, mut farthest) = (0, 0, Vec::new(), 0.0f64);
         let (mut reranked, mut distances, mut widened) = (0u64, 0u64, 0);
         for (state, truth) in self.truth.iter().enumerate() {
-            let ask = DecodeAsk { params, ..DecodeAsk::new(1) };
-            let decoded = decoder.decode(self.asked.row(state), &ask)?;
-            let log_z = decoded.log_z.context("log Z was asked for")?;
+            let request = DecodeRequest { params, ..DecodeRequest::new(1) };
+            let decoded = decoder.decode(self.sample_states.row(state), &request)?;
+            let log_z = decoded.log_z.context("log Z was requested")?;
             let (wanted, slack) = (truth.log_z[at], 1e-9 * truth.log_z[at].abs().max(1.0));
             held += usize::from(log_z.low - slack <= wanted && wanted <= log_z.high + slack);
             widths.push(log_z.high - log_z.low);

@@ -58,8 +58,8 @@ impl Data {
             let (found, wanted) = (query_file.dim(), base.dim());
             bail!("{}: dimension {found}; the base has {wanted}", query_path.display());
         }
-        let asked = args.queries.unwrap_or(usize::MAX).min(query_file.len());
-        let queries = query_file.read(0..asked)?;
+        let requested = args.queries.unwrap_or(usize::MAX).min(query_file.len());
+        let queries = query_file.read(0..requested)?;
         let truth = Truth::read(&truth_path)?;
         if truth.queries() != query_file.len() {
             let (found, wanted) = (truth.queries(), query_file.len());
@@ -74,7 +74,7 @@ impl Data {
         Ok(data)
     }
 
-    /// Results wanted of a query: what was asked for, if the truth knows as many.
+    /// Results wanted of a query: the requested number, if the truth knows as many.
     ///
     /// # Errors
     /// It does not.
@@ -159,15 +159,15 @@ fn paths(data: &Path) -> anyhow::Result<[PathBuf; 3]> {
     Ok([find(data, "base")?, find(data, "query")?, with_suffix(data, ".gt.ibin")])
 }
 
-/// The metric that was asked for or that the file names; both, if they agree.
+/// The metric that was requested or that the file names; both, if they agree.
 fn agreed(args: &DataArgs, of_file: Option<Metric>) -> anyhow::Result<Metric> {
     let shown = args.data.display();
     match (args.metric, of_file) {
-        (Some(asked), Some(said)) if asked != said => {
-            bail!("--metric is {asked}; {shown} says {said}")
+        (Some(requested), Some(said)) if requested != said => {
+            bail!("--metric is {requested}; {shown} says {said}")
         }
         (None, None) => bail!("--metric is missing: {shown} does not say what near means"),
-        (asked, said) => Ok(asked.or(said).expect("one of them is there")),
+        (requested, said) => Ok(requested.or(said).expect("one of them is there")),
     }
 }
 

@@ -67,11 +67,11 @@ pub struct Origin {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Figures {
-    /// How an index answers queries asked by its own process.
+    /// How an index answers queries from its own process.
     Recall(Box<Recall>),
     /// What an index takes to build and to hold.
     Build(Build),
-    /// How a server answers queries asked over the network.
+    /// How a server answers queries sent over the network.
     Load(Box<Load>),
 }
 
@@ -80,9 +80,9 @@ pub enum Figures {
 pub struct Recall {
     /// Results wanted of a query.
     pub k: u32,
-    /// Queries asked in a pass.
+    /// Queries of a pass.
     pub queries: u64,
-    /// Threads that asked.
+    /// Threads that searched.
     pub threads: u32,
     /// Queries that a thread had begun at a time.
     pub in_flight: u32,
@@ -142,11 +142,11 @@ pub struct Cost {
     pub distances: f64,
     /// Nodes expanded.
     pub hops: f64,
-    /// Distinct 4 KiB blocks that fullview asked for.
+    /// Distinct 4 KiB blocks that fullview read.
     pub reads: f64,
-    /// Of those, the ones asked of the operating system.
+    /// Of those, the ones read from the operating system.
     pub device_reads: f64,
-    /// Bytes asked of the operating system.
+    /// Bytes read from the operating system.
     pub read_bytes: f64,
 }
 

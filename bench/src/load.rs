@@ -1,4 +1,4 @@
-//! `foveal-bench load`: how a server answers queries asked over the network.
+//! `foveal-bench load`: how a server answers queries sent over the network.
 //!
 //! Requests are put together and connections are open before the first call is timed. Latency
 //! counts from the moment at which a call was *meant* to start to its complete answer, so that a
@@ -35,7 +35,7 @@ use crate::line::{Call, Figures, Line, Load, Sink};
 use crate::machine;
 use connection::{Answer, connect};
 use drive::{Driven, Pace, Plan, drive};
-use requests::{Ask, Request, Requests};
+use requests::{Request, RequestParams, Requests};
 use schedule::Arrivals;
 use tally::Tally;
 
@@ -120,18 +120,18 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// Flags that contradict each other; data that cannot be used; no server, another collection than
 /// that of the data, a refused request; no call answered.
 pub fn run(args: &LoadArgs) -> anyhow::Result<()> {
-    let (ask, plan) = (args.ask()?, args.plan()?);
+    let (params, plan) = (args.request_params()?, args.plan()?);
     let mut sink = Sink::open(args.out.as_deref())?;
     let data = Data::open(&args.data)?;
     data.check_k(args.k)?;
-    let requests = Arc::new(Requests::new(&data.queries, &ask)?);
+    let requests = Arc::new(Requests::new(&data.queries, &params)?);
 
     let drivers = connect(&args.addr, args.connections, machine::cores())?;
     let addr = || args.addr.clone();
     let (version, collection) = drivers[0].collection(&args.collection).with_context(addr)?;
     is_of(&collection, &data)?;
     // What the server refuses it refuses now.
-    let answer = drivers[0].ask(requests.of(0), PATIENCE).with_context(addr)?;
+    let answer = drivers[0].send(requests.of(0), PATIENCE).with_context(addr)?;
     let list_size = answer.list_size();
     for (query, list) in requests.queries_of(0).zip(answer.lists()) {
         data.check_answer(query, &list).with_context(addr)?;
@@ -144,15 +144,15 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<()> {
         let (failed, took) = (tally.failed(), plan.length + plan.drain);
         bail!("no call was answered in {took:?}; failed: {failed:?}; {} waited", driven.backlog);
     }
-    let rest = |request| drivers[0].ask(request, plan.drain);
-    let recall = match ask_the_rest(tally, rest, &requests) {
+    let rest = |request| drivers[0].send(request, plan.drain);
+    let recall = match send_the_rest(tally, rest, &requests) {
         Ok(()) => Some(recall_of(tally, &data, args.k)?),
         Err(error) => {
             summary::tell(&format!("no recall, for some queries were never answered: {error:#}"));
             None
         }
     };
-    let load = load(args, &ask, &driven, recall);
+    let load = load(args, &params, &driven, recall);
     summary::tell(&summary::of(&load, &driven, &plan));
     let list_size = list_size.map_or("default".into(), |size| size.to_string());
     sink.write(&Line {
@@ -168,7 +168,7 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<()> {
 }
 
 impl LoadArgs {
-    fn ask(&self) -> anyhow::Result<Ask> {
+    fn request_params(&self) -> anyhow::Result<RequestParams> {
         let (call, batch) = match (self.call, self.batch) {
             (CallName::Search, Some(batch)) if batch != 1 => {
                 bail!(
@@ -188,7 +188,7 @@ impl LoadArgs {
             bail!("--connections 0; wanted at least 1");
         }
         let (collection, list_size) = (self.collection.clone(), self.list_size);
-        Ok(Ask { call, collection, k: self.k, list_size, batch })
+        Ok(RequestParams { call, collection, k: self.k, list_size, batch })
     }
 
     fn plan(&self) -> anyhow::Result<Plan> {
@@ -224,16 +224,16 @@ fn is_of(collection: &pb::Collection, data: &Data) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks, untimed, the queries that a short run did not come to.
-fn ask_the_rest(
+/// Sends, untimed, the queries that a short run did not come to.
+fn send_the_rest(
     tally: &mut Tally,
-    ask: impl Fn(Request) -> anyhow::Result<Answer>,
+    send: impl Fn(Request) -> anyhow::Result<Answer>,
     requests: &Requests,
 ) -> anyhow::Result<()> {
     for number in requests.round() {
         let mut queries = requests.queries_of(number);
         if queries.any(|query| tally.answers()[query].is_none()) {
-            tally.keep(number, ask(requests.of(number))?, requests);
+            tally.keep(number, send(requests.of(number))?, requests);
         }
     }
     Ok(())
@@ -245,12 +245,12 @@ fn recall_of(tally: &Tally, data: &Data, k: u32) -> anyhow::Result<f64> {
     Ok(recall(&data.truth, &found, k as usize, data.metric)?)
 }
 
-fn load(args: &LoadArgs, ask: &Ask, driven: &Driven, recall: Option<f64>) -> Load {
+fn load(args: &LoadArgs, params: &RequestParams, driven: &Driven, recall: Option<f64>) -> Load {
     let tally = &driven.tally;
     Load {
-        k: ask.k,
-        call: ask.call,
-        batch: ask.batch,
+        k: params.k,
+        call: params.call,
+        batch: params.batch,
         connections: args.connections,
         in_flight: args.connections.saturating_mul(args.in_flight),
         intended_calls_per_second: args.rate,
@@ -258,7 +258,7 @@ fn load(args: &LoadArgs, ask: &Ask, driven: &Driven, recall: Option<f64>) -> Loa
         calls: tally.calls(),
         failed: tally.failed().clone(),
         backlog: args.rate.map(|_| driven.backlog),
-        qps: tally.answered_per_second() * f64::from(ask.batch),
+        qps: tally.answered_per_second() * f64::from(params.batch),
         recall,
         latency_us: tally.latency(),
         max_us: tally.max_us(),

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use foveal_bench::line::{self, Figures, Line, Recall};
 use foveal_datasets::{Element, Metric, RowSource, Truth, VectorFile, VectorWriter};
-use foveal_index::{ExactAsk, Job, exact};
+use foveal_index::{ExactRequest, Job, exact};
 
 const K: usize = 10;
 const QUERIES: usize = 500;
@@ -30,7 +30,7 @@ fn error_of(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// 5,000 Debian packages; every tenth of them asks, and knows its true neighbors.
+/// 5,000 Debian packages; every tenth of them is a query with known neighbors.
 fn sample(dir: &Path) -> PathBuf {
     let sample =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../datasets/samples/debian-packages-5k.f16bin");
@@ -45,8 +45,8 @@ fn sample(dir: &Path) -> PathBuf {
     writer.finish().unwrap();
     let queries = VectorFile::open(dir.join("packages.query.f16bin")).unwrap();
     let queries = queries.read(0..QUERIES).unwrap();
-    let ask = ExactAsk { metric: Metric::Cosine, k: K, threads: 2 };
-    let found = exact::search(&base, &queries, &ask, Job::default()).unwrap();
+    let request = ExactRequest { metric: Metric::Cosine, k: K, threads: 2 };
+    let found = exact::search(&base, &queries, &request, Job::default()).unwrap();
     let keys = found.iter().flatten().map(|neighbor| neighbor.key as i64).collect();
     let distances = found.iter().flatten().map(|neighbor| neighbor.distance).collect();
     let truth = Truth::new(QUERIES, K, keys, Some(distances)).unwrap();

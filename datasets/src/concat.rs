@@ -35,10 +35,10 @@ impl<'a> Part<'a> {
     /// Rows that the source does not have, or that are not ascending.
     pub fn without(rows: &'a dyn RowSource, left_out: &[u32]) -> Result<Part<'a>, FileError> {
         if let Some(last) = left_out.last().filter(|last| **last as usize >= rows.len()) {
-            let asked = *last as usize..*last as usize + 1;
+            let requested = *last as usize..*last as usize + 1;
             return Err(FileError::NoSuchRows {
                 path: rows.path().into(),
-                asked,
+                requested,
                 rows: rows.len(),
             });
         }

@@ -56,7 +56,7 @@ pub struct Fetched {
 /// Why a file was not fetched; displayed as one clear line.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
-    /// The server cannot be asked, or does not answer.
+    /// The server cannot be reached, or does not answer.
     #[error("{url}: cannot be fetched: {reason}")]
     Unreachable {
         /// The file.
@@ -78,7 +78,7 @@ pub enum DownloadError {
         /// The status, in number and words.
         status: StatusCode,
     },
-    /// The server sent something that is not what was asked for.
+    /// The server sent something other than what was requested.
     #[error("{url}: found {found}; wanted {wanted}")]
     Answer {
         /// The file.

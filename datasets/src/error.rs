@@ -20,7 +20,7 @@ pub enum ErrorKind {
     CannotCreate,
     /// The operating system refused a read, a write or memory.
     Io,
-    /// The caller asked to stop.
+    /// The caller cancelled.
     Interrupted,
 }
 
@@ -138,7 +138,7 @@ pub enum FileError {
         path: PathBuf,
         /// Where the read that failed started.
         offset: u64,
-        /// How many bytes it asked for.
+        /// How many bytes it requested.
         wanted: usize,
     },
     /// A number is NaN or infinite.
@@ -177,13 +177,17 @@ pub enum FileError {
         /// What is wrong with them.
         source: TruthError,
     },
-    /// Rows were asked for that the file does not have.
-    #[error("{path}: rows {}..{} were asked for; wanted rows below {rows}", asked.start, asked.end)]
+    /// Rows were requested that the file does not have.
+    #[error(
+        "{path}: rows {}..{} were asked for; wanted rows below {rows}",
+        requested.start,
+        requested.end
+    )]
     NoSuchRows {
         /// The file read.
         path: PathBuf,
-        /// What was asked for.
-        asked: Range<usize>,
+        /// What was requested.
+        requested: Range<usize>,
         /// How many rows there are.
         rows: usize,
     },

@@ -103,8 +103,8 @@ pub fn check_range(source: &dyn RowSource, rows: &Range<usize>) -> Result<(), Fi
     if rows.start <= rows.end && rows.end <= source.len() {
         return Ok(());
     }
-    let (path, asked, rows) = (source.path().into(), rows.clone(), source.len());
-    Err(FileError::NoSuchRows { path, asked, rows })
+    let (path, requested, rows) = (source.path().into(), rows.clone(), source.len());
+    Err(FileError::NoSuchRows { path, requested, rows })
 }
 
 /// Refuses NaN and infinity. `row_of` gives the number of a row in the source.

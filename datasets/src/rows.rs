@@ -94,7 +94,7 @@ pub enum RowsError {
         column: usize,
         /// The number.
         value: f32,
-        /// The element type asked for.
+        /// The requested element type.
         element: Element,
     },
 }

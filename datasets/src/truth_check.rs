@@ -189,8 +189,8 @@ impl<R: KeyedRows> TruthCheck<'_, R> {
         let (mut first, mut strange) = (0, Strange::default());
         for query in sample {
             let count = places[first..].iter().take_while(|(of, _)| *of == query).count();
-            let asked = query_of(query);
-            let one = OneQuery { check: self, query, asked: Row::F32(&asked) };
+            let vector = query_of(query);
+            let one = OneQuery { check: self, query, vector: Row::F32(&vector) };
             let near = (&places[first..first + count], first);
             if let Some(mismatch) = one.mismatch(near, (&others, named.len()), &rows, &mut strange)
             {
@@ -227,7 +227,7 @@ impl Strange {
 struct OneQuery<'a, R> {
     check: &'a TruthCheck<'a, R>,
     query: usize,
-    asked: Row<'a>,
+    vector: Row<'a>,
 }
 
 impl<R: KeyedRows> OneQuery<'_, R> {
@@ -240,7 +240,7 @@ impl<R: KeyedRows> OneQuery<'_, R> {
         rows: &Rows,
         strange: &mut Strange,
     ) -> Option<TruthMismatch> {
-        let OneQuery { check: &TruthCheck { truth, metric, .. }, query, asked } = *self;
+        let OneQuery { check: &TruthCheck { truth, metric, .. }, query, vector } = *self;
         let precision = precision_of(self.check.rows.element());
         let keys: Vec<u64> = self.check.keys(query).collect();
         let mut seen = HashSet::new();
@@ -250,8 +250,8 @@ impl<R: KeyedRows> OneQuery<'_, R> {
         let mut before = (f64::NEG_INFINITY, 0.0);
         for (i, (_, rank)) in places.iter().enumerate() {
             let (key, row) = (truth.keys(query)[*rank] as u64, rows.row(first + i));
-            let distance = metric.plain_distance(asked, row);
-            let slack = slack(metric, distance, (asked, row), precision);
+            let distance = metric.plain_distance(vector, row);
+            let slack = slack(metric, distance, (vector, row), precision);
             if let Some(found) = truth.distances(query).map(|distances| distances[*rank]) {
                 let off = (f64::from(found) - distance).abs();
                 let wrong =
@@ -280,8 +280,8 @@ impl<R: KeyedRows> OneQuery<'_, R> {
         let (last, last_slack) = before;
         for (i, key) in others.iter().enumerate().filter(|(_, key)| !seen.contains(*key)) {
             let row = rows.row(beyond + i);
-            let distance = metric.plain_distance(asked, row);
-            let slack = slack(metric, distance, (asked, row), precision);
+            let distance = metric.plain_distance(vector, row);
+            let slack = slack(metric, distance, (vector, row), precision);
             // The last place looked at is the last there is.
             if distance + slack < last - last_slack {
                 return Some(TruthMismatch::LeftOut { query, key: *key, distance, last, metric });

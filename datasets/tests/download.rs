@@ -12,7 +12,7 @@ use foveal_datasets::ErrorKind;
 use foveal_datasets::download::{DownloadError, Fetched, FirstRows, Wanted, fetch};
 use tempfile::TempDir;
 
-/// How the server behaves, and what it was asked.
+/// How the server behaves, and what was requested.
 #[derive(Clone, Default)]
 struct Manner {
     body: Vec<u8>,
@@ -28,7 +28,7 @@ struct Manner {
     no_length: bool,
     /// Answers with this instead.
     status: Option<&'static str>,
-    asked: Vec<String>,
+    requests: Vec<String>,
 }
 
 struct Server {
@@ -70,14 +70,14 @@ impl Server {
     }
 
     /// The header of a name in each request so far.
-    fn asked(&self, name: &str) -> Vec<Option<String>> {
+    fn header_of_requests(&self, name: &str) -> Vec<Option<String>> {
         let manner = self.manner.lock().unwrap();
         let of = |request: &String| {
             let mut lines = request.lines().filter_map(|line| line.split_once(": "));
             let found = lines.find(|(key, _)| key.eq_ignore_ascii_case(name));
             found.map(|(_, value)| value.to_owned())
         };
-        manner.asked.iter().map(of).collect()
+        manner.requests.iter().map(of).collect()
     }
 
     fn names(&self) -> Vec<String> {
@@ -103,7 +103,7 @@ fn answer(mut stream: TcpStream, manner: &Mutex<Manner>) -> std::io::Result<()> 
         lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
     };
     let (range, condition) = (of("range"), of("if-range"));
-    manner.asked.push(request.clone());
+    manner.requests.push(request.clone());
     let total = manner.body.len();
     let same = condition.is_none_or(|c| c == manner.etag || c == manner.modified);
     let range = range.filter(|_| !manner.no_ranges && (same || manner.careless)).map(|range| {
@@ -166,7 +166,7 @@ fn a_file_arrives_whole_and_its_checksum_is_told() {
     assert_eq!(fs::read(server.to()).unwrap(), b"abc");
     assert_eq!(server.names(), ["set.bin"]);
     assert_eq!(told, [(0, Some(3)), (3, Some(3))]);
-    assert_eq!(server.asked("range"), [None]);
+    assert_eq!(server.header_of_requests("range"), [None]);
 }
 
 #[test]
@@ -188,8 +188,12 @@ fn a_fetch_goes_on_where_it_stopped() {
         assert_eq!(fs::read(server.to()).unwrap(), some(1));
         assert_eq!(server.names(), ["set.bin"]);
         let ranges = [None, Some("bytes=100000-".to_owned()), Some("bytes=200000-".to_owned())];
-        assert_eq!(server.asked("range"), ranges);
-        assert_eq!(server.asked("if-range")[1].as_deref(), condition, "{etag}{modified}");
+        assert_eq!(server.header_of_requests("range"), ranges);
+        assert_eq!(
+            server.header_of_requests("if-range")[1].as_deref(),
+            condition,
+            "{etag}{modified}"
+        );
     }
 }
 
@@ -288,7 +292,7 @@ fn what_is_there_is_never_replaced() {
     let DownloadError::File(error) = server.fetch().unwrap_err() else { panic!("a file is there") };
     assert_eq!(error.kind(), ErrorKind::CannotCreate);
     assert_eq!(fs::read(server.to()).unwrap(), b"mine");
-    assert!(server.asked("range").is_empty(), "nobody was asked");
+    assert!(server.header_of_requests("range").is_empty(), "no request was sent");
     let nowhere = server.folder.path().join("no/such/set.bin");
     let error = fetch(&server.wanted(), &nowhere, &mut |_, _| {}).unwrap_err().to_string();
     assert!(error.contains("set.bin.part: cannot be created: "), "{error}");
@@ -334,7 +338,7 @@ fn the_first_rows_of_a_file_say_how_many_they_are() {
         let wanted = [rows(50), some(3)[..200].to_vec()].concat();
         assert_eq!(fs::read(server.to()).unwrap(), wanted);
         if !no_ranges {
-            let ranges = server.asked("range");
+            let ranges = server.header_of_requests("range");
             assert_eq!(ranges, ["bytes=0-207", "bytes=100-207"].map(|r| Some(r.to_owned())));
         }
     }

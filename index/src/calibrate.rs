@@ -32,7 +32,7 @@ const REACH_QUERIES: usize = 200;
 const HELD_OUT_PART: usize = 10;
 /// Most multiplications of the search for the truth.
 const TRUTH_PRODUCTS: u64 = 400_000_000_000;
-/// True neighbors of a query that are known; some more than `KS` asks for, because of ties.
+/// True neighbors of a query that are known; some more than `KS` needs, because of ties.
 const KNOWN: usize = 160;
 /// Numbers of results that are looked at.
 pub(crate) const KS: [u32; 6] = [1, 5, 10, 20, 50, 100];
@@ -153,7 +153,7 @@ impl Frontier {
     }
 }
 
-/// How many of `n` rows to insert last, so that they can be asked before.
+/// How many of `n` rows to insert last, so that they can be searched for before.
 pub(crate) fn held_out(n: usize, dim: usize) -> usize {
     if n as u64 <= SCANNED_ROWS {
         // Never walked.
@@ -197,7 +197,7 @@ impl Subject<'_> {
 /// Measures the frontier.
 ///
 /// # Errors
-/// A file cannot be read; sample queries that cannot be asked; an interrupt.
+/// A file cannot be read; sample queries that an index cannot answer; an interrupt.
 pub(crate) fn calibrate(subject: &Subject<'_>, job: Job<'_>) -> Result<Frontier, ExactError> {
     let n = subject.rows.len();
     let (grown, held_out) = subject.grown_and_held_out();
@@ -208,21 +208,21 @@ pub(crate) fn calibrate(subject: &Subject<'_>, job: Job<'_>) -> Result<Frontier,
     };
     let is_repeated = repeated(&queries);
     let truth = truth_of(subject, &queries, job)?;
-    let asked = truth.into_iter().enumerate();
-    let asked: Vec<Asked<'_>> =
-        asked.map(|(q, near)| Asked { query: queries.row(q), near }).collect();
+    let samples = truth.into_iter().enumerate();
+    let samples: Vec<SampleQuery<'_>> =
+        samples.map(|(q, near)| SampleQuery { query: queries.row(q), near }).collect();
     let mut frontier = Frontier {
-        queries: asked.len() as u32,
+        queries: samples.len() as u32,
         learned: subject.learn.is_some(),
         points: Vec::new(),
-        reaches: reaches(subject, &asked[..asked.len().min(REACH_QUERIES)]),
+        reaches: reaches(subject, &samples[..samples.len().min(REACH_QUERIES)]),
     };
     for (i, list_size) in LIST_SIZES.into_iter().enumerate() {
         job.tell("calibrating", i as u64, LIST_SIZES.len() as u64);
-        let counts: Vec<Counts> = asked
+        let counts: Vec<Counts> = samples
             .par_iter()
-            .map_init(PreviewSlot::new, |slot, asked| {
-                asked.ask(subject, slot, (list_size, frontier.reach(list_size)))
+            .map_init(PreviewSlot::new, |slot, sample| {
+                sample.measure(subject, slot, (list_size, frontier.reach(list_size)))
             })
             .collect::<Result<_, _>>()?;
         if job.interrupted() {
@@ -242,13 +242,13 @@ pub(crate) fn calibrate(subject: &Subject<'_>, job: Job<'_>) -> Result<Frontier,
 }
 
 /// How far walks with room for just `list_size` candidates go.
-fn reaches(subject: &Subject<'_>, asked: &[Asked<'_>]) -> Vec<Reach> {
+fn reaches(subject: &Subject<'_>, samples: &[SampleQuery<'_>]) -> Vec<Reach> {
     let grown = subject.grown_and_held_out().0.len() as u32;
     let of = |list_size: u32| {
-        let reaches: Vec<Option<f64>> = asked
+        let reaches: Vec<Option<f64>> = samples
             .par_iter()
-            .map_init(PreviewSlot::new, |slot, asked| {
-                subject.preview.begin(slot, asked.query, (list_size, 1), None);
+            .map_init(PreviewSlot::new, |slot, sample| {
+                subject.preview.begin(slot, sample.query, (list_size, 1), None);
                 while subject.preview.step(slot) {}
                 slot.reach(list_size)
             })
@@ -270,7 +270,7 @@ pub(crate) fn gather(base: &dyn RowSource, rows: &[u32]) -> Result<Rows, FileErr
 }
 
 /// A query and what is truly near to it.
-struct Asked<'a> {
+struct SampleQuery<'a> {
     query: Row<'a>,
     /// Nearest first: distances, and the ids at them.
     near: Vec<(f64, u32)>,
@@ -286,9 +286,9 @@ struct Counts {
     distances: [u64; KS.len()],
 }
 
-impl Asked<'_> {
+impl SampleQuery<'_> {
     /// Walks for every k as a search for it does.
-    fn ask(
+    fn measure(
         &self,
         subject: &Subject<'_>,
         slot: &mut PreviewSlot,

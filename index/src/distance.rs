@@ -1,4 +1,4 @@
-//! "Smaller is closer": from a metric to the distance of two full vectors, and what a walk asks.
+//! "Smaller is closer": from a metric to the distance of two full vectors, and what a walk needs.
 //!
 //! | metric | distance shown | search space (squared L2 there) |
 //! |---|---|---|
@@ -26,7 +26,7 @@ pub(crate) trait QueryDistance {
     fn error(&self, id: u32) -> f32;
 }
 
-/// Rows among which distances can be asked for: what a graph is grown over.
+/// Rows between which distances can be computed: what a graph is grown over.
 pub(crate) trait Space: Sync {
     /// What a query from a row needs, reused from row to row.
     type Scratch: Default + Send;

@@ -84,7 +84,7 @@ pub enum ExactError {
     /// Threads could not be had.
     #[error("cannot start threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
-    /// The caller asked to stop.
+    /// The caller cancelled.
     #[error("interrupted")]
     Interrupted,
 }
@@ -116,10 +116,10 @@ impl ExactError {
 pub fn search(
     base: &dyn RowSource,
     queries: &Rows,
-    ask: &ExactAsk,
+    request: &ExactRequest,
     job: Job<'_>,
 ) -> Result<Vec<Vec<Neighbor>>, ExactError> {
-    search_by(base, queries, (ask, Sums::Fastest, None), job)
+    search_by(base, queries, (request, Sums::Fastest, None), job)
 }
 
 /// The same for builds: row `i` has the key `ids[i]`, so that equal distances are ordered
@@ -127,10 +127,10 @@ pub fn search(
 pub(crate) fn search_ids(
     base: &dyn RowSource,
     queries: &Rows,
-    (ask, ids, sums): (&ExactAsk, &[u32], Sums),
+    (request, ids, sums): (&ExactRequest, &[u32], Sums),
     job: Job<'_>,
 ) -> Result<Vec<Vec<Neighbor>>, ExactError> {
-    search_by(base, queries, (ask, sums, Some(ids)), job)
+    search_by(base, queries, (request, sums, Some(ids)), job)
 }
 
 /// How distances are summed.
@@ -145,52 +145,52 @@ pub(crate) enum Sums {
 fn search_by(
     base: &dyn RowSource,
     queries: &Rows,
-    (ask, sums, ids): (&ExactAsk, Sums, Option<&[u32]>),
+    (request, sums, ids): (&ExactRequest, Sums, Option<&[u32]>),
     job: Job<'_>,
 ) -> Result<Vec<Vec<Neighbor>>, ExactError> {
-    if ask.k == 0 || ask.k > MAX_K as usize {
-        return Err(out_of_range("k", ask.k, format!("1 to {MAX_K}")).into());
+    if request.k == 0 || request.k > MAX_K as usize {
+        return Err(out_of_range("k", request.k, format!("1 to {MAX_K}")).into());
     }
-    check_threads(ask.threads)?;
+    check_threads(request.threads)?;
     if queries.dim() != base.dim() {
         return Err(ExactError::Dim { found: queries.dim(), wanted: base.dim() });
     }
-    check_scale(base, queries, ask.metric)?;
+    check_scale(base, queries, request.metric)?;
     let mut scans = Vec::with_capacity(queries.len());
     for (row, query) in queries.iter().enumerate() {
         if !query.is_finite() {
             return Err(ExactError::NotFinite { row });
         }
-        if ask.metric.needs_direction() && query.is_zero() {
+        if request.metric.needs_direction() && query.is_zero() {
             return Err(ExactError::ZeroQuery { row });
         }
-        if !ask.metric.needs_direction() && is_too_long(query) {
+        if !request.metric.needs_direction() && is_too_long(query) {
             return Err(ExactError::LongQuery { row });
         }
         let mut exact = match sums {
-            Sums::Fastest => ExactQuery::new(ask.metric, base.element()),
-            Sums::InFixedOrder => ExactQuery::in_fixed_order(ask.metric, base.element()),
+            Sums::Fastest => ExactQuery::new(request.metric, base.element()),
+            Sums::InFixedOrder => ExactQuery::in_fixed_order(request.metric, base.element()),
         };
         exact.set(query);
-        scans.push(Scan { query: exact, nearest: BinaryHeap::new(), k: ask.k });
+        scans.push(Scan { query: exact, nearest: BinaryHeap::new(), k: request.k });
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(ask.threads).build()?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(request.threads).build()?;
     let row_bytes = base.dim() * base.element().size();
     let work = Work { job, done: AtomicU64::new(0), total: (base.len() * queries.len()) as u64 };
     for chunk in chunks(base, (CHUNK_BYTES / row_bytes).max(1)) {
         let (first, rows) = chunk?;
-        let zero = rows.first_zero().filter(|_| ask.metric.needs_direction());
+        let zero = rows.first_zero().filter(|_| request.metric.needs_direction());
         if let Some(row) = zero.map(|row| first + row) {
             return Err(ExactError::ZeroRow { path: base.path().into(), row });
         }
-        if !ask.metric.needs_direction() {
+        if !request.metric.needs_direction() {
             let long = (0..rows.len()).into_par_iter().find_first(|i| is_too_long(rows.row(*i)));
             if let Some(row) = long.map(|row| first + row) {
                 return Err(ExactError::LongRow { path: base.path().into(), row });
             }
         }
         let ids = ids.map(|ids| &ids[first..first + rows.len()]);
-        pool.install(|| scan_chunk(&mut scans, (&rows, first, ids), ask.metric, &work));
+        pool.install(|| scan_chunk(&mut scans, (&rows, first, ids), request.metric, &work));
         if job.interrupted() {
             return Err(ExactError::Interrupted);
         }
@@ -214,7 +214,7 @@ fn check_scale(base: &dyn RowSource, queries: &Rows, metric: Metric) -> Result<(
 
 /// What to look for exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExactAsk {
+pub struct ExactRequest {
     /// What "near" means.
     pub metric: Metric,
     /// How many rows a query gets.

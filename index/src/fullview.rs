@@ -42,7 +42,7 @@ pub(crate) struct RowOrigin<'a> {
     pub(crate) quantizer: &'a Quantizer,
     pub(crate) codes: &'a RamArray<u8>,
     pub(crate) keys: &'a KeyTable,
-    /// Whether a read costs a system call: then all rows are asked for at once.
+    /// Whether a read costs a system call: then all rows are requested at once.
     pub(crate) on_device: bool,
 }
 
@@ -63,8 +63,8 @@ pub(crate) struct Fullview {
     rest: Vec<u32>,
     /// The likely bound up to which candidates are read, or in `ids`; none as yet.
     reached: Option<f32>,
-    /// Rows asked for, of the `rerank_size` allowed.
-    asked: usize,
+    /// Rows reserved, of the `rerank_size` allowed.
+    reserved: usize,
     /// Whether the query read ahead.
     ahead: bool,
     /// Whether `max_reads` left rows unread.
@@ -76,9 +76,9 @@ pub(crate) struct Fullview {
 impl Fullview {
     pub(crate) fn new(source: FullVectors) -> Fullview {
         let (nearest, ids, rest) = (Vec::new(), Vec::new(), Vec::new());
-        let (asked, reached) = (0, None);
+        let (reserved, reached) = (0, None);
         let (ahead, cut, reading) = (false, false, false);
-        Fullview { source, nearest, ids, rest, reached, asked, ahead, cut, reading }
+        Fullview { source, nearest, ids, rest, reached, reserved, ahead, cut, reading }
     }
 
     /// Begins to read the rows that preview, not over yet, takes for the k best: once a query,
@@ -99,8 +99,8 @@ impl Fullview {
         let spare = most.saturating_sub(params.k);
         self.ids.clear();
         self.ids.extend(best.take(params.k.min(spare) as usize));
-        self.ids.truncate(reader.ask(&self.ids, most, stats));
-        self.asked = self.ids.len();
+        self.ids.truncate(reader.reserve_reads(&self.ids, most, stats));
+        self.reserved = self.ids.len();
         self.ids.iter().for_each(|id| origin.keys.prefetch(*id));
         reader.read_ahead(&self.ids, stats)
     }
@@ -111,53 +111,54 @@ impl Fullview {
     }
 
     /// Takes the candidates of a query, for `rank`.
-    pub(crate) fn begin(&mut self, origin: &RowOrigin<'_>, ask: &Rerank<'_>) {
+    pub(crate) fn begin(&mut self, origin: &RowOrigin<'_>, request: &Rerank<'_>) {
         self.nearest.clear();
         (self.reached, self.cut, self.reading) = (None, false, false);
-        let farthest = ask.candidates.get(ask.params.k as usize - 1);
-        self.choose(ask, farthest.map_or(f32::INFINITY, |candidate| candidate.estimate));
+        let farthest = request.candidates.get(request.params.k as usize - 1);
+        self.choose(request, farthest.map_or(f32::INFINITY, |candidate| candidate.estimate));
         self.ids.iter().for_each(|id| origin.keys.prefetch(*id));
     }
 
     /// The `params.k` nearest of the candidates by exact distance; equal distances smaller key
-    /// first. None while rows are on their way: call it again, with the same `ask`. With
-    /// `ask.wait` it waits for some of them.
+    /// first. None while rows are on their way: call it again, with the same `request`. With
+    /// `request.wait` it waits for some of them.
     pub(crate) fn rank(
         &mut self,
         origin: &RowOrigin<'_>,
         query: &mut ExactQuery,
-        ask: &Rerank<'_>,
+        request: &Rerank<'_>,
         stats: &mut QueryStats,
     ) -> Result<Option<Reranked>, ReadError> {
         loop {
             if !self.reading {
-                if let Some(why) = ask.stop.now() {
+                if let Some(why) = request.stop.now() {
                     return Err(ReadError::Stopped(why));
                 }
-                self.share_blocks(ask, stats);
-                self.read(origin, query, ask, stats)?;
+                self.share_blocks(request, stats);
+                self.read(origin, query, request, stats)?;
             }
-            if self.reading && !self.take_arrived(origin, query, ask, stats)? {
+            if self.reading && !self.take_arrived(origin, query, request, stats)? {
                 return Ok(None);
             }
             self.reading = false;
             self.ids.clear();
-            if let (false, Some(last)) = (self.cut, self.nearest.get(ask.params.k as usize - 1)) {
-                self.choose(ask, last.distance);
+            if let (false, Some(last)) = (self.cut, self.nearest.get(request.params.k as usize - 1))
+            {
+                self.choose(request, last.distance);
             }
             if self.ids.is_empty() {
                 return Ok(Some(Reranked {
                     neighbors: self.nearest.iter().map(Neighbor::from).collect(),
                     ids: self.nearest.iter().map(|ranked| ranked.id).collect(),
                     partial: self.cut,
-                    unread: self.unread(ask),
+                    unread: self.unread(request),
                 }));
             }
         }
     }
 
     /// The rows to read if the k-th best is at `farthest`.
-    fn choose(&mut self, ask: &Rerank<'_>, farthest: f32) {
+    fn choose(&mut self, request: &Rerank<'_>, farthest: f32) {
         self.ids.clear();
         if self.reached.is_some_and(|reached| farthest <= reached) {
             return;
@@ -165,18 +166,18 @@ impl Fullview {
         self.rest.clear();
         // Codes that hold the rows cost no read.
         let most = match self.source {
-            FullVectors::Store(_) => ask.params.rerank_size as usize,
-            FullVectors::Codes { .. } => ask.params.list_size as usize,
+            FullVectors::Store(_) => request.params.rerank_size as usize,
+            FullVectors::Codes { .. } => request.params.list_size as usize,
         };
-        for candidate in &ask.candidates[..ask.proposed()] {
+        for candidate in &request.candidates[..request.proposed()] {
             // What is no number, where numbers are too large for it, is read.
             let is_beyond = candidate.likely_bound() > farthest;
             if !self.is_read(candidate) {
                 // In a block that is read ahead.
-                let is_coming = self.has_asked(candidate.id);
-                let left = is_coming || is_beyond || self.asked == most;
+                let is_coming = self.is_reserved(candidate.id);
+                let left = is_coming || is_beyond || self.reserved == most;
                 if left { &mut self.rest } else { &mut self.ids }.push(candidate.id);
-                self.asked += usize::from(!left);
+                self.reserved += usize::from(!left);
             }
         }
         self.reached = Some(farthest);
@@ -186,7 +187,7 @@ impl Fullview {
     fn is_read(&self, candidate: &Candidate) -> bool {
         match (&self.source, self.reached) {
             (_, None) => false,
-            (FullVectors::Store(_), _) => self.has_asked(candidate.id),
+            (FullVectors::Store(_), _) => self.is_reserved(candidate.id),
             (FullVectors::Codes { .. }, Some(reached)) => {
                 let is_beyond = candidate.likely_bound() > reached;
                 !is_beyond
@@ -194,27 +195,27 @@ impl Fullview {
         }
     }
 
-    fn has_asked(&self, id: u32) -> bool {
-        matches!(&self.source, FullVectors::Store(reader) if reader.has_asked(id))
+    fn is_reserved(&self, id: u32) -> bool {
+        matches!(&self.source, FullVectors::Store(reader) if reader.is_reserved(id))
     }
 
     /// The best estimate of a candidate that was not read.
-    fn unread(&self, ask: &Rerank<'_>) -> Option<f32> {
-        let (proposed, beyond) = ask.candidates.split_at(ask.proposed());
+    fn unread(&self, request: &Rerank<'_>) -> Option<f32> {
+        let (proposed, beyond) = request.candidates.split_at(request.proposed());
         let first = proposed.iter().find(|candidate| !self.is_read(candidate));
         first.or(beyond.first()).map(|candidate| candidate.estimate)
     }
 
     /// Drops the ids from the first one on that `max_reads` has no read left for, and adds the
     /// candidates whose rows lie in blocks that are read anyway.
-    fn share_blocks(&mut self, ask: &Rerank<'_>, stats: &mut QueryStats) {
+    fn share_blocks(&mut self, request: &Rerank<'_>, stats: &mut QueryStats) {
         let Fullview { source, ids, rest, cut, .. } = self;
         let FullVectors::Store(reader) = source else { return };
-        let most = ask.params.max_reads.unwrap_or(u32::MAX);
-        let left = reader.ask(ids, most, stats);
+        let most = request.params.max_reads.unwrap_or(u32::MAX);
+        let left = reader.reserve_reads(ids, most, stats);
         *cut = left < ids.len();
         rest.extend(ids.drain(left..));
-        ids.extend(rest.iter().filter(|id| reader.has_asked(**id)));
+        ids.extend(rest.iter().filter(|id| reader.is_reserved(**id)));
     }
 
     /// Ranks the rows of `ids`, or begins to read them where a device does that by itself.
@@ -222,12 +223,12 @@ impl Fullview {
         &mut self,
         origin: &RowOrigin<'_>,
         query: &mut ExactQuery,
-        ask: &Rerank<'_>,
+        request: &Rerank<'_>,
         stats: &mut QueryStats,
     ) -> Result<(), ReadError> {
         let Fullview { source, nearest, ids, reading, .. } = self;
         if let FullVectors::Store(reader) = source {
-            let k = ask.params.k as usize;
+            let k = request.params.k as usize;
             let mut at_hand = 0;
             *reading = reader.begin(ids, stats, |i, row| {
                 at_hand += 1;
@@ -240,9 +241,10 @@ impl Fullview {
             }
         }
         let (ids, mut nearest) = (take(&mut self.ids), take(&mut self.nearest));
-        let read = self.distances(origin, query, (&ids, ask.stop, stats), &mut |i, distance| {
-            insert(&mut nearest, origin.ranked(ids[i], distance), ask.params.k as usize);
-        });
+        let read =
+            self.distances(origin, query, (&ids, request.stop, stats), &mut |i, distance| {
+                insert(&mut nearest, origin.ranked(ids[i], distance), request.params.k as usize);
+            });
         (self.ids, self.nearest) = (ids, nearest);
         read
     }
@@ -252,21 +254,21 @@ impl Fullview {
         &mut self,
         origin: &RowOrigin<'_>,
         query: &mut ExactQuery,
-        ask: &Rerank<'_>,
+        request: &Rerank<'_>,
         stats: &mut QueryStats,
     ) -> Result<bool, ReadError> {
         let Fullview { source, nearest, ids, .. } = self;
         let FullVectors::Store(reader) = source else { return Ok(true) };
-        reader.arrived(ask.stop, ask.wait, |i, row| {
+        reader.arrived(request.stop, request.wait, |i, row| {
             stats.reranked += 1;
             let ranked = origin.ranked(ids[i], query.distance(row));
-            insert(nearest, ranked, ask.params.k as usize);
+            insert(nearest, ranked, request.params.k as usize);
         })
     }
 
     /// Starts a new query, which has read nothing yet.
     pub(crate) fn begin_query(&mut self) {
-        (self.asked, self.ahead) = (0, false);
+        (self.reserved, self.ahead) = (0, false);
         if let FullVectors::Store(reader) = &mut self.source {
             reader.begin_query();
         }

@@ -4,7 +4,7 @@ use foveal_datasets::Metric;
 
 use crate::code_width::CodeWidth;
 
-/// The most results a query may ask for.
+/// The most results a query may request.
 pub const MAX_K: u32 = 16_384;
 /// The largest list size of a query.
 pub const MAX_LIST_SIZE: u32 = 65_536;
@@ -145,7 +145,7 @@ pub struct SearchParams {
 
 impl SearchParams {
     /// The defaults for `k` results: a list size of at least 64 and of 2 k, all of it reranked
-    /// where the bounds ask for it.
+    /// where the bounds need it.
     pub fn new(k: u32) -> SearchParams {
         SearchParams::with_list_size(k, k.saturating_mul(2).clamp(64, MAX_LIST_SIZE).max(k))
     }

@@ -69,9 +69,9 @@ pub(crate) fn share(allowed: &IdSet) -> f64 {
     f64::from(allowed.len()) / f64::from(allowed.n().max(1))
 }
 
-/// How the best of a scan are ranked: all of them, as far as their bounds ask for it. If all
-/// allowed rows are far from the query, thousands have nearly the same distance, so many must be
-/// ranked exactly.
+/// How the best of a scan are ranked: all of them, as far as their bounds need it. If all allowed
+/// rows are far from the query, thousands have nearly the same distance, so many must be ranked
+/// exactly.
 pub(crate) fn ranking(params: &SearchParams) -> SearchParams {
     let most = params.rerank_size.max(params.list_size).max(FEW);
     SearchParams { list_size: most, rerank_size: most, ..*params }

@@ -15,11 +15,11 @@ pub struct QueryStats {
     pub scanned: u64,
     /// Candidates ranked exactly.
     pub reranked: u64,
-    /// Distinct 4 KiB blocks that fullview asked for, wherever they were served from.
+    /// Distinct 4 KiB blocks that fullview read, wherever they were served from.
     pub reads: u64,
-    /// Of those, the ones asked of the operating system.
+    /// Of those, the ones read from the operating system.
     pub device_reads: u64,
-    /// Bytes asked of the operating system.
+    /// Bytes read from the operating system.
     pub read_bytes: u64,
     /// Nanoseconds in preview, preparation of the query included.
     pub preview_nanos: u64,

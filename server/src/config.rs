@@ -47,13 +47,13 @@ pub struct Config {
     pub io: Io,
     /// Names of collections and the directories of their indexes.
     pub collections: BTreeMap<String, PathBuf>,
-    /// What a request may ask for.
+    /// The limits of a request.
     pub limits: Limits,
     /// What a connection may do.
     pub transport: Transport,
 }
 
-/// What a request may ask for.
+/// The limits of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -63,7 +63,7 @@ pub struct Limits {
     pub max_list_size: u32,
     /// The most queries in a batch.
     pub max_batch_queries: u32,
-    /// The most hits a batch may ask for: its queries times `k`.
+    /// The most hits a batch may request: its queries times `k`.
     pub max_batch_hits: u64,
     /// The most bytes a request to the search service may have.
     pub max_request_bytes: usize,

@@ -19,7 +19,7 @@ use crate::config::Limits;
 use crate::search_pool::{Done, Found};
 
 pub use decode::{
-    asked_tokens, decode_batch_response, decode_params, decode_response, token_filter,
+    decode_batch_response, decode_params, decode_response, requested_tokens, token_filter,
 };
 pub use status::{
     DOMAIN, deadline_exceeded, invalid, no_collection, search_status, unavailable, with_error_info,
@@ -28,17 +28,17 @@ pub use status::{
 /// Results of a query that does not say how many it wants.
 pub const DEFAULT_K: u32 = 10;
 
-/// What a request asks of a search.
+/// The search parameters that a request resolves to.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Asked {
+pub struct RequestedParams {
     /// Every default filled in.
     pub params: SearchParams,
-    /// The recall wanted and the recall to expect, where a recall was asked for.
+    /// The recall wanted and the recall to expect, where the request names a recall.
     pub recall: Option<(f64, f64)>,
 }
 
 /// The parameters of a request, with every default filled in, within the server's limits;
-/// `frontier` is that of the index asked.
+/// `frontier` is that of the index searched.
 ///
 /// # Errors
 /// INVALID_ARGUMENT naming the field of the first value out of range.
@@ -46,7 +46,7 @@ pub fn search_params(
     given: Option<&pb::SearchParams>,
     limits: &Limits,
     frontier: &Frontier,
-) -> Result<Asked, Status> {
+) -> Result<RequestedParams, Status> {
     let given = given.copied().unwrap_or_default();
     let k = given.k.unwrap_or(DEFAULT_K);
     at_most("params.k", k, limits.max_k)?;
@@ -59,7 +59,7 @@ pub fn search_params(
         at_most("params.list_size", chosen.list_size, limits.max_list_size)?;
         let params = SearchParams { max_reads: given.max_reads, ..chosen };
         params.check().map_err(refused)?;
-        return Ok(Asked { params, recall: Some((target, expected)) });
+        return Ok(RequestedParams { params, recall: Some((target, expected)) });
     }
     let default_list_size = SearchParams::new(k)
         .list_size
@@ -75,7 +75,7 @@ pub fn search_params(
         max_reads: given.max_reads,
     };
     params.check().map_err(refused)?;
-    Ok(Asked { params, recall: None })
+    Ok(RequestedParams { params, recall: None })
 }
 
 /// INVALID_ARGUMENT for a value that the engine refuses.
@@ -132,7 +132,8 @@ impl Expected {
         None
     }
 
-    /// Integer queries of another type than the stored one are asked as floats: widening is exact.
+    /// Integer queries of another type than the stored one are searched as floats: widening is
+    /// exact.
     fn suited(&self, values: Values) -> Values {
         match values {
             Values::U8(bytes) if self.element != Element::U8 => {
@@ -285,12 +286,16 @@ fn raw_values(raw: &pb::Raw, field: &str) -> Result<Values, Status> {
 }
 
 /// The response to a search for one query.
-pub fn search_response(done: Done<Found>, asked: &Asked, metric: Metric) -> pb::SearchResponse {
+pub fn search_response(
+    done: Done<Found>,
+    requested: &RequestedParams,
+    metric: Metric,
+) -> pb::SearchResponse {
     let usage = usage(done.queued, done.found.iter().map(|found| &found.answer.stats));
     let mut response =
-        pb::SearchResponse { params: Some(params_message(asked)), ..Default::default() };
+        pb::SearchResponse { params: Some(params_message(requested)), ..Default::default() };
     response.usage = Some(usage);
-    response.expected_recall = asked.recall.map(|(_, expected)| expected);
+    response.expected_recall = requested.recall.map(|(_, expected)| expected);
     let Some(Found { answer, payloads }) = done.found.into_iter().next() else {
         return response;
     };
@@ -309,14 +314,18 @@ pub fn search_response(done: Done<Found>, asked: &Asked, metric: Metric) -> pb::
 }
 
 /// The response to a batch. Linear in its hits.
-pub fn batch_response(done: Done<Found>, asked: &Asked, metric: Metric) -> pb::SearchBatchResponse {
+pub fn batch_response(
+    done: Done<Found>,
+    requested: &RequestedParams,
+    metric: Metric,
+) -> pb::SearchBatchResponse {
     let usage = usage(done.queued, done.found.iter().map(|found| &found.answer.stats));
     let results = done.found.into_iter().map(|found| batch_hits(found, metric)).collect();
     pb::SearchBatchResponse {
         results,
-        params: Some(params_message(asked)),
+        params: Some(params_message(requested)),
         usage: Some(usage),
-        expected_recall: asked.recall.map(|(_, expected)| expected),
+        expected_recall: requested.recall.map(|(_, expected)| expected),
     }
 }
 
@@ -337,7 +346,7 @@ fn batch_hits(found: Found, metric: Metric) -> pb::BatchHits {
     }
 }
 
-fn params_message(Asked { params, recall }: &Asked) -> pb::SearchParams {
+fn params_message(RequestedParams { params, recall }: &RequestedParams) -> pb::SearchParams {
     pb::SearchParams {
         k: Some(params.k),
         list_size: Some(params.list_size),

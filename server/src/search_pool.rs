@@ -37,7 +37,7 @@ pub struct PoolLimits {
 pub struct Found {
     /// The engine's answer.
     pub answer: Answer,
-    /// The payload of each neighbor; empty where none was asked for.
+    /// The payload of each neighbor; empty where none was requested.
     pub payloads: Vec<Option<String>>,
 }
 

@@ -2,14 +2,14 @@
 
 use foveal_datasets::Rows;
 
-use super::{Asked, Share};
+use super::{Share, Workload};
 use foveal_index::{
-    DecodeAsk, DecodeParams, Decoded, Decoder, IdSet, Job, SearchError, Segment, Stop, Token,
+    DecodeParams, DecodeRequest, Decoded, Decoder, IdSet, Job, SearchError, Segment, Stop, Token,
 };
 
 /// What to decode.
 pub struct DecodePlan<'a> {
-    /// Asked by every thread.
+    /// Searched by every thread.
     pub index: &'a Segment,
     /// All hidden states, `[n x dim]`; split evenly among the threads.
     pub hidden: &'a Rows,
@@ -25,7 +25,7 @@ pub struct DecodePlan<'a> {
     pub job: Job<'a>,
 }
 
-impl Asked for DecodePlan<'_> {
+impl Workload for DecodePlan<'_> {
     type Worker = Decoder;
     type Found = Decoded;
 
@@ -45,12 +45,13 @@ impl Asked for DecodePlan<'_> {
         self.index.decoder()
     }
 
-    fn ask(&self, decoder: &mut Decoder, share: &mut Share<Decoded>) -> Result<(), SearchError> {
+    fn run(&self, decoder: &mut Decoder, share: &mut Share<Decoded>) -> Result<(), SearchError> {
         let stop = Stop { deadline: None, cancelled: self.job.interrupt };
         for (found, row) in share.found.iter_mut().zip(share.rows.clone()) {
-            let asked = self.next.get(row..row + 1).unwrap_or_default();
-            let ask = DecodeAsk { params: self.params, allowed: self.allowed, asked, stop };
-            *found = decoder.decode(self.hidden.row(row), &ask)?;
+            let requested = self.next.get(row..row + 1).unwrap_or_default();
+            let request =
+                DecodeRequest { params: self.params, allowed: self.allowed, requested, stop };
+            *found = decoder.decode(self.hidden.row(row), &request)?;
             share.nanos.push(found.nanos);
             share.totals.results += found.tokens.len() as u64;
             share.totals.certified += u64::from(found.order_proved);
@@ -60,6 +61,6 @@ impl Asked for DecodePlan<'_> {
     }
 
     fn held_bytes(found: &Decoded) -> usize {
-        (found.tokens.capacity() + found.asked.capacity()) * size_of::<Token>()
+        (found.tokens.capacity() + found.requested.capacity()) * size_of::<Token>()
     }
 }

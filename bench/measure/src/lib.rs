@@ -53,7 +53,7 @@ impl MeasureError {
 
 /// What to measure.
 pub struct Plan<'a> {
-    /// Asked by every thread.
+    /// Searched by every thread.
     pub index: &'a Segment,
     /// All queries, `[n x dim]`; split evenly among the threads.
     pub queries: &'a Rows,
@@ -69,8 +69,8 @@ pub struct Plan<'a> {
     pub job: Job<'a>,
 }
 
-/// What is asked again and again: searches, or decodes.
-trait Asked: Sync {
+/// What is measured again and again: searches, or decodes.
+trait Workload: Sync {
     /// What a thread owns.
     type Worker;
     /// What one query finds.
@@ -78,20 +78,20 @@ trait Asked: Sync {
 
     /// How many queries there are.
     fn queries(&self) -> usize;
-    /// How many threads ask them.
+    /// How many threads run them.
     fn threads(&self) -> usize;
     /// Whom to tell of each pass.
     fn job(&self) -> Job<'_>;
     /// What a thread needs.
     ///
     /// # Errors
-    /// The index cannot be asked such a thing.
+    /// The index cannot run such queries.
     fn worker(&self) -> Result<Self::Worker, SearchError>;
     /// One pass over the rows of a share.
     ///
     /// # Errors
     /// The first query that failed.
-    fn ask(
+    fn run(
         &self,
         worker: &mut Self::Worker,
         share: &mut Share<Self::Found>,
@@ -185,18 +185,18 @@ impl<Found: Default> Share<Found> {
     }
 
     /// One timed pass; the worker is made for the first one.
-    fn ask<A: Asked<Found = Found>>(
+    fn run<A: Workload<Found = Found>>(
         &mut self,
-        asked: &A,
+        workload: &A,
         worker: &mut Option<A::Worker>,
     ) -> Result<(), SearchError> {
         let worker = match worker {
             Some(worker) => worker,
-            None => worker.insert(asked.worker()?),
+            None => worker.insert(workload.worker()?),
         };
         self.nanos.reserve(self.rows.len());
         let started = Instant::now();
-        asked.ask(worker, self)?;
+        workload.run(worker, self)?;
         self.span = (started, Instant::now());
         Ok(())
     }
@@ -209,7 +209,7 @@ impl<Found: Default> Share<Found> {
     }
 }
 
-impl Asked for Plan<'_> {
+impl Workload for Plan<'_> {
     type Worker = Searcher;
     type Found = Vec<Neighbor>;
 
@@ -229,7 +229,7 @@ impl Asked for Plan<'_> {
         Ok(self.index.searcher())
     }
 
-    fn ask(
+    fn run(
         &self,
         searcher: &mut Searcher,
         share: &mut Share<Vec<Neighbor>>,
@@ -252,7 +252,7 @@ impl Asked for Plan<'_> {
     }
 }
 
-/// A thread that asks whatever share it is handed.
+/// A thread that runs each share it is handed.
 struct Worker<Found> {
     give: Sender<Share<Found>>,
     take: Receiver<Share<Found>>,
@@ -285,8 +285,8 @@ pub fn run_decodes(plan: &DecodePlan<'_>) -> Result<Measurement<Decoded>, Measur
     Ok(measured)
 }
 
-fn measured<A: Asked>(asked: &A) -> Result<Measurement<A::Found>, MeasureError> {
-    let cpus = cpus_for(asked.threads());
+fn measured<A: Workload>(workload: &A) -> Result<Measurement<A::Found>, MeasureError> {
+    let cpus = cpus_for(workload.threads());
     std::thread::scope(|scope| {
         let start = |i: usize| {
             let (give, handed) = channel::<Share<A::Found>>();
@@ -296,7 +296,7 @@ fn measured<A: Asked>(asked: &A) -> Result<Measurement<A::Found>, MeasureError> 
                 cpu.inspect(|cpu| pin_to(*cpu));
                 let mut worker = None;
                 for mut share in handed {
-                    share.failed = share.ask(asked, &mut worker).err();
+                    share.failed = share.run(workload, &mut worker).err();
                     if done.send(share).is_err() {
                         break;
                     }
@@ -304,16 +304,16 @@ fn measured<A: Asked>(asked: &A) -> Result<Measurement<A::Found>, MeasureError> 
             });
             Worker { give, take }
         };
-        let workers: Vec<Worker<A::Found>> = (0..asked.threads()).map(start).collect();
-        measure(asked, &workers)
+        let workers: Vec<Worker<A::Found>> = (0..workload.threads()).map(start).collect();
+        measure(workload, &workers)
     })
 }
 
-fn measure<A: Asked>(
-    asked: &A,
+fn measure<A: Workload>(
+    workload: &A,
     workers: &[Worker<A::Found>],
 ) -> Result<Measurement<A::Found>, MeasureError> {
-    let n = asked.queries();
+    let n = workload.queries();
     let threads = workers.len();
     let mut shares: Vec<Share<A::Found>> =
         (0..threads).map(|i| Share::of(i * n / threads..(i + 1) * n / threads)).collect();
@@ -337,7 +337,7 @@ fn measure<A: Asked>(
         }
         let total = (done as f64 * MIN_SECONDS / taken.max(1e-9)).ceil() as u64;
         let total = total.max(MIN_PASSES as u64);
-        asked.job().tell("search", done as u64, total);
+        workload.job().tell("search", done as u64, total);
     }
     // Read while the searchers still hold their scratch memory: it is part of what search takes.
     let held: usize = shares.iter().map(|share| share.held_bytes(A::held_bytes)).sum();

@@ -84,7 +84,7 @@ impl Client {
     ///
     /// # Errors
     /// Those of the server and of the connection.
-    pub async fn ask(&mut self, request: Request) -> Result<Answer, Status> {
+    pub async fn send(&mut self, request: Request) -> Result<Answer, Status> {
         match request {
             Request::Search(request) => {
                 self.search.search(request).await.map(|found| Answer::Search(found.into_inner()))
@@ -146,11 +146,11 @@ impl Driver {
     ///
     /// # Errors
     /// Those of the server, as it tells them; no answer within `patience`.
-    pub fn ask(&self, request: Request, patience: Duration) -> anyhow::Result<Answer> {
+    pub fn send(&self, request: Request, patience: Duration) -> anyhow::Result<Answer> {
         let mut client = self.clients[0].clone();
         // A timer belongs to the runtime it is made in.
-        let asked = async { tokio::time::timeout(patience, client.ask(request)).await };
-        let answer = self.runtime.block_on(asked);
+        let sent = async { tokio::time::timeout(patience, client.send(request)).await };
+        let answer = self.runtime.block_on(sent);
         let answer = answer.map_err(|_| anyhow!("the server does not answer in {patience:?}"))?;
         answer.map_err(|status| anyhow!("the server refuses: {}", told(&status)))
     }

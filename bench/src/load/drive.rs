@@ -195,7 +195,7 @@ impl Run {
     async fn call(&self, client: &mut Client, number: u64, intended: Instant) -> bool {
         let left = Instant::now();
         let end = if left < self.give_up {
-            let answer = client.ask(self.requests.of(number));
+            let answer = client.send(self.requests.of(number));
             match timeout_at(self.give_up.into(), answer).await {
                 Ok(Ok(answer)) => End::Answered(answer),
                 Ok(Err(status)) => End::Failed(status.code()),

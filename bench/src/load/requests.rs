@@ -1,4 +1,4 @@
-//! What is asked: every request is put together before the first is timed.
+//! The requests: every one is put together before the first is timed.
 
 use anyhow::bail;
 use bytes::Bytes;
@@ -12,7 +12,7 @@ pub const MAX_BATCH: u32 = 4_096;
 
 /// What the requests have in common.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub struct RequestParams {
     /// The call.
     pub call: Call,
     /// The collection's name.
@@ -34,7 +34,7 @@ pub enum Request {
     SearchBatch(pb::SearchBatchRequest),
 }
 
-/// All requests of a run, asked in turn from the first to the last and again.
+/// All requests of a run, sent in turn from the first to the last and again.
 #[derive(Debug)]
 pub struct Requests {
     requests: Vec<Request>,
@@ -43,20 +43,20 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Requests that ask every query at least once; the last batch goes on with the first queries.
+    /// Requests that send every query at least once; the last batch goes on with the first queries.
     ///
     /// # Errors
     /// There are no queries; `batch` is not one that `call` can have.
-    pub fn new(queries: &Rows, ask: &Ask) -> anyhow::Result<Requests> {
+    pub fn new(queries: &Rows, params: &RequestParams) -> anyhow::Result<Requests> {
         if queries.is_empty() {
-            bail!("there is no query to ask");
+            bail!("there is no query to send");
         }
-        let most = if ask.call == Call::Search { 1 } else { MAX_BATCH };
-        if !(1..=most).contains(&ask.batch) {
-            bail!("a call has {} queries; wanted 1 to {most}", ask.batch);
+        let most = if params.call == Call::Search { 1 } else { MAX_BATCH };
+        if !(1..=most).contains(&params.batch) {
+            bail!("a call has {} queries; wanted 1 to {most}", params.batch);
         }
-        let (asked, batch) = (queries.len(), ask.batch as usize);
-        let calls = asked.div_ceil(batch);
+        let (queried, batch) = (queries.len(), params.batch as usize);
+        let calls = queried.div_ceil(batch);
         let row_bytes = queries.row_bytes();
         let once = queries.values().bytes();
         let mut values = Vec::with_capacity(calls * batch * row_bytes);
@@ -69,9 +69,9 @@ impl Requests {
             let size = batch * row_bytes;
             let values = values.slice(call * size..(call + 1) * size);
             let raw = pb::Raw { dtype: dtype(queries.element()).into(), values };
-            request(raw, queries.dim() as u32, ask)
+            request(raw, queries.dim() as u32, params)
         };
-        Ok(Requests { requests: (0..calls).map(of).collect(), queries: asked, batch })
+        Ok(Requests { requests: (0..calls).map(of).collect(), queries: queried, batch })
     }
 
     /// The request of the call of that number.
@@ -79,13 +79,13 @@ impl Requests {
         self.requests[self.turn(number)].clone()
     }
 
-    /// The queries that this call asks, in their order.
+    /// The queries of this call, in their order.
     pub fn queries_of(&self, number: u64) -> impl Iterator<Item = usize> {
         let first = self.turn(number) * self.batch;
         (first..first + self.batch).map(|query| query % self.queries)
     }
 
-    /// Numbers of calls that ask every query once.
+    /// Numbers of calls that send every query once.
     pub fn round(&self) -> std::ops::Range<u64> {
         0..self.requests.len() as u64
     }
@@ -100,15 +100,12 @@ impl Requests {
     }
 }
 
-fn request(raw: pb::Raw, dim: u32, ask: &Ask) -> Request {
-    let collection = ask.collection.clone();
-    let params = pb::SearchParams {
-        k: Some(ask.k),
-        list_size: ask.list_size,
-        ..pb::SearchParams::default()
-    };
+fn request(raw: pb::Raw, dim: u32, of: &RequestParams) -> Request {
+    let collection = of.collection.clone();
+    let params =
+        pb::SearchParams { k: Some(of.k), list_size: of.list_size, ..pb::SearchParams::default() };
     let (params, with_payload) = (Some(params), false);
-    match ask.call {
+    match of.call {
         Call::Search => {
             let vector = Some(pb::Vector { data: Some(pb::vector::Data::Raw(raw)) });
             Request::Search(pb::SearchRequest { collection, vector, params, with_payload })
@@ -137,8 +134,8 @@ mod tests {
 
     use super::*;
 
-    fn ask(call: Call, batch: u32) -> Ask {
-        Ask { call, collection: "c".into(), k: 3, list_size: Some(9), batch }
+    fn params(call: Call, batch: u32) -> RequestParams {
+        RequestParams { call, collection: "c".into(), k: 3, list_size: Some(9), batch }
     }
 
     fn rows(n: u8) -> Rows {
@@ -162,8 +159,8 @@ mod tests {
     fn each_call_asks_the_queries_it_says() {
         let shapes = [(Call::Search, 1), (Call::SearchBatch, 1), (Call::SearchBatch, 2)];
         for (call, batch) in shapes.into_iter().chain([(Call::SearchBatch, 12)]) {
-            let requests = Requests::new(&rows(5), &ask(call, batch)).unwrap();
-            let mut asked = [false; 5];
+            let requests = Requests::new(&rows(5), &params(call, batch)).unwrap();
+            let mut queried = [false; 5];
             for number in 0..20 {
                 let queries: Vec<usize> = requests.queries_of(number).collect();
                 let wanted: Vec<u8> =
@@ -171,16 +168,16 @@ mod tests {
                 assert_eq!(queries.len(), batch as usize);
                 assert_eq!(values(requests.of(number)), wanted);
                 if requests.round().contains(&number) {
-                    queries.iter().for_each(|q| asked[*q] = true);
+                    queries.iter().for_each(|q| queried[*q] = true);
                 }
             }
-            assert_eq!(asked, [true; 5], "{call:?} of {batch}");
+            assert_eq!(queried, [true; 5], "{call:?} of {batch}");
         }
     }
 
     #[test]
     fn copies_share_their_numbers() {
-        let requests = Requests::new(&rows(5), &ask(Call::Search, 1)).unwrap();
+        let requests = Requests::new(&rows(5), &params(Call::Search, 1)).unwrap();
         assert_eq!(values(requests.of(3)).as_ptr(), values(requests.of(8)).as_ptr());
     }
 
@@ -192,9 +189,9 @@ mod tests {
             (Call::SearchBatch, 0),
             (Call::SearchBatch, MAX_BATCH + 1),
         ] {
-            let error = Requests::new(&rows(5), &ask(call, batch)).unwrap_err().to_string();
+            let error = Requests::new(&rows(5), &params(call, batch)).unwrap_err().to_string();
             assert!(error.contains(&format!("{batch} queries; wanted 1 to")), "{error}");
         }
-        assert!(Requests::new(&rows(0), &ask(Call::Search, 1)).is_err());
+        assert!(Requests::new(&rows(0), &params(Call::Search, 1)).is_err());
     }
 }

@@ -39,7 +39,7 @@ impl Window {
 /// A call and its times.
 #[derive(Clone, Copy, Debug)]
 pub struct Timed {
-    /// Its number, which says what it asks.
+    /// Its number, which names its queries.
     pub number: u64,
     /// When it was meant to start: latency counts from here.
     pub intended: Instant,
@@ -76,7 +76,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Nothing has ended yet; `queries` is how many different ones are asked.
+    /// Nothing has ended yet; `queries` is how many different ones are sent.
     ///
     /// # Errors
     /// None that could occur: the range of the histograms is fixed.
@@ -201,7 +201,7 @@ mod tests {
     use foveal_datasets::{Rows, Values};
     use foveal_proto::v1 as pb;
 
-    use super::super::requests::Ask;
+    use super::super::requests::RequestParams;
     use super::*;
     use crate::line::Call;
 
@@ -219,8 +219,8 @@ mod tests {
         let window = Window { from: begun + SECOND, length: 10 * SECOND };
         let rows = Rows::new(1, Values::U8(vec![1, 2])).unwrap();
         let (call, collection) = (Call::Search, "c".into());
-        let ask = Ask { call, collection, k: 1, list_size: None, batch: 1 };
-        let requests = Requests::new(&rows, &ask).unwrap();
+        let params = RequestParams { call, collection, k: 1, list_size: None, batch: 1 };
+        let requests = Requests::new(&rows, &params).unwrap();
         Run { begun, tally: Tally::new(window, 2).unwrap(), requests }
     }
 

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request as Asked, Response, Status};
+use tonic::{Request as TonicRequest, Response, Status};
 
 use super::tally::UNANSWERED;
 use super::*;
@@ -76,10 +76,10 @@ fn bytes(data: Option<pb::vectors::Data>) -> Vec<u8> {
 impl SearchService for Fake {
     async fn search(
         &self,
-        asked: Asked<pb::SearchRequest>,
+        request: TonicRequest<pb::SearchRequest>,
     ) -> Result<Response<pb::SearchResponse>, Status> {
         self.behave().await?;
-        let Some(pb::vector::Data::Raw(raw)) = asked.into_inner().vector.unwrap().data else {
+        let Some(pb::vector::Data::Raw(raw)) = request.into_inner().vector.unwrap().data else {
             panic!("bytes are raw")
         };
         let hit = |(key, distance)| pb::Hit { key, distance, ..pb::Hit::default() };
@@ -90,10 +90,10 @@ impl SearchService for Fake {
 
     async fn search_batch(
         &self,
-        asked: Asked<pb::SearchBatchRequest>,
+        request: TonicRequest<pb::SearchBatchRequest>,
     ) -> Result<Response<pb::SearchBatchResponse>, Status> {
         self.behave().await?;
-        let queries = bytes(asked.into_inner().queries.unwrap().data);
+        let queries = bytes(request.into_inner().queries.unwrap().data);
         let list = |query: u8| {
             let (keys, distances) = hits(query).into_iter().unzip();
             pb::BatchHits { keys, distances, ..pb::BatchHits::default() }
@@ -104,25 +104,25 @@ impl SearchService for Fake {
 
     async fn decode(
         &self,
-        _: Asked<pb::DecodeRequest>,
+        _: TonicRequest<pb::DecodeRequest>,
     ) -> Result<Response<pb::DecodeResponse>, Status> {
-        Err(Status::unimplemented("nobody asks it"))
+        Err(Status::unimplemented("no test calls it"))
     }
 
     async fn decode_batch(
         &self,
-        _: Asked<pb::DecodeBatchRequest>,
+        _: TonicRequest<pb::DecodeBatchRequest>,
     ) -> Result<Response<pb::DecodeBatchResponse>, Status> {
-        Err(Status::unimplemented("nobody asks it"))
+        Err(Status::unimplemented("no test calls it"))
     }
 
     type DecodeStreamStream = tokio_stream::Empty<Result<pb::DecodeResponse, Status>>;
 
     async fn decode_stream(
         &self,
-        _: Asked<tonic::Streaming<pb::DecodeRequest>>,
+        _: TonicRequest<tonic::Streaming<pb::DecodeRequest>>,
     ) -> Result<Response<Self::DecodeStreamStream>, Status> {
-        Err(Status::unimplemented("nobody asks it"))
+        Err(Status::unimplemented("no test calls it"))
     }
 }
 
@@ -130,7 +130,7 @@ impl SearchService for Fake {
 impl CollectionService for Fake {
     async fn list(
         &self,
-        _: Asked<pb::ListCollectionsRequest>,
+        _: TonicRequest<pb::ListCollectionsRequest>,
     ) -> Result<Response<pb::ListCollectionsResponse>, Status> {
         let collection = |name: &str, dim, metric: pb::Metric| pb::Collection {
             name: name.into(),
@@ -150,7 +150,7 @@ impl CollectionService for Fake {
 
     async fn get(
         &self,
-        _: Asked<pb::GetCollectionRequest>,
+        _: TonicRequest<pb::GetCollectionRequest>,
     ) -> Result<Response<pb::GetCollectionResponse>, Status> {
         Err(Status::unimplemented("get"))
     }
@@ -160,7 +160,7 @@ impl CollectionService for Fake {
 impl AdminService for Fake {
     async fn server_info(
         &self,
-        _: Asked<pb::ServerInfoRequest>,
+        _: TonicRequest<pb::ServerInfoRequest>,
     ) -> Result<Response<pb::ServerInfoResponse>, Status> {
         let version = "0.0.1".into();
         Ok(Response::new(pb::ServerInfoResponse { version, ..Default::default() }))
@@ -300,7 +300,7 @@ fn recall_is_of_every_query_and_both_calls() {
     assert!(load.qps > 10.0, "{}", load.qps);
     let load = place.load("--call searchbatch --batch 7 --seconds 0.3");
     assert_eq!((load.recall, load.batch, load.call), (Some(0.5), 7, Call::SearchBatch));
-    // A run of few calls asks the rest afterwards.
+    // A run of few calls sends the rest afterwards.
     let load = place.load("--rate 20 --arrivals fixed --seconds 0.3");
     assert!(load.calls < 10 && load.recall == Some(0.5), "{load:?}");
 }

@@ -151,7 +151,7 @@ mod tests {
     }
 
     /// A directory, and what `run` is told to do in it with `lines`.
-    fn asked(lines: &[Line]) -> (tempfile::TempDir, ReportArgs) {
+    fn report_of(lines: &[Line]) -> (tempfile::TempDir, ReportArgs) {
         let dir = tempfile::tempdir().unwrap();
         write(&dir.path().join("lines.jsonl"), lines);
         let args = ReportArgs {
@@ -165,7 +165,7 @@ mod tests {
 
     /// The page of `lines`.
     fn page_of(lines: &[Line]) -> String {
-        let (_dir, args) = asked(lines);
+        let (_dir, args) = report_of(lines);
         run(&args).unwrap();
         fs::read_to_string(&args.out).unwrap()
     }
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn every_data_set_has_a_section_with_all_drawings() {
-        let (dir, args) = asked(&everything());
+        let (dir, args) = report_of(&everything());
         run(&args).unwrap();
         let page = fs::read_to_string(&args.out).unwrap();
         for data in ["sift", "glove"] {
@@ -242,7 +242,7 @@ mod tests {
                 recall.io = Some(bad.into());
             }
         }
-        let (dir, args) = asked(&lines);
+        let (dir, args) = report_of(&lines);
         run(&args).unwrap();
         let mut texts = vec![fs::read_to_string(&args.out).unwrap()];
         for file in fs::read_dir(dir.path().join("svg")).unwrap() {
@@ -284,7 +284,7 @@ mod tests {
         lines[1].dataset.n = None;
         assert_eq!(page_of(&lines).matches("<h2>d</h2>").count(), 1);
         lines[1].dataset.n = Some(5);
-        let (dir, args) = asked(&lines);
+        let (dir, args) = report_of(&lines);
         run(&args).unwrap();
         assert_eq!(fs::read_to_string(&args.out).unwrap().matches("<h2>d</h2>").count(), 2);
         assert!(dir.path().join("svg/d-k10-qps-2.svg").exists());
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn bad_input_is_one_error_and_no_file() {
-        let (dir, mut args) = asked(&[]);
+        let (dir, mut args) = report_of(&[]);
         let failed = |args: &ReportArgs| format!("{:#}", run(args).unwrap_err());
         assert!(failed(&args).contains("no lines in"));
         fs::write(&args.lines[0], "{\"ours\":false}").unwrap();
@@ -327,7 +327,7 @@ mod tests {
     #[cfg(feature = "png")]
     #[test]
     fn every_drawing_is_painted_light_and_dark() {
-        let (dir, mut args) = asked(&everything());
+        let (dir, mut args) = report_of(&everything());
         args.png = Some(dir.path().join("png"));
         run(&args).unwrap();
         let of = |name: &str| fs::read(dir.path().join("png").join(name)).unwrap();

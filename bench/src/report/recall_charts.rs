@@ -162,7 +162,7 @@ fn join_machines(bundles: &mut Vec<Bundle<'_, Recall>>) {
     *bundles = joined;
 }
 
-/// How queries were asked and vectors read, in words; nothing where it is the plain way.
+/// How queries were sent and vectors read, in words; nothing where it is the plain way.
 fn how(recall: &Recall) -> Vec<String> {
     let in_flight = match recall.in_flight {
         1 => String::new(),

@@ -27,7 +27,7 @@ impl Answer {
             return Ok(answer);
         }
         let range = wanted.first.map(|first| format!("bytes=0-{}", first.bytes - 1));
-        let response = ask(agent, wanted.url, range.as_deref(), None)?;
+        let response = send_request(agent, wanted.url, range.as_deref(), None)?;
         match response.status() {
             StatusCode::OK => whole(wanted, response),
             StatusCode::PARTIAL_CONTENT if wanted.first.is_some() => {
@@ -53,7 +53,7 @@ fn rest(
     let last = wanted.first.map_or(String::new(), |first| (first.bytes - 1).to_string());
     let range = format!("bytes={}-{last}", part.len());
     let condition = Some(of.validator.as_str()).filter(|validator| !validator.is_empty());
-    let response = ask(agent, wanted.url, Some(&range), condition)?;
+    let response = send_request(agent, wanted.url, Some(&range), condition)?;
     match response.status() {
         StatusCode::OK => whole(wanted, response).map(Some),
         StatusCode::RANGE_NOT_SATISFIABLE => Ok(None),
@@ -68,7 +68,7 @@ fn rest(
     }
 }
 
-fn ask(
+fn send_request(
     agent: &Agent,
     url: &str,
     range: Option<&str>,

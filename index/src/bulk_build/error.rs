@@ -118,7 +118,7 @@ pub enum BuildError {
     /// Hidden states that were held out could not be decoded with the index just written.
     #[error("trying decodes: {0}")]
     Trial(#[source] SearchError),
-    /// The caller asked to stop.
+    /// The caller cancelled.
     #[error("interrupted")]
     Interrupted,
 }

@@ -67,17 +67,17 @@ impl Grown {
         (width, by_hash): (Width, Vec<u32>),
     ) -> Result<Grown, BuildError> {
         let Order { input, params, job } = order;
-        let Width { quantizer, sample, asked, limits, mut warnings, width, .. } = width;
+        let Width { quantizer, sample, sample_queries, limits, mut warnings, width, .. } = width;
         pass.set_limits(limits);
         let Arranged { rows, codes, lifts, extremes, held_out } =
             Arranged::new(pass, (input.base, by_hash), &quantizer, params)?;
         warnings.extend(width::extremes_warning(pass.extremes(), pass.far_rows()));
-        let samples = (&sample, asked.as_ref());
+        let samples = (&sample, sample_queries.as_ref());
         let mut serving = quantizer.serving(width, &pass.facts(), samples);
         if params.bits.is_some() {
             warnings.extend(width::trial_warning(&serving, samples));
         }
-        drop((sample, asked));
+        drop((sample, sample_queries));
         let coded = extremes.first();
         let (codes, served) = match width {
             // Whole rows are served as they are.

@@ -303,7 +303,7 @@ fn check_learn_dim(input: &BuildInput<'_>) -> Result<(), BuildError> {
     }
 }
 
-/// Whether every sample query, or hidden state, can be asked of an index. Goes over them once, and
+/// Whether every sample query, or hidden state, is valid for an index. Goes over them once, and
 /// tells their digest.
 fn check_learn(
     input: &BuildInput<'_>,

@@ -8,7 +8,7 @@ use super::key_order::{by_hash, read_in_order};
 use super::row_pass::RowPass;
 use super::{BuildInput, SAMPLE_BYTES};
 use crate::calibrate::{KS, LIST_SIZES, gather};
-use crate::exact::{self, ExactAsk, Sums};
+use crate::exact::{self, ExactRequest, Sums};
 use crate::graph::order::inverse;
 use crate::params::BuildParams;
 use crate::stats::Job;
@@ -156,9 +156,9 @@ fn points(
     (rows, params, job): (&[u32], &BuildParams, Job<'_>),
 ) -> Result<Vec<ScanPoint>, BuildError> {
     let k = KS[KS.len() - 1] as usize;
-    let ask = ExactAsk { metric: params.metric, k, threads: params.threads };
+    let request = ExactRequest { metric: params.metric, k, threads: params.threads };
     let (ids, places) = (inverse(rows), vocabulary.rows());
-    let truth = exact::search_ids(input.base, checked, (&ask, &ids, Sums::InFixedOrder), job)?;
+    let truth = exact::search_ids(input.base, checked, (&request, &ids, Sums::InFixedOrder), job)?;
     let mut points = Vec::new();
     let (mut done, all) = (0, (KS.len() * SHARES.len()) as u64);
     for k in KS.into_iter().filter(|k| *k as usize <= rows.len()) {

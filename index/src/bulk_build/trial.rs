@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::error::BuildError;
 use super::{BuildInput, tokens};
-use crate::decode::{DecodeAsk, Decoded, Decoder};
+use crate::decode::{DecodeRequest, Decoded, Decoder};
 use crate::disk::DecodeQuality;
 use crate::params::{DecodeMode, DecodeParams};
 use crate::segment::{SearchError, Segment};
@@ -77,12 +77,12 @@ fn show(decoder: &mut Decoder, state: Row<'_>, job: Job<'_>) -> Result<Shown, Se
     let stop = Stop { cancelled: job.interrupt, ..Stop::default() };
     let mut decode = |mode: DecodeMode| -> Result<Decoded, SearchError> {
         let params = DecodeParams { mode, ..DecodeParams::new(K) };
-        decoder.decode(&wide, &DecodeAsk { params, stop, ..DecodeAsk::new(K) })
+        decoder.decode(&wide, &DecodeRequest { params, stop, ..DecodeRequest::new(K) })
     };
     let (found, truth) = (decode(DecodeMode::Auto)?, decode(DecodeMode::Exact)?);
     let is_right = |key: u64| truth.tokens.iter().any(|token| token.key == key);
     let (Some(log_z), Some(wanted)) = (found.log_z, truth.log_z) else {
-        unreachable!("decodes tell log Z unless they are asked not to")
+        unreachable!("decodes tell log Z unless the request turns it off")
     };
     Ok(Shown {
         right: found.tokens.iter().filter(|token| is_right(token.key)).count(),

@@ -42,7 +42,7 @@ pub(super) struct Width {
     /// The rows that quantizers learn from, without extreme ones.
     pub(super) sample: Rows,
     /// Some sample queries.
-    pub(super) asked: Option<Rows>,
+    pub(super) sample_queries: Option<Rows>,
     /// The memory of a build of this width, where it is not the one that was planned for.
     pub(super) memory: Option<BuildMemory>,
     pub(super) warnings: Vec<String>,
@@ -64,18 +64,19 @@ impl Width {
         let quantizer = train(chosen, &sample);
         let limits = quantizer.limits(&sample);
         let sample = without_extremes(sample, &limits, &quantizer);
-        let asked = match input.learn {
+        let sample_queries = match input.learn {
             Some(learn) => Some(learn.sample(TRIED_QUERIES, seed)?.1),
             None => None,
         };
         let (memory, warnings) = (None, Vec::new());
-        let mut width = Width { width: chosen, quantizer, limits, sample, asked, memory, warnings };
+        let mut width =
+            Width { width: chosen, quantizer, limits, sample, sample_queries, memory, warnings };
         if params.bits.is_some() {
             return Ok(width);
         }
         let tried = width.sample.len().min(TRIAL.rows + TRIED_QUERIES);
         let some = picked(&width.sample, &(0..tried).collect::<Vec<usize>>());
-        let samples = (&some, width.asked.as_ref());
+        let samples = (&some, width.sample_queries.as_ref());
         let mut shares = Vec::new();
         for tried in TRIED {
             let quantizer = train(tried, &width.sample);

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use foveal_datasets::{FileError, Metric, RowSource, Rows};
 
 use super::{KNOWN, Subject, gather};
-use crate::exact::{self, ExactAsk, ExactError, Sums};
+use crate::exact::{self, ExactError, ExactRequest, Sums};
 use crate::graph::order::inverse;
 use crate::neighbor::Neighbor;
 use crate::stats::Job;
@@ -28,9 +28,10 @@ pub(super) fn truth_of(
     job: Job<'_>,
 ) -> Result<Vec<Near>, ExactError> {
     let ids = inverse(subject.rows);
-    let ask = ExactAsk { metric: subject.metric, k: WANTED, threads: subject.threads };
-    let find =
-        |queries: &Rows, sums| exact::search_ids(subject.base, queries, (&ask, &ids, sums), job);
+    let request = ExactRequest { metric: subject.metric, k: WANTED, threads: subject.threads };
+    let find = |queries: &Rows, sums| {
+        exact::search_ids(subject.base, queries, (&request, &ids, sums), job)
+    };
     // A product's rounding follows the length of the row, and any row may be the one missed.
     if subject.metric.is_product() {
         return Ok(rank(subject, queries, &find(queries, Sums::InFixedOrder)?)?);

@@ -3,7 +3,7 @@
 use foveal_datasets::Row;
 
 use super::effort::Effort;
-use super::{DecodeAsk, Decoder, Known};
+use super::{DecodeRequest, Decoder, Known};
 use crate::params::{DecodeMode, LogZMode};
 use crate::preview::{Preview, PreviewSlot};
 use crate::segment::{SearchError, Shared};
@@ -23,28 +23,28 @@ impl Decoder {
     pub(super) fn find(
         &mut self,
         shared: &Shared,
-        ask: &DecodeAsk<'_>,
+        request: &DecodeRequest<'_>,
         effort: Effort,
         stats: &mut QueryStats,
     ) -> Result<(), SearchError> {
         self.known.clear();
         self.certain.clear();
         if effort.mode == DecodeMode::Graph {
-            self.walk(shared, ask, stats)?;
-            if ask.params.log_z == LogZMode::Off {
+            self.walk(shared, request, stats)?;
+            if request.params.log_z == LogZMode::Off {
                 return Ok(());
             }
         }
-        self.score(shared, ask, effort, stats)?;
+        self.score(shared, request, effort, stats)?;
         let vocabulary = shared.vocabulary.as_ref();
-        if ask.allowed.is_some() {
-            self.scores.keep(vocabulary, |id| ask.allows(id));
+        if request.allowed.is_some() {
+            self.scores.keep(vocabulary, |id| request.allows(id));
         }
         if effort.mode != DecodeMode::Exact {
             let odd = shared.odd.get_or_init(|| odd_rows(&shared.preview, self.hidden.len()));
             // Token codes err about extreme rows by more than any other logit.
             let certain = odd.iter().copied().chain(shared.preview.extremes.ids());
-            self.certain.extend(certain.filter(|id| ask.allows(*id)));
+            self.certain.extend(certain.filter(|id| request.allows(*id)));
             self.certain.sort_unstable();
             self.certain.dedup();
             self.scores.take_out(vocabulary, &self.certain);
@@ -63,13 +63,13 @@ impl Decoder {
     fn score(
         &mut self,
         shared: &Shared,
-        ask: &DecodeAsk<'_>,
+        request: &DecodeRequest<'_>,
         effort: Effort,
         stats: &mut QueryStats,
     ) -> Result<(), SearchError> {
         let hidden = Row::F32(&self.hidden);
         match (&shared.vocabulary, effort.mode) {
-            (_, DecodeMode::Exact) => self.score_exactly(shared, ask, stats)?,
+            (_, DecodeMode::Exact) => self.score_exactly(shared, request, stats)?,
             (Some(vocabulary), _) => {
                 self.scores.score(vocabulary, hidden, effort.cut);
                 self.scores.take_off(self.common);
@@ -89,18 +89,18 @@ impl Decoder {
     fn score_exactly(
         &mut self,
         shared: &Shared,
-        ask: &DecodeAsk<'_>,
+        request: &DecodeRequest<'_>,
         stats: &mut QueryStats,
     ) -> Result<(), SearchError> {
         let (n, origin) = (shared.manifest.n as u32, shared.row_origin());
         let scores = self.scores.room_for(n as usize);
         self.fullview.begin_query();
         for first in (0..n).step_by(ROWS_A_LOOK) {
-            if let Some(why) = ask.stop.now() {
+            if let Some(why) = request.stop.now() {
                 return Err(SearchError::Stopped(why));
             }
             let rows = first..n.min(first + ROWS_A_LOOK as u32);
-            let rows = (rows, &ask.stop, &mut *stats);
+            let rows = (rows, &request.stop, &mut *stats);
             self.fullview.scan(&origin, &mut self.exact, rows, |id, distance| {
                 scores[id as usize] = -distance;
             })?;
@@ -112,17 +112,17 @@ impl Decoder {
     fn walk(
         &mut self,
         shared: &Shared,
-        ask: &DecodeAsk<'_>,
+        request: &DecodeRequest<'_>,
         stats: &mut QueryStats,
     ) -> Result<(), SearchError> {
         shared.preview.graph.load()?;
-        let list_size = ask.params.list_size;
+        let list_size = request.params.list_size;
         let reach = shared.frontier.reach(list_size);
         let query = Row::F32(&self.hidden);
-        shared.preview.begin(&mut self.preview, query, (list_size, ask.params.k), reach);
-        shared.preview.walk(&mut self.preview, &ask.stop).map_err(SearchError::Stopped)?;
+        shared.preview.begin(&mut self.preview, query, (list_size, request.params.k), reach);
+        shared.preview.walk(&mut self.preview, &request.stop).map_err(SearchError::Stopped)?;
         (stats.distances, stats.hops) = self.preview.counts();
-        let most = ask.params.rerank_size.unwrap_or(list_size) as usize;
+        let most = request.params.rerank_size.unwrap_or(list_size) as usize;
         let found = shared.preview.candidates(&mut self.preview).iter().take(most);
         self.certain.extend(found.map(|found| found.id));
         Ok(())

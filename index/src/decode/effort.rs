@@ -1,26 +1,28 @@
 //! How much of which work a decode takes.
 
-use super::{DecodeAsk, KNOWN_OF_Z};
+use super::{DecodeRequest, KNOWN_OF_Z};
 use crate::params::{DecodeMode, DecodeParams, LogZMode};
 use crate::segment::Shared;
 use crate::vocabulary::Cut;
 
-/// The effort of the last decode: the next one asks the same, as a rule.
+/// The effort of the last decode: the next one mostly has the same parameters.
 #[derive(Default)]
 pub(super) struct Plan {
     last: Option<(DecodeParams, bool, Effort)>,
 }
 
 impl Plan {
-    pub(super) fn effort(&mut self, shared: &Shared, ask: &DecodeAsk<'_>) -> Effort {
-        let listed = ask.allowed.is_some();
+    pub(super) fn effort(&mut self, shared: &Shared, request: &DecodeRequest<'_>) -> Effort {
+        let listed = request.allowed.is_some();
         match self.last {
-            Some((params, was_listed, effort)) if (params, was_listed) == (ask.params, listed) => {
+            Some((params, was_listed, effort))
+                if (params, was_listed) == (request.params, listed) =>
+            {
                 effort
             }
             _ => {
-                let effort = shared.effort(ask);
-                self.last = Some((ask.params, listed, effort));
+                let effort = shared.effort(request);
+                self.last = Some((request.params, listed, effort));
                 effort
             }
         }
@@ -30,9 +32,9 @@ impl Plan {
 impl Shared {
     /// How candidates are found and how many of them are ranked exactly. Where lists decide which
     /// tokens count every code is scanned: a walk, and the best clusters, may pass by all of them.
-    fn effort(&self, ask: &DecodeAsk<'_>) -> Effort {
-        let params = &ask.params;
-        let listed = ask.allowed.is_some();
+    fn effort(&self, request: &DecodeRequest<'_>) -> Effort {
+        let params = &request.params;
+        let listed = request.allowed.is_some();
         let n = self.manifest.n as usize;
         let scan = match &self.vocabulary {
             Some(vocabulary) => {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use foveal_datasets::Row;
 
 use super::effort::Effort;
-use super::{DecodeAsk, Decoder, KNOWN_OF_Z, Known, WIDEST_PART};
+use super::{DecodeRequest, Decoder, KNOWN_OF_Z, Known, WIDEST_PART};
 use crate::params::{DecodeMode, LogZMode};
 use crate::preview::PreviewSlot;
 use crate::segment::{SearchError, Shared};
@@ -26,7 +26,7 @@ impl Decoder {
     pub(super) fn look_up(
         &mut self,
         shared: &Shared,
-        (ask, asked): (&DecodeAsk<'_>, &[u32]),
+        (request, requested): (&DecodeRequest<'_>, &[u32]),
         effort: Effort,
         stats: &mut QueryStats,
     ) -> Result<(bool, bool), SearchError> {
@@ -36,30 +36,30 @@ impl Decoder {
             self.sort(shared);
             return Ok((true, false));
         }
-        if let Some(why) = ask.stop.now() {
+        if let Some(why) = request.stop.now() {
             return Err(SearchError::Stopped(why));
         }
         self.fullview.begin_query();
-        self.rank_scanned(shared, ask, stats)?;
+        self.rank_scanned(shared, request, stats)?;
         for known in &self.known {
             self.spreads[1].add(f64::from(known.logit) - f64::from(known.better));
         }
         let certain = std::mem::take(&mut self.certain);
-        self.add(shared, (ask, &certain), stats)?;
+        self.add(shared, (request, &certain), stats)?;
         self.certain = certain;
         let is_known = |id: &u32| self.known.iter().any(|known| known.id == *id);
-        let counts = |id: &u32| ask.allows(*id) && !is_known(id);
-        let mut others: Vec<u32> = asked.iter().copied().filter(counts).collect();
+        let counts = |id: &u32| request.allows(*id) && !is_known(id);
+        let mut others: Vec<u32> = requested.iter().copied().filter(counts).collect();
         others.sort_unstable();
         others.dedup();
-        self.add(shared, (ask, &others), stats)?;
-        let scanned = effort.mode == DecodeMode::Scan || ask.params.log_z != LogZMode::Off;
+        self.add(shared, (request, &others), stats)?;
+        let scanned = effort.mode == DecodeMode::Scan || request.params.log_z != LogZMode::Off;
         if scanned {
             self.scores.take_out(shared.vocabulary.as_ref(), &others);
         }
         self.sort(shared);
-        match scanned && ask.params.rerank_size.is_none() {
-            true => self.widen(shared, ask, stats),
+        match scanned && request.params.rerank_size.is_none() {
+            true => self.widen(shared, request, stats),
             false => Ok((true, false)),
         }
     }
@@ -69,7 +69,7 @@ impl Decoder {
     fn rank_scanned(
         &mut self,
         shared: &Shared,
-        ask: &DecodeAsk<'_>,
+        request: &DecodeRequest<'_>,
         stats: &mut QueryStats,
     ) -> Result<(), SearchError> {
         if self.known.is_empty() {
@@ -81,17 +81,17 @@ impl Decoder {
                 self.spreads[0].add(f64::from(known.better) - f64::from(known.estimate));
             }
         }
-        let sampled = ask.params.log_z == LogZMode::Interval;
-        let least = if sampled { KNOWN_OF_Z.max(ask.params.k) } else { ask.params.k };
+        let sampled = request.params.log_z == LogZMode::Interval;
+        let least = if sampled { KNOWN_OF_Z.max(request.params.k) } else { request.params.k };
         let first = self.known.len().min(least as usize);
         if first < self.known.len() {
             let order = |a: &Known, b: &Known| b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id));
             self.known.select_nth_unstable_by(first - 1, order);
         }
-        self.rank(shared, 0..first, (ask, stats))?;
+        self.rank(shared, 0..first, (request, stats))?;
         if self.known.len() > first {
             let mut logits: Vec<f32> = self.known[..first].iter().map(|k| k.logit).collect();
-            let k = ask.params.k as usize;
+            let k = request.params.k as usize;
             let (_, least, _) = logits.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
             let least = *least;
             let mut may_matter = first;
@@ -105,7 +105,7 @@ impl Decoder {
             }
             self.passed.extend(self.known.drain(may_matter..));
         }
-        self.rank(shared, first..self.known.len(), (ask, stats))
+        self.rank(shared, first..self.known.len(), (request, stats))
     }
 
     /// Looks up the tokens that may be among the best although the scan put others before them, if
@@ -115,10 +115,10 @@ impl Decoder {
     fn widen(
         &mut self,
         shared: &Shared,
-        ask: &DecodeAsk<'_>,
+        request: &DecodeRequest<'_>,
         stats: &mut QueryStats,
     ) -> Result<(bool, bool), SearchError> {
-        let k = ask.params.k as usize;
+        let k = request.params.k as usize;
         if self.known.len() < k || self.spreads[1].count() < TELLING {
             return Ok((true, false));
         }
@@ -135,7 +135,7 @@ impl Decoder {
         let looked_at = self.known.iter().chain(&self.passed);
         let scanned = looked_at.clone().filter(|known| known.estimate.is_finite());
         let seen: f64 = scanned.map(|known| chance(known.estimate)).sum();
-        if expected - seen <= MISSED.max(1.0 - ask.params.precision) * k as f64 {
+        if expected - seen <= MISSED.max(1.0 - request.params.precision) * k as f64 {
             return Ok((true, false));
         }
         let least = (last - f64::from(LIKELY) * error) as f32;
@@ -149,7 +149,7 @@ impl Decoder {
         if more.len() > shared.manifest.n as usize / WIDEST_PART {
             return Ok((false, true));
         }
-        self.add(shared, (ask, &more), stats)?;
+        self.add(shared, (request, &more), stats)?;
         self.scores.take_out(vocabulary, &more);
         self.sort(shared);
         Ok((true, true))
@@ -165,12 +165,12 @@ impl Decoder {
     pub(super) fn add(
         &mut self,
         shared: &Shared,
-        (ask, ids): (&DecodeAsk<'_>, &[u32]),
+        (request, ids): (&DecodeRequest<'_>, &[u32]),
         stats: &mut QueryStats,
     ) -> Result<(), SearchError> {
         let before = self.known.len();
         self.known.extend(ids.iter().map(|id| Known::looked_up(*id, 0.0)));
-        self.rank(shared, before..self.known.len(), (ask, stats))
+        self.rank(shared, before..self.known.len(), (request, stats))
     }
 
     /// Best first; equal logits smaller key first.
@@ -202,7 +202,7 @@ impl Decoder {
         &mut self,
         shared: &Shared,
         places: Range<usize>,
-        (ask, stats): (&DecodeAsk<'_>, &mut QueryStats),
+        (request, stats): (&DecodeRequest<'_>, &mut QueryStats),
     ) -> Result<(), SearchError> {
         let known = &mut self.known[places];
         self.ids.clear();
@@ -210,7 +210,7 @@ impl Decoder {
         Ok(self.fullview.distances(
             &shared.row_origin(),
             &mut self.exact,
-            (&self.ids, &ask.stop, stats),
+            (&self.ids, &request.stop, stats),
             &mut |i, distance| known[i].logit = -distance,
         )?)
     }

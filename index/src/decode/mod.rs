@@ -4,11 +4,11 @@
 //! Here that is one way of three to candidates, next to a scan of few-bit codes and the exact
 //! scan of all rows; what follows is the same for all of them.
 
-mod ask;
 mod candidates;
 mod effort;
 mod look_up;
 mod normalise;
+mod request;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,7 +28,7 @@ use crate::vocabulary::TokenScores;
 use effort::{Effort, Plan};
 use normalise::Total;
 
-pub use ask::{DecodeAsk, Decoded, Token};
+pub use request::{DecodeRequest, Decoded, Token};
 
 /// Tokens ranked exactly at least where log Z is told as an interval.
 const KNOWN_OF_Z: u32 = 256;
@@ -141,40 +141,41 @@ impl Decoder {
     ///
     /// # Errors
     /// Parameters out of range; a hidden state of another dimension or not finite; no token that
-    /// counts; a key asked for that names none; a row that cannot be read; the stop.
+    /// counts; a requested key that names none; a row that cannot be read; the stop.
     pub fn decode<'q>(
         &mut self,
         hidden: impl Into<Row<'q>>,
-        ask: &DecodeAsk<'_>,
+        request: &DecodeRequest<'_>,
     ) -> Result<Decoded, SearchError> {
         let started = Instant::now();
         let shared = Arc::clone(&self.index.shared);
-        ask.params.check()?;
-        self.take(&shared, hidden.into(), ask.params.temperature)?;
-        let counted = ask.allowed.map_or(shared.manifest.n, |set| set.len().into()) as usize;
+        request.params.check()?;
+        self.take(&shared, hidden.into(), request.params.temperature)?;
+        let counted = request.allowed.map_or(shared.manifest.n, |set| set.len().into()) as usize;
         if counted == 0 {
             return Err(SearchError::NoToken);
         }
-        let mut asked = Vec::with_capacity(ask.asked.len());
-        for key in ask.asked {
+        let mut requested = Vec::with_capacity(request.requested.len());
+        for key in request.requested {
             let id = shared.keys.id_of(*key)?;
-            asked.push(id.ok_or(SearchError::UnknownKey { key: *key })?);
+            requested.push(id.ok_or(SearchError::UnknownKey { key: *key })?);
         }
         let mut stats = QueryStats::default();
-        let mut effort = self.plan.effort(&shared, ask);
+        let mut effort = self.plan.effort(&shared, request);
         let (mut widened, mut between) = (false, started);
         let total = loop {
-            self.find(&shared, ask, effort, &mut stats)?;
+            self.find(&shared, request, effort, &mut stats)?;
             between = Instant::now().max(between);
-            let (enough, more) = self.look_up(&shared, (ask, &asked), effort, &mut stats)?;
+            let (enough, more) =
+                self.look_up(&shared, (request, &requested), effort, &mut stats)?;
             widened |= more;
             let total = match enough {
-                true => self.log_z(&shared, ask, (effort, counted), &mut stats)?,
+                true => self.log_z(&shared, request, (effort, counted), &mut stats)?,
                 false => Total::Unsure,
             };
             match total {
                 // Estimates tell too little: the logits of all tokens are computed.
-                Total::Unsure => (effort, widened) = (Effort::exact(ask.params.k), true),
+                Total::Unsure => (effort, widened) = (Effort::exact(request.params.k), true),
                 Total::Unwanted => break None,
                 Total::Sure(log_z) => break Some(log_z),
                 Total::Widened(log_z) => {
@@ -184,7 +185,7 @@ impl Decoder {
             }
         };
         let all = effort.mode == DecodeMode::Exact || counted <= self.known.len();
-        let mut decoded = self.answer(&shared, (ask, &asked), total, &mut stats)?;
+        let mut decoded = self.answer(&shared, (request, &requested), total, &mut stats)?;
         let end = Instant::now();
         stats.preview_nanos = (between - started).as_nanos() as u64;
         stats.fullview_nanos = (end - between).as_nanos() as u64;
@@ -227,11 +228,11 @@ impl Decoder {
     fn answer(
         &mut self,
         shared: &Shared,
-        (ask, ids): (&DecodeAsk<'_>, &[u32]),
+        (request, ids): (&DecodeRequest<'_>, &[u32]),
         log_z: Option<LogZ>,
         stats: &mut QueryStats,
     ) -> Result<Decoded, SearchError> {
-        let (params, common) = (&ask.params, self.common);
+        let (params, common) = (&request.params, self.common);
         let best = &self.known[..self.known.len().min(params.k as usize)];
         let logits = best.iter().map(|known| known.logit);
         let normalise = log_z.map_or_else(|| log_sum_exp(logits, params.temperature), |z| z.value);
@@ -243,20 +244,21 @@ impl Decoder {
         let tokens = best.iter().map(|known| token(shared.keys.key(known.id), known.logit));
         let mut tokens: Vec<Token> = tokens.collect();
         cut_to_share(&mut tokens, params.top_p);
-        let mut asked: Vec<Token> = ask.asked.iter().map(|key| token(*key, 0.0)).collect();
+        let mut requested: Vec<Token> =
+            request.requested.iter().map(|key| token(*key, 0.0)).collect();
         self.fullview.distances(
             &shared.row_origin(),
             &mut self.exact,
-            (ids, &ask.stop, stats),
-            &mut |i, distance| asked[i] = token(ask.asked[i], -distance),
+            (ids, &request.stop, stats),
+            &mut |i, distance| requested[i] = token(request.requested[i], -distance),
         )?;
-        for (token, id) in asked.iter_mut().zip(ids) {
-            if !ask.allows(*id) {
+        for (token, id) in requested.iter_mut().zip(ids) {
+            if !request.allows(*id) {
                 token.log_prob = f64::NEG_INFINITY;
             }
         }
         let whole = |z: LogZ| z.shifted(common / params.temperature);
-        Ok(Decoded { tokens, asked, log_z: log_z.map(whole), ..Decoded::default() })
+        Ok(Decoded { tokens, requested, log_z: log_z.map(whole), ..Decoded::default() })
     }
 }
 

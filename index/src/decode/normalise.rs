@@ -4,7 +4,7 @@ use foveal_datasets::Row;
 
 use super::effort::Effort;
 use super::look_up::better;
-use super::{DecodeAsk, Decoder, KNOWN_OF_Z, Known, PRODUCT_ERROR, WIDEST_PART};
+use super::{DecodeRequest, Decoder, KNOWN_OF_Z, Known, PRODUCT_ERROR, WIDEST_PART};
 use crate::params::{DecodeMode, LogZMode};
 use crate::segment::{SearchError, Shared};
 use crate::softmax::{LogZ, Sampled, Spread, Unknown, log_sum_exp};
@@ -13,7 +13,7 @@ use crate::vocabulary::Vocabulary;
 
 /// log Z, or what has to be done for it.
 pub(super) enum Total {
-    /// It was not asked for.
+    /// The request does not want it.
     Unwanted,
     Sure(LogZ),
     /// It took more than what was planned.
@@ -27,17 +27,17 @@ impl Decoder {
     pub(super) fn log_z(
         &mut self,
         shared: &Shared,
-        ask: &DecodeAsk<'_>,
+        request: &DecodeRequest<'_>,
         (effort, counted): (Effort, usize),
         stats: &mut QueryStats,
     ) -> Result<Total, SearchError> {
-        let temperature = ask.params.temperature;
-        if ask.params.log_z == LogZMode::Off {
+        let temperature = request.params.temperature;
+        if request.params.log_z == LogZMode::Off {
             return Ok(Total::Unwanted);
         }
         let best = self.known.first().map_or(0.0, |known| f64::from(known.logit).abs());
         let rounding = (self.rounding + PRODUCT_ERROR * best) / temperature;
-        let point = |value: f64| match ask.params.log_z {
+        let point = |value: f64| match request.params.log_z {
             LogZMode::Exact => LogZ::exact(value),
             _ => LogZ::exact(value).widened(rounding),
         };
@@ -54,17 +54,17 @@ impl Decoder {
         let known = self.known_ids();
         let vocabulary = shared.vocabulary.as_ref();
         self.scores.take_out_found(vocabulary, |id| known.binary_search(&id).is_ok());
-        let mut sampled = self.sample(shared, ask, stats)?;
+        let mut sampled = self.sample(shared, request, stats)?;
         if let Sampled::Sound(log_z) = sampled {
             return Ok(Total::Sure(log_z));
         }
         if let Some(vocabulary) = &shared.vocabulary {
-            self.estimate_better_all(shared, (vocabulary, ask), stats);
-            sampled = self.sample(shared, ask, stats)?;
+            self.estimate_better_all(shared, (vocabulary, request), stats);
+            sampled = self.sample(shared, request, stats)?;
         }
         match sampled {
             Sampled::Sound(log_z) => Ok(Total::Widened(log_z)),
-            Sampled::Doubtful { spread } => self.bound(shared, ask, (spread, rounding), stats),
+            Sampled::Doubtful { spread } => self.bound(shared, request, (spread, rounding), stats),
         }
     }
 
@@ -73,7 +73,7 @@ impl Decoder {
     fn estimate_better_all(
         &mut self,
         shared: &Shared,
-        (vocabulary, ask): (&Vocabulary, &DecodeAsk<'_>),
+        (vocabulary, request): (&Vocabulary, &DecodeRequest<'_>),
         stats: &mut QueryStats,
     ) {
         let hidden = self.scores.centred().to_vec();
@@ -85,8 +85,8 @@ impl Decoder {
         for known in &self.known {
             scores[known.id as usize] = f32::NEG_INFINITY;
         }
-        if ask.allowed.is_some() {
-            self.scores.keep(Some(vocabulary), |id| ask.allows(id));
+        if request.allowed.is_some() {
+            self.scores.keep(Some(vocabulary), |id| request.allows(id));
         }
         stats.distances += shared.manifest.n;
         self.spreads[0] = Spread::default();
@@ -108,12 +108,12 @@ impl Decoder {
     fn sample(
         &mut self,
         shared: &Shared,
-        ask: &DecodeAsk<'_>,
+        request: &DecodeRequest<'_>,
         stats: &mut QueryStats,
     ) -> Result<Sampled, SearchError> {
-        let temperature = ask.params.temperature;
+        let temperature = request.params.temperature;
         let known = self.log_z_known(temperature);
-        let last = self.known.get(ask.params.k as usize - 1);
+        let last = self.known.get(request.params.k as usize - 1);
         let last = last.map_or(f32::NEG_INFINITY, |known| known.logit);
         let error = self.error();
         let Decoder { fullview, exact, scores, sampler, preview, common, .. } = self;
@@ -140,7 +140,7 @@ impl Decoder {
                 }
                 visit(i, -distance);
             };
-            fullview.distances(&origin, exact, (&ids, &ask.stop, stats), &mut visit)
+            fullview.distances(&origin, exact, (&ids, &request.stop, stats), &mut visit)
         })?;
         if let Sampled::Sound(_) = sampled
             && !found.is_empty()
@@ -158,11 +158,11 @@ impl Decoder {
     fn bound(
         &mut self,
         shared: &Shared,
-        ask: &DecodeAsk<'_>,
+        request: &DecodeRequest<'_>,
         (spread, rounding): (f64, f64),
         stats: &mut QueryStats,
     ) -> Result<Total, SearchError> {
-        let temperature = ask.params.temperature;
+        let temperature = request.params.temperature;
         let known = self.log_z_known(temperature);
         let estimates = self.scores.scores();
         let error = self.error();
@@ -174,7 +174,7 @@ impl Decoder {
         }
         let vocabulary = shared.vocabulary.as_ref();
         let ids: Vec<u32> = places.iter().map(|at| self.scores.id(vocabulary, *at)).collect();
-        self.add(shared, (ask, &ids), stats)?;
+        self.add(shared, (request, &ids), stats)?;
         self.sort(shared);
         let value = self.log_z_known(temperature);
         // The rest is in units of what was known before.

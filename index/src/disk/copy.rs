@@ -12,7 +12,7 @@ use super::storage::Storage;
 /// Why a file was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// The original is damaged or cannot be read, or the caller asked to stop.
+    /// The original is damaged or cannot be read, or the caller cancelled.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The copy cannot be written.

@@ -14,13 +14,13 @@ pub enum OpenError {
     /// The directory is not there.
     #[error("{}: no such directory", path.display())]
     NotFound {
-        /// The directory asked for.
+        /// The requested directory.
         path: PathBuf,
     },
     /// The directory has no manifest.
     #[error("{}: no manifest.json: not a Foveal index", path.display())]
     NotAnIndex {
-        /// The directory asked for.
+        /// The requested directory.
         path: PathBuf,
     },
     /// A file that the manifest lists is not there.
@@ -65,10 +65,10 @@ pub enum OpenError {
     /// The options contradict each other.
     #[error("{what}")]
     Usage {
-        /// What was asked for and what would do.
+        /// What was requested and what would do.
         what: String,
     },
-    /// The caller asked to stop.
+    /// The caller cancelled.
     #[error("interrupted")]
     Interrupted,
 }

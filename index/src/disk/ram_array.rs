@@ -16,7 +16,7 @@ const HUGE_PAGE: usize = 2 << 20;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot get {bytes} bytes of memory: {source}")]
 pub struct MemoryError {
-    /// How much was asked for.
+    /// How much was requested.
     pub bytes: u64,
     /// The refusal.
     pub source: io::Error,

@@ -27,8 +27,8 @@ struct Set {
 
 struct Place {
     unit: u32,
-    /// Whether it was asked for since the hand came by, or since it came.
-    is_asked: bool,
+    /// Whether it was read since the hand passed it, or since it was added.
+    referenced: bool,
     /// Its bytes, at an address that suits numbers of any type.
     words: Box<[u64]>,
 }
@@ -50,12 +50,12 @@ impl BlockCache {
         let Some(place) = set.places.iter_mut().find(|place| place.unit == unit) else {
             return false;
         };
-        place.is_asked = true;
+        place.referenced = true;
         visit(bytemuck::cast_slice(&place.words));
         true
     }
 
-    /// Keeps a unit, if need be in the place of one that was not asked for lately.
+    /// Keeps a unit, if need be in the place of one that was not referenced lately.
     pub(super) fn keep(&self, unit: u32, bytes: &[u8]) {
         let mut set = self.set(unit);
         if set.places.iter().any(|place| place.unit == unit) {
@@ -64,14 +64,14 @@ impl BlockCache {
         if set.places.len() < self.ways {
             let mut words = vec![0; bytes.len() / size_of::<u64>()];
             bytemuck::cast_slice_mut(&mut words).copy_from_slice(bytes);
-            set.places.push(Place { unit, is_asked: false, words: words.into() });
+            set.places.push(Place { unit, referenced: false, words: words.into() });
             return;
         }
         loop {
             let at = set.hand;
             set.hand = (at + 1) % self.ways;
             let place = &mut set.places[at];
-            if !std::mem::take(&mut place.is_asked) {
+            if !std::mem::take(&mut place.referenced) {
                 place.unit = unit;
                 bytemuck::cast_slice_mut(&mut place.words).copy_from_slice(bytes);
                 return;

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `layout` | where row id lies |
 //! | `writer` | rows in id order, padded |
-//! | `seen` | which units a query asked for already |
+//! | `seen` | which units a query has reserved |
 //! | `loaded` | all rows in memory |
 //! | `mapped` | the file in the page cache: verified at first touch |
 //! | `fault` | what a touch of a page comes to that the file no longer has |
@@ -290,7 +290,7 @@ fn choose(options: &OpenOptions, loaded: u64, length: u64) -> Result<Io, OpenErr
         Io::Auto if fits(length) && !options.cold => Ok(Io::Mapped),
         Io::Auto | Io::Uring if uring::is_available() => Ok(Io::Uring),
         Io::Auto | Io::Uring => Ok(Io::Pread),
-        asked => Ok(asked),
+        requested => Ok(requested),
     }
 }
 

@@ -104,7 +104,7 @@ impl RowReader {
     ///
     /// # Panics
     /// If an id is not below the number of rows.
-    pub fn ask(&mut self, ids: &[u32], most: u32, stats: &mut QueryStats) -> usize {
+    pub fn reserve_reads(&mut self, ids: &[u32], most: u32, stats: &mut QueryStats) -> usize {
         let layout = self.shared.layout;
         for (i, &id) in ids.iter().enumerate() {
             assert!(id < self.shared.n, "id {id} of {} rows", self.shared.n);
@@ -120,14 +120,14 @@ impl RowReader {
         ids.len()
     }
 
-    /// Whether the query asked for the block, or blocks, that a row lies in.
-    pub fn has_asked(&self, id: u32) -> bool {
+    /// Whether the query has reserved the block, or blocks, of a row.
+    pub fn is_reserved(&self, id: u32) -> bool {
         self.seen.contains(self.shared.layout.unit_of(id))
     }
 
-    /// Begins to bring rows that the query asked for: the next [`begin`](RowReader::begin), or
-    /// [`read`](RowReader::read), will name most of them. What it does not name is dropped. Once
-    /// a query. `device_reads` and `read_bytes` are counted here.
+    /// Begins to read rows that the query reserved: the next [`begin`](RowReader::begin), or
+    /// [`read`](RowReader::read), will name most of them. What it does not name is dropped. Once a
+    /// query. `device_reads` and `read_bytes` are counted here.
     ///
     /// # Errors
     /// The device takes no reads.
@@ -155,8 +155,8 @@ impl RowReader {
 
     /// Hands row `ids[i]` to `visit(i, row)`, once for each `i`, in any order of `i`.
     ///
-    /// Adds to `stats.reads` the distinct blocks that the query had not asked for before, and to
-    /// `device_reads` and `read_bytes` what this call asks of the operating system (nothing when
+    /// Adds to `stats.reads` the distinct blocks that the query had not reserved before, and to
+    /// `device_reads` and `read_bytes` what this call reads from the operating system (nothing when
     /// mapped or in memory, nor for blocks kept of earlier reads; others count at every call).
     ///
     /// # Errors
@@ -197,7 +197,7 @@ impl RowReader {
             return Ok(());
         }
         let layout = self.shared.layout;
-        self.ask(ids, u32::MAX, stats);
+        self.reserve_reads(ids, u32::MAX, stats);
         match &self.shared.medium {
             Medium::Memory(loaded) => {
                 for (i, &id) in ids.iter().enumerate() {
@@ -275,7 +275,7 @@ impl RowReader {
         if self.ring.is_none() {
             return false;
         }
-        self.ask(ids, u32::MAX, stats);
+        self.reserve_reads(ids, u32::MAX, stats);
         self.plan_blocks(ids, stats, visit);
         let is_ahead = take(&mut self.plan.ahead) > 0;
         if let (Some(ring), false) = (&mut self.ring, is_ahead) {
@@ -394,7 +394,7 @@ impl Shared {
         }
     }
 
-    /// Counts units that are asked of the operating system.
+    /// Counts units that are read from the operating system.
     fn count(&self, units: usize, stats: &mut QueryStats) {
         stats.device_reads += units as u64 * u64::from(self.layout.blocks_per_unit());
         stats.read_bytes += (units * self.layout.unit_bytes()) as u64;

@@ -1,4 +1,4 @@
-//! Which units did this query ask for already?
+//! Which units has this query reserved already?
 
 /// A set of units that is emptied in no time. An open-addressed table; each entry carries the
 /// number of its query, so that older entries count as free.

@@ -107,7 +107,7 @@ fn check_agreement(written: &Written, store: &FullStore) {
         reader.read(&ids[..2], &mut stats, |_, _| ()).unwrap();
         assert_eq!(stats.reads, blocks);
     }
-    reader.read(&[], &mut QueryStats::default(), |_, _| panic!("no row asked for")).unwrap();
+    reader.read(&[], &mut QueryStats::default(), |_, _| panic!("no row was requested")).unwrap();
 }
 
 #[test]
@@ -259,13 +259,13 @@ fn a_limit_of_reads_is_kept() {
     let mut stats = QueryStats::default();
     // Blocks 0, 0, 1, 2, 1, 3, of four rows each.
     let ids = [0, 3, 4, 8, 5, 12];
-    assert_eq!(reader.ask(&ids, 2, &mut stats), 3);
+    assert_eq!(reader.reserve_reads(&ids, 2, &mut stats), 3);
     assert_eq!(stats.reads, 2);
-    assert_eq!(reader.ask(&ids, 3, &mut stats), 5);
+    assert_eq!(reader.reserve_reads(&ids, 3, &mut stats), 5);
     reader.read(&ids[..5], &mut stats, |_, _| ()).unwrap();
     assert_eq!(stats.reads, 3);
     reader.begin_query();
-    assert_eq!(reader.ask(&ids, 0, &mut QueryStats::default()), 0);
+    assert_eq!(reader.reserve_reads(&ids, 0, &mut QueryStats::default()), 0);
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn a_memory_limit_keeps_blocks_that_were_read() {
         let options = OpenOptions { io, memory: Some(limit), ..OpenOptions::default() };
         let store = FullStore::open(written.dir.path(), &written.manifest, &options).unwrap();
         let mut reader = store.reader();
-        let mut ask = |ids: &[u32]| {
+        let mut read = |ids: &[u32]| {
             let mut stats = QueryStats::default();
             let mut visits = vec![0; ids.len()];
             reader.begin_query();
@@ -320,11 +320,11 @@ fn a_memory_limit_keeps_blocks_that_were_read() {
             assert_eq!(stats.read_bytes, stats.device_reads * 4096);
             (stats.reads, stats.device_reads)
         };
-        assert_eq!(ask(&[1, 50, 2]), (2, 2), "{io}");
-        assert_eq!(ask(&[51, 3, 99, 3]), (3, 1), "{io}: two blocks are at hand");
-        assert_eq!(ask(&[0, 48]), (2, 0), "{io}");
+        assert_eq!(read(&[1, 50, 2]), (2, 2), "{io}");
+        assert_eq!(read(&[51, 3, 99, 3]), (3, 1), "{io}: two blocks are at hand");
+        assert_eq!(read(&[0, 48]), (2, 0), "{io}");
         for _ in 0..3 {
-            let (reads, device_reads) = ask(&ids(100));
+            let (reads, device_reads) = read(&ids(100));
             assert!(reads == 25 && device_reads >= 25 - 9, "{io}: {device_reads}");
             let kept = store.shared.cache.as_ref().unwrap().bytes();
             assert!(kept > 0 && kept <= limit, "{io}: {kept}");
@@ -363,8 +363,8 @@ fn rows_read_ahead_arrive_once_and_the_others_are_dropped() {
             let mut stats = QueryStats::default();
             let mut visits = vec![0; ids.len()];
             reader.begin_query();
-            let asked = reader.ask(ahead, u32::MAX, &mut stats);
-            assert_eq!(asked, ahead.len());
+            let reserved = reader.reserve_reads(ahead, u32::MAX, &mut stats);
+            assert_eq!(reserved, ahead.len());
             reader.read_ahead(ahead, &mut stats).unwrap();
             let visit = |i: usize, row: Row<'_>| {
                 assert_eq!(row, written.rows.row(ids[i] as usize), "{io}: row {}", ids[i]);

@@ -125,9 +125,8 @@ impl Walk {
     }
 
     /// One hop; false when the walk is over. Expands the nearest node that waits, then scores what
-    /// the hop before found: that had so long to arrive. Meanwhile it asks the memory for what the
-    /// next hop will score, a few at a time, since a processor waits when it is asked for too much
-    /// at once.
+    /// the hop before found: that had so long to arrive. Meanwhile it prefetches what the next hop
+    /// will score, a few at a time, since a processor waits when it prefetches too much at once.
     #[inline(always)]
     pub(crate) fn hop(&mut self, graph: &Adjacency, distance: &impl QueryDistance) -> bool {
         std::mem::swap(&mut self.fresh, &mut self.pending);
@@ -171,8 +170,8 @@ impl Walk {
         }
     }
 
-    /// Computes the distances of `pending` and lets the pool take them; asks the memory for what
-    /// `fresh` needs.
+    /// Computes the distances of `pending` and lets the pool take them; prefetches what `fresh`
+    /// needs.
     #[inline(always)]
     fn score_pending(&mut self, distance: &impl QueryDistance) {
         let Walk { pending, fresh, distances, .. } = self;

@@ -207,7 +207,7 @@ mod x86 {
         for (blocks, sums) in several.iter().zip(sums.chunks_exact_mut(TOGETHER * BLOCK_ROWS)) {
             let next = ahead.next().unwrap_or(blocks);
             // SAFETY: `TOGETHER` blocks that `codes` holds, sums for each, and the same for those
-            // that are asked for ahead.
+            // that are prefetched.
             unsafe { together::<TOGETHER>(codes, tables, (blocks, next), sums) };
         }
         for (block, sums) in rest.iter().zip(rest_sums.chunks_exact_mut(BLOCK_ROWS)) {
@@ -216,7 +216,7 @@ mod x86 {
         }
     }
 
-    /// Sums of `N` blocks; those of `next` are asked for meanwhile: what is picked here and there
+    /// Sums of `N` blocks; those of `next` are prefetched meanwhile: what is picked here and there
     /// the CPU does not see coming.
     ///
     /// # Safety

@@ -1,4 +1,4 @@
-//! Arithmetic: the loops over lanes, and the only place that asks the CPU what it can do.
+//! Arithmetic: the loops over lanes, and the only place that detects what the CPU can do.
 //!
 //! | file | what it computes |
 //! |---|---|

@@ -70,7 +70,7 @@ pub enum PayloadError {
         /// The source.
         path: PathBuf,
     },
-    /// The caller asked to stop.
+    /// The caller cancelled.
     #[error("interrupted")]
     Interrupted,
     /// A line is no JSON object.

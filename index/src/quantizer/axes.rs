@@ -84,11 +84,11 @@ pub(super) fn along(matrix: &[f32], vector: &[f32], out: &mut [f32]) {
 
 impl Quantizer {
     /// A 2-bit quantizer of as few lines as will do for the sample: `spec` says the rest. Queries
-    /// like `asked` are to be answered; without them, queries like the rows.
+    /// like `sample_queries` are to be answered; without them, queries like the rows.
     pub(super) fn two_bits(
         &self,
         spec: QuantizerSpec,
-        (sample, asked): (&Rows, Option<&Rows>),
+        (sample, sample_queries): (&Rows, Option<&Rows>),
     ) -> Quantizer {
         let of = |spec| Quantizer::from_spec(self.metric, self.element, spec);
         let all = of(spec.clone());
@@ -101,7 +101,7 @@ impl Quantizer {
             let mut spec = spec.clone();
             learn(&covariance, self.dim, dims_in(lines), &mut spec);
             let quantizer = of(spec);
-            if quantizer.share_found(&TRIAL, (sample, asked)) >= ENOUGH {
+            if quantizer.share_found(&TRIAL, (sample, sample_queries)) >= ENOUGH {
                 return quantizer;
             }
         }

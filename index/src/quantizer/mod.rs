@@ -186,13 +186,13 @@ impl Quantizer {
     }
 
     /// The quantizer that serves queries at `width`, once `facts` of every row that gets a code are
-    /// known: their largest values set the units of the f16 factors and the lift. `asked` are
-    /// sample queries, if there are any.
+    /// known: their largest values set the units of the f16 factors and the lift. `sample_queries`
+    /// are sample queries, if there are any.
     pub(crate) fn serving(
         &self,
         width: CodeWidth,
         facts: &RowFacts,
-        (sample, asked): (&Rows, Option<&Rows>),
+        (sample, sample_queries): (&Rows, Option<&Rows>),
     ) -> Quantizer {
         let mut spec = self.spec.clone();
         spec.bits = width.bits();
@@ -213,7 +213,7 @@ impl Quantizer {
             spec.add_unit = (norm * norm / top).max(f32::MIN_POSITIVE);
         }
         let mut serving = match width {
-            CodeWidth::Two => self.two_bits(spec, (sample, asked)),
+            CodeWidth::Two => self.two_bits(spec, (sample, sample_queries)),
             _ => Quantizer::from_spec(self.metric, self.element, spec),
         };
         let missed = Encoder::new(&serving).missed_shares(sample);

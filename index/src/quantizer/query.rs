@@ -61,7 +61,7 @@ enum Kernel {
     Float,
 }
 
-/// The kernels of the CPU level in use, asked for once.
+/// The kernels of the CPU level in use, looked up once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kernels {
     nibble: PackedKernel,

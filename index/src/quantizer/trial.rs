@@ -25,18 +25,18 @@ pub(crate) struct Trial {
 
 impl Quantizer {
     /// The share of the true nearest rows of a sample that are among the best by their codes, for
-    /// the sample queries `asked`, or else for the last rows of the sample, whose order is random,
-    /// and the other rows.
+    /// the sample queries `sample_queries`, or else for the last rows of the sample, whose order is
+    /// random, and the other rows.
     pub(crate) fn share_found(
         &self,
         trial: &Trial,
-        (sample, asked): (&Rows, Option<&Rows>),
+        (sample, sample_queries): (&Rows, Option<&Rows>),
     ) -> f64 {
-        let queries = asked.unwrap_or(sample);
+        let queries = sample_queries.unwrap_or(sample);
         let queries: Vec<usize> =
             (queries.len().saturating_sub(TRIED_QUERIES)..queries.len()).collect();
         let rows = sample.len().min(trial.rows);
-        let own = usize::from(asked.is_none());
+        let own = usize::from(sample_queries.is_none());
         let near = NEAR.min(rows - own.min(rows));
         if near == 0 {
             return 1.0;
@@ -48,8 +48,8 @@ impl Quantizer {
             .map(|row| inverse_norm(metric, &wide(sample.row(row))))
             .collect();
         let found = queries.par_iter().map(|at| {
-            let query = asked.unwrap_or(sample).row(*at);
-            let is_other = |id: &u32| asked.is_some() || *id as usize != *at;
+            let query = sample_queries.unwrap_or(sample).row(*at);
+            let is_other = |id: &u32| sample_queries.is_some() || *id as usize != *at;
             let ids: Vec<u32> = (0..rows as u32).filter(is_other).collect();
             let mut prepared = PreparedQuery::default();
             prepared.prepare(self, query);

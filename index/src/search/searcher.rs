@@ -20,7 +20,7 @@ use crate::stats::{QueryStats, Stop};
 /// The most queries that one thread has begun at a time. One of them walks; the others wait for
 /// their rows.
 const MAX_IN_FLIGHT: usize = 64;
-/// Candidates beyond the k best that are expanded before rows are asked for.
+/// Candidates beyond the k best that are expanded before rows are requested.
 const SETTLED: usize = 10;
 
 /// A query and how it is answered.
@@ -145,7 +145,7 @@ impl Searcher {
         let Searcher { index, slots } = self;
         let few = index.shared.few.as_ref();
         slots.iter_mut().for_each(|slot| slot.stage = Stage::Idle);
-        let mut asked: Vec<(usize, Query<'_>)> = Vec::with_capacity(in_flight);
+        let mut in_slots: Vec<(usize, Query<'_>)> = Vec::with_capacity(in_flight);
         let mut queries = queries.enumerate();
         let (mut walking, mut ranking, mut turns) = (false, 0, 0);
         // Nothing is left to do but to wait for a device: a whole turn changed nothing.
@@ -154,7 +154,7 @@ impl Searcher {
             let looks = turns % STEPS_A_LOOK == 0;
             turns += 1;
             let (mut idle, mut room) = (!walking, looks || wait);
-            for (slot, (i, query)) in slots.iter_mut().zip(&asked) {
+            for (slot, (i, query)) in slots.iter_mut().zip(&in_slots) {
                 if slot.stage == Stage::Walking {
                     let hopped = slot.hop(index, query, looks).and_then(|goes_on| match goes_on {
                         true => Ok(true),
@@ -188,8 +188,8 @@ impl Searcher {
                     Ok(()) => {
                         let at = free_slot(index, slots);
                         slots[at].begin(index, &query);
-                        asked.resize(asked.len().max(at + 1), (i, query));
-                        asked[at] = (i, query);
+                        in_slots.resize(in_slots.len().max(at + 1), (i, query));
+                        in_slots[at] = (i, query);
                         (walking, idle) = (true, false);
                     }
                     Err(error) => sink(i, Err(error))?,
@@ -246,7 +246,7 @@ impl Slot {
     }
 
     /// One hop of the walk; false when it is over. Once the best candidates hardly change any more,
-    /// the first rows are asked for: they arrive while it goes on.
+    /// the first rows are requested: they arrive while it goes on.
     #[inline(always)]
     fn hop(
         &mut self,
@@ -302,8 +302,8 @@ impl Slot {
             self.stats.distances += u64::from(allowed.len());
         }
         (self.walked, self.stage) = (Instant::now(), Stage::Ranking);
-        let ask = ask(&self.preview, &self.params, (&query.stop, false));
-        self.fullview.begin(&index.shared.row_origin(), &ask);
+        let request = rerank_request(&self.preview, &self.params, (&query.stop, false));
+        self.fullview.begin(&index.shared.row_origin(), &request);
         Ok(())
     }
 
@@ -316,8 +316,8 @@ impl Slot {
     ) -> Result<Option<Answer>, SearchError> {
         let Shared { preview, manifest, .. } = &*index.shared;
         let origin = index.shared.row_origin();
-        let ask = ask(&self.preview, &self.params, (&query.stop, wait));
-        let ranked = self.fullview.rank(&origin, &mut self.exact, &ask, &mut self.stats)?;
+        let request = rerank_request(&self.preview, &self.params, (&query.stop, wait));
+        let ranked = self.fullview.rank(&origin, &mut self.exact, &request, &mut self.stats)?;
         let Some(Reranked { neighbors, ids, partial, unread }) = ranked else { return Ok(None) };
         let bound = unread.map(|estimate| preview.lower_bound(&self.preview, estimate));
         let unread = match bound {
@@ -358,7 +358,7 @@ fn free_slot(index: &Segment, slots: &mut Vec<Slot>) -> usize {
     })
 }
 
-/// Whether a query can be asked, and is still wanted; a graph that waited for one is loaded.
+/// Whether a query is valid and still wanted; a graph that waited for one is loaded.
 fn admit(
     index: &Segment,
     Query { row, params, allowed, stop }: &Query<'_>,
@@ -373,7 +373,7 @@ fn admit(
     Ok(())
 }
 
-fn ask<'a>(
+fn rerank_request<'a>(
     preview: &'a PreviewSlot,
     params: &'a SearchParams,
     (stop, wait): (&'a Stop<'a>, bool),

@@ -29,8 +29,8 @@ impl KeyedRows for Segment {
         let mut source = shared.full_vectors();
         source.begin_query();
         let (stop, mut stats) = (Stop::default(), QueryStats::default());
-        let asked = (&ids[..], &stop, &mut stats);
-        source.rows(&shared.row_origin(), asked, &mut |i, row| {
+        let wanted = (&ids[..], &stop, &mut stats);
+        source.rows(&shared.row_origin(), wanted, &mut |i, row| {
             for place in &places[&ids[i]] {
                 row.widen_into(&mut wide[place * dim..][..dim]);
             }

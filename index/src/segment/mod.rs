@@ -182,7 +182,7 @@ impl Segment {
         Ok(Some(payload.get(id)?.0))
     }
 
-    /// Whether a query can be asked of the rows.
+    /// Whether a query is valid for the rows.
     ///
     /// # Errors
     /// Another dimension; a number that is not finite; all zeros under cosine; a query so long that

@@ -49,7 +49,7 @@ pub enum UpgradeError {
     /// The new index cannot take its place.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// The caller asked to stop.
+    /// The caller cancelled.
     #[error("interrupted")]
     Interrupted,
 }

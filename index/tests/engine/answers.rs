@@ -137,8 +137,8 @@ fn numbers_of_any_size_find_the_nearest() {
         let (rows, queries) = (scaled(&rows), scaled(&queries));
         for bits in [4, 5] {
             let built = Built::new(&rows, &params(metric, bits));
-            let ask = SearchParams::with_list_size(10, 60);
-            let answers = answers(&built.open(), &queries, &ask);
+            let params = SearchParams::with_list_size(10, 60);
+            let answers = answers(&built.open(), &queries, &params);
             let recall = recall_of(&answers, &built.exact(&queries, 10), 10, metric);
             assert!(recall >= 0.98, "{metric} times {scale}, {bits} bits: {recall}");
         }

@@ -1,4 +1,4 @@
-//! Small indexes to ask, and the exact answers to compare with.
+//! Small indexes to search, and the exact answers to compare with.
 
 use std::fs;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use foveal_datasets::synthetic::{byte_clusters, clusters};
 use foveal_datasets::{Element, Metric, Row, Rows, Truth, Values, VectorFile, VectorWriter};
 use foveal_index::stats::{Job, Stop};
 use foveal_index::{
-    Answer, BuildInput, BuildParams, BuildReport, ExactAsk, Io, Keys, Neighbor, OpenOptions,
+    Answer, BuildInput, BuildParams, BuildReport, ExactRequest, Io, Keys, Neighbor, OpenOptions,
     PayloadSource, Query, SearchParams, Segment, build, check, exact,
 };
 use half::f16;
@@ -70,8 +70,8 @@ impl Built {
 
     /// The oracle's `k` nearest rows to each query.
     pub fn exact(&self, queries: &Rows, k: usize) -> Vec<Vec<Neighbor>> {
-        let ask = ExactAsk { metric: self.report.manifest.metric, k, threads: 2 };
-        exact::search(&self.base, queries, &ask, Job::default()).unwrap()
+        let request = ExactRequest { metric: self.report.manifest.metric, k, threads: 2 };
+        exact::search(&self.base, queries, &request, Job::default()).unwrap()
     }
 
     /// How many rows a deep check finds reachable, once it has found no damage.
@@ -89,7 +89,11 @@ pub fn answers(index: &Segment, queries: &Rows, params: &SearchParams) -> Vec<An
 }
 
 /// The queries of some rows, none with a deadline.
-pub fn asked<'a>(queries: &'a Rows, rows: Range<usize>, params: &SearchParams) -> Vec<Query<'a>> {
+pub fn queries_of<'a>(
+    queries: &'a Rows,
+    rows: Range<usize>,
+    params: &SearchParams,
+) -> Vec<Query<'a>> {
     let stop = Stop::default();
     let query = |i| Query { row: queries.row(i), params: *params, allowed: None, stop };
     rows.map(query).collect()

@@ -23,7 +23,7 @@ fn sound(element: Element, bits: u8) -> (Built, Rows) {
 }
 
 /// All neighbors of all queries and all payloads, or what stood in the way.
-fn ask(path: &Path, io: Io, queries: &Rows) -> Result<Vec<Vec<Neighbor>>, SearchError> {
+fn search_all(path: &Path, io: Io, queries: &Rows) -> Result<Vec<Vec<Neighbor>>, SearchError> {
     let options = OpenOptions { io, ..OpenOptions::default() };
     let index = Segment::open_with(path, &options)?;
     let mut searcher = index.searcher();
@@ -64,7 +64,7 @@ fn any_flipped_byte_is_found_and_never_a_wrong_answer() {
         [(Element::F32, 4, 29), (Element::F32, 6, 23), (Element::U8, 8, 37), (Element::F32, 2, 31)]
     {
         let (built, queries) = sound(element, bits);
-        let wanted = ask(&built.path, Io::Mapped, &queries).unwrap();
+        let wanted = search_all(&built.path, Io::Mapped, &queries).unwrap();
         each_flip(&built, step, |name, at| {
             match deep_check(&built.path) {
                 Ok(report) => assert!(
@@ -74,7 +74,7 @@ fn any_flipped_byte_is_found_and_never_a_wrong_answer() {
                 ),
                 Err(error) => assert!(error.to_string().contains(name), "{name} at {at}: {error}"),
             }
-            match ask(&built.path, Io::Mapped, &queries) {
+            match search_all(&built.path, Io::Mapped, &queries) {
                 Ok(found) => {
                     assert_eq!(found, wanted, "{name} at {at}");
                     // Neither is needed for an answer.
@@ -97,7 +97,7 @@ fn any_flipped_byte_is_found_and_never_a_wrong_answer() {
 #[test]
 fn damage_to_full_vectors_is_found_by_every_medium() {
     let (built, queries) = sound(Element::F32, 4);
-    let wanted = ask(&built.path, Io::Mapped, &queries).unwrap();
+    let wanted = search_all(&built.path, Io::Mapped, &queries).unwrap();
     let path = built.path.join("vectors.bin");
     let good = fs::read(&path).unwrap();
     for io in [Io::Memory, Io::Mapped, Io::Pread, Io::Uring] {
@@ -105,11 +105,11 @@ fn damage_to_full_vectors_is_found_by_every_medium() {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
             fs::write(&path, &bad).unwrap();
-            let error = ask(&built.path, io, &queries).unwrap_err().to_string();
+            let error = search_all(&built.path, io, &queries).unwrap_err().to_string();
             assert!(error.contains("vectors.bin: damaged at byte"), "{io} at {at}: {error}");
         }
         fs::write(&path, &good).unwrap();
-        assert_eq!(ask(&built.path, io, &queries).unwrap(), wanted);
+        assert_eq!(search_all(&built.path, io, &queries).unwrap(), wanted);
     }
 }
 
@@ -168,7 +168,9 @@ fn cut_longer_missing_and_strange_files_are_found() {
             fs::write(&path, bad).unwrap();
             let damage = deep_check(&built.path).unwrap().damage;
             assert!(damage.iter().any(|line| line.contains(&name)), "{name} {length}: {damage:?}");
-            assert!(name == "measured.json" || ask(&built.path, Io::Mapped, &queries).is_err());
+            assert!(
+                name == "measured.json" || search_all(&built.path, Io::Mapped, &queries).is_err()
+            );
         }
         fs::remove_file(&path).unwrap();
         if name == "manifest.json" {
@@ -205,7 +207,7 @@ fn files_of_another_index_are_found() {
         fs::write(&ours, bad).unwrap();
         let damage = deep_check(&built.path).unwrap().damage;
         assert!(!damage.is_empty(), "{}", file.name);
-        assert!(ask(&built.path, Io::Mapped, &queries).is_err(), "{}", file.name);
+        assert!(search_all(&built.path, Io::Mapped, &queries).is_err(), "{}", file.name);
         fs::write(&ours, good).unwrap();
     }
 }

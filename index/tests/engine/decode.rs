@@ -7,8 +7,8 @@ use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Metric, RowSource, Rows, VectorFile};
 use foveal_index::stats::Job;
 use foveal_index::{
-    BuildInput, DecodeAsk, DecodeMode, DecodeParams, Decoded, IdSet, Keys, LogZMode, SearchError,
-    SearchParams, Segment, Token, build,
+    BuildInput, DecodeMode, DecodeParams, DecodeRequest, Decoded, IdSet, Keys, LogZMode,
+    SearchError, SearchParams, Segment, Token, build,
 };
 use tempfile::TempDir;
 
@@ -83,8 +83,8 @@ impl Head {
     }
 
     fn decode(&self, state: usize, params: DecodeParams) -> Decoded {
-        let ask = DecodeAsk { params, ..DecodeAsk::new(1) };
-        self.index.decoder().unwrap().decode(self.hidden.row(state), &ask).unwrap()
+        let request = DecodeRequest { params, ..DecodeRequest::new(1) };
+        self.index.decoder().unwrap().decode(self.hidden.row(state), &request).unwrap()
     }
 }
 
@@ -178,16 +178,16 @@ fn a_decoder_forgets_what_it_decoded_before() {
     let scan = DecodeParams { mode: DecodeMode::Scan, ..DecodeParams::new(3) };
     let off = DecodeParams { log_z: LogZMode::Off, ..scan };
     let graph = DecodeParams { mode: DecodeMode::Graph, ..scan };
-    let fresh = |state, ask: &DecodeAsk<'_>| {
-        head.index.decoder().unwrap().decode(head.hidden.row(state), ask).unwrap()
+    let fresh = |state, request: &DecodeRequest<'_>| {
+        head.index.decoder().unwrap().decode(head.hidden.row(state), request).unwrap()
     };
     let mut kept = head.index.decoder().unwrap();
-    let asks = [(off, all), (scan, all), (exact(3), all), (off, few), (off, all)];
-    let asks = asks.into_iter().chain([(graph, all), (scan, few), (scan, all), (off, all)]);
-    for (state, (params, allowed)) in asks.enumerate() {
-        let ask = DecodeAsk { params, allowed, ..DecodeAsk::new(3) };
-        let found = kept.decode(head.hidden.row(state), &ask).unwrap();
-        let wanted = fresh(state, &ask);
+    let requests = [(off, all), (scan, all), (exact(3), all), (off, few), (off, all)];
+    let requests = requests.into_iter().chain([(graph, all), (scan, few), (scan, all), (off, all)]);
+    for (state, (params, allowed)) in requests.enumerate() {
+        let request = DecodeRequest { params, allowed, ..DecodeRequest::new(3) };
+        let found = kept.decode(head.hidden.row(state), &request).unwrap();
+        let wanted = fresh(state, &request);
         assert_eq!((found.tokens, found.log_z), (wanted.tokens, wanted.log_z), "{params:?}");
         assert_eq!(found.stats.distances, wanted.stats.distances, "{params:?}");
     }
@@ -282,17 +282,18 @@ fn any_temperature_gives_probabilities() {
 }
 
 #[test]
-fn tokens_asked_for_are_told_even_outside_of_the_best() {
+fn requested_tokens_are_reported_even_outside_of_the_best() {
     let head = head(true);
     let truth = head.truth(7);
-    let asked = [truth[0].0, truth[TOKENS - 1].0, truth[0].0];
-    let ask = DecodeAsk { asked: &asked, ..DecodeAsk::new(2) };
-    let decoded = head.index.decoder().unwrap().decode(head.hidden.row(7), &ask).unwrap();
-    let keys: Vec<u64> = decoded.asked.iter().map(|token| token.key).collect();
-    assert_eq!(keys, asked);
-    assert_eq!(decoded.asked[0], decoded.tokens[0]);
-    assert!((f64::from(decoded.asked[1].logit) - truth[TOKENS - 1].1).abs() < 1e-4);
-    let unknown = DecodeAsk { asked: &[FIRST_KEY + TOKENS as u64], ..DecodeAsk::new(2) };
+    let requested = [truth[0].0, truth[TOKENS - 1].0, truth[0].0];
+    let request = DecodeRequest { requested: &requested, ..DecodeRequest::new(2) };
+    let decoded = head.index.decoder().unwrap().decode(head.hidden.row(7), &request).unwrap();
+    let keys: Vec<u64> = decoded.requested.iter().map(|token| token.key).collect();
+    assert_eq!(keys, requested);
+    assert_eq!(decoded.requested[0], decoded.tokens[0]);
+    assert!((f64::from(decoded.requested[1].logit) - truth[TOKENS - 1].1).abs() < 1e-4);
+    let unknown =
+        DecodeRequest { requested: &[FIRST_KEY + TOKENS as u64], ..DecodeRequest::new(2) };
     let error = head.index.decoder().unwrap().decode(head.hidden.row(7), &unknown).unwrap_err();
     assert_eq!(error.to_string(), "no row has the key 1600");
 }
@@ -307,8 +308,9 @@ fn lists_decide_which_tokens_count() {
     for mode in [DecodeMode::Scan, DecodeMode::Graph, DecodeMode::Exact] {
         let decode = |allowed: IdSet| {
             let params = DecodeParams { mode, ..DecodeParams::new(10) };
-            let ask = DecodeAsk { params, allowed: Some(&allowed), ..DecodeAsk::new(1) };
-            head.index.decoder().unwrap().decode(head.hidden.row(9), &ask)
+            let request =
+                DecodeRequest { params, allowed: Some(&allowed), ..DecodeRequest::new(1) };
+            head.index.decoder().unwrap().decode(head.hidden.row(9), &request)
         };
         let denied = decode(head.index.id_set(&best).unwrap().complement()).unwrap();
         assert_eq!(denied.tokens[0].key, truth[40].0);
@@ -389,11 +391,11 @@ fn the_graph_of_a_head_is_read_for_its_first_walk() {
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(&[!good[9000]], 9000).unwrap();
     let walk = DecodeParams { mode: DecodeMode::Graph, ..DecodeParams::new(5) };
-    let ask = DecodeAsk { params: walk, ..DecodeAsk::new(1) };
+    let request = DecodeRequest { params: walk, ..DecodeRequest::new(1) };
     let mut decoder = head.index.decoder().unwrap();
     for _ in 0..2 {
         let told = [
-            decoder.decode(head.hidden.row(0), &ask).unwrap_err(),
+            decoder.decode(head.hidden.row(0), &request).unwrap_err(),
             head.index.searcher().search(head.hidden.row(0), &SearchParams::new(5)).unwrap_err(),
         ];
         for error in told {
@@ -443,14 +445,18 @@ fn probabilities_of_tokens_asked_for_are_at_most_one() {
             let params = DecodeParams { mode, log_z, list_size: 1, ..DecodeParams::new(1) };
             let others = head.index.id_set(&best).unwrap().complement();
             let mut decoder = head.index.decoder().unwrap();
-            let denied =
-                DecodeAsk { params, allowed: Some(&others), asked: &best, ..DecodeAsk::new(1) };
+            let denied = DecodeRequest {
+                params,
+                allowed: Some(&others),
+                requested: &best,
+                ..DecodeRequest::new(1)
+            };
             let denied = decoder.decode(head.hidden.row(7), &denied).unwrap();
-            assert_eq!(denied.asked[0].log_prob, f64::NEG_INFINITY, "{mode:?}");
-            let asked = DecodeAsk { params, asked: &best, ..DecodeAsk::new(1) };
-            let asked = decoder.decode(head.hidden.row(7), &asked).unwrap();
-            assert!(asked.asked[0].log_prob <= 1e-9, "{mode:?} {:?}", asked.asked);
-            assert_eq!(asked.tokens[0].key, best[0], "{mode:?}");
+            assert_eq!(denied.requested[0].log_prob, f64::NEG_INFINITY, "{mode:?}");
+            let requested = DecodeRequest { params, requested: &best, ..DecodeRequest::new(1) };
+            let requested = decoder.decode(head.hidden.row(7), &requested).unwrap();
+            assert!(requested.requested[0].log_prob <= 1e-9, "{mode:?} {:?}", requested.requested);
+            assert_eq!(requested.tokens[0].key, best[0], "{mode:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Element, Metric};
 use foveal_index::stats::Job;
 use foveal_index::{
-    BuildInput, ExactAsk, Frontier, FrontierPoint, Keys, SearchParams, Segment, build, exact,
+    BuildInput, ExactRequest, Frontier, FrontierPoint, Keys, SearchParams, Segment, build, exact,
 };
 
 use crate::built::{Built, answers, floats, params, recall_of, rows_and_queries, write_rows};
@@ -37,7 +37,7 @@ fn new_queries_find_what_was_expected() {
         assert_eq!((frontier.queries, frontier.learned), (574, false), "a tenth of the rows");
         for target in [0.9, 0.95, 0.99] {
             let (found, expected) = achieved(&index, &built, &queries, target);
-            // 574 rows were asked then and 300 are now: their means differ by chance.
+            // 574 rows were queries then and 300 are now: their means differ by chance.
             assert!((found - expected).abs() < 0.03, "{metric} {target}: {found} not {expected}");
             assert!(expected >= target, "{metric} {target}: expected {expected}");
         }
@@ -138,8 +138,8 @@ fn bounds_held(seed: u64, (n, learned, others): (usize, usize, usize)) -> (usize
     let bits = if seed % 4 == 3 { 8 } else { 4 };
     build(&input, &out, &params(metric, bits), Job::default()).unwrap();
     let index = Segment::open(&out).unwrap();
-    let ask = ExactAsk { metric, k: 100, threads: 0 };
-    let exact = exact::search(&base, &fresh, &ask, Job::default()).unwrap();
+    let request = ExactRequest { metric, k: 100, threads: 0 };
+    let exact = exact::search(&base, &fresh, &request, Job::default()).unwrap();
     let points = index.frontier().points.iter().filter(|point| point.list_size <= 100);
     let held = |point: &FrontierPoint| {
         let params = SearchParams::with_list_size(point.k, point.list_size);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use foveal_datasets::{ErrorKind, KeyedRows, Metric, Row, Rows};
 use foveal_index::stats::Job;
 use foveal_index::{
-    DecodeAsk, ExactAsk, OpenError, SearchParams, Segment, check, exact, inspect, upgrade,
+    DecodeRequest, ExactRequest, OpenError, SearchParams, Segment, check, exact, inspect, upgrade,
 };
 
 use crate::built::{answers, recall_of};
@@ -62,8 +62,8 @@ fn this_version_opens_and_answers() {
         assert_eq!((report.damage, report.reachable), (vec![], Some(150)), "{name}");
         let index = Segment::open(&path).unwrap();
         let (rows, metric) = (all_rows(&index), index.manifest().metric);
-        let ask = ExactAsk { metric, k: 10, threads: 1 };
-        let mut exact = exact::search(&rows, &rows, &ask, Job::default()).unwrap();
+        let request = ExactRequest { metric, k: 10, threads: 1 };
+        let mut exact = exact::search(&rows, &rows, &request, Job::default()).unwrap();
         let keys = keys(&index);
         exact.iter_mut().flatten().for_each(|neighbor| neighbor.key = keys[neighbor.key as usize]);
         let found = answers(&index, &rows, &SearchParams::new(10));
@@ -87,7 +87,7 @@ fn tokens_decode() {
     let index = Segment::open(golden(8, "head")).unwrap();
     assert_eq!(index.manifest().metric, Metric::InnerProduct);
     let hidden: Vec<f32> = (0..12).map(|i| (i as f32 - 6.0) / 4.0).collect();
-    let decoded = index.decoder().unwrap().decode(&hidden[..], &DecodeAsk::new(5));
+    let decoded = index.decoder().unwrap().decode(&hidden[..], &DecodeRequest::new(5));
     let tokens = decoded.unwrap().tokens;
     let rows = all_rows(&index);
     let logit = |i: usize| -Metric::InnerProduct.plain_distance(rows.row(i), Row::F32(&hidden));

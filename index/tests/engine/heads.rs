@@ -3,7 +3,9 @@
 use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Metric, RowSource, Rows};
 use foveal_index::stats::Job;
-use foveal_index::{BuildInput, BuildParams, DecodeAsk, DecodeMode, DecodeParams, Segment, build};
+use foveal_index::{
+    BuildInput, BuildParams, DecodeMode, DecodeParams, DecodeRequest, Segment, build,
+};
 
 use crate::built::{floats, wide};
 
@@ -94,22 +96,22 @@ fn measure(kind: Kind, (tokens, learned): (usize, bool)) -> (Vec<String>, usize,
     let mut random = Seeded::new(tokens as u64 + 100 * kind as u64);
     let rows = rows_of(kind, tokens, &mut random);
     let samples = states_of(kind, (&rows, 600), &mut random);
-    let asked = states_of(kind, (&rows, STATES), &mut random);
+    let states = states_of(kind, (&rows, STATES), &mut random);
     let dir = tempfile::tempdir().unwrap();
     let learn: Option<&dyn RowSource> = if learned { Some(&samples) } else { None };
     let input = BuildInput { learn, ..BuildInput::of(&rows) };
     let (path, params) = (dir.path().join("index"), BuildParams::new(Metric::InnerProduct));
     let report = build(&input, &path, &params, Job::default()).unwrap();
     let mut decoder = Segment::open(&path).unwrap().decoder().unwrap();
-    let truths: Vec<_> = asked.iter().map(|state| truth_of(&rows, &wide(state))).collect();
-    let (mut failures, mut all_held, mut asked_in_all) = (Vec::new(), 0, 0);
+    let truths: Vec<_> = states.iter().map(|state| truth_of(&rows, &wide(state))).collect();
+    let (mut failures, mut all_held, mut states_in_all) = (Vec::new(), 0, 0);
     for mode in [DecodeMode::Auto, DecodeMode::Graph] {
         for (at, temperature) in TEMPERATURES.into_iter().enumerate() {
             let params = DecodeParams { mode, temperature, ..DecodeParams::new(K as u32) };
             let (mut held, mut right) = (0, 0);
-            for (state, (log_z, best)) in asked.iter().zip(&truths) {
-                let ask = DecodeAsk { params, ..DecodeAsk::new(1) };
-                let decoded = decoder.decode(state, &ask).unwrap();
+            for (state, (log_z, best)) in states.iter().zip(&truths) {
+                let request = DecodeRequest { params, ..DecodeRequest::new(1) };
+                let decoded = decoder.decode(state, &request).unwrap();
                 let (found, slack) = (decoded.log_z.unwrap(), 1e-9 * log_z[at].abs());
                 held +=
                     usize::from(found.low - slack <= log_z[at] && log_z[at] <= found.high + slack);
@@ -123,22 +125,22 @@ fn measure(kind: Kind, (tokens, learned): (usize, bool)) -> (Vec<String>, usize,
             if (right as f64) < 0.95 * (K * STATES) as f64 && report.warnings.is_empty() {
                 failures.push(format!("{what}: {right} of {} best tokens", K * STATES));
             }
-            (all_held, asked_in_all) = (all_held + held, asked_in_all + STATES);
+            (all_held, states_in_all) = (all_held + held, states_in_all + STATES);
         }
     }
-    (failures, all_held, asked_in_all)
+    (failures, all_held, states_in_all)
 }
 
 #[test]
 fn intervals_hold_log_z_and_the_best_are_found_on_any_output_layer() {
-    let (mut failures, mut held, mut asked) = (Vec::new(), 0, 0);
+    let (mut failures, mut held, mut states) = (Vec::new(), 0, 0);
     for kind in KINDS {
         for shape in [(60, true), (60, false), (1200, true), (1200, false)] {
-            let (more, its_held, its_asked) = measure(kind, shape);
+            let (more, its_held, its_states) = measure(kind, shape);
             failures.extend(more);
-            (held, asked) = (held + its_held, asked + its_asked);
+            (held, states) = (held + its_held, states + its_states);
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert!(1000 * held >= 985 * asked, "{held} of {asked} intervals hold");
+    assert!(1000 * held >= 985 * states, "{held} of {states} intervals hold");
 }

@@ -5,7 +5,7 @@ use std::fs;
 use foveal_datasets::{Element, ErrorKind, Metric};
 use foveal_index::{Answer, Io, Neighbor, OpenOptions, SearchParams, Segment};
 
-use crate::built::{Built, answers, asked, params, rows_and_queries};
+use crate::built::{Built, answers, params, queries_of, rows_and_queries};
 
 const MEDIA: [Io; 4] = [Io::Memory, Io::Mapped, Io::Pread, Io::Uring];
 
@@ -32,13 +32,13 @@ fn every_medium_gives_the_same_answers() {
             let built = Built::new(&rows, &params(metric, if dim == 30 { 5 } else { 4 }));
             let plain = SearchParams::with_list_size(10, 50);
             let few_reads = SearchParams { max_reads: Some(12), ..plain };
-            for (ask, io) in
-                [plain, few_reads].into_iter().flat_map(|ask| MEDIA.map(|io| (ask, io)))
+            for (search, io) in
+                [plain, few_reads].into_iter().flat_map(|search| MEDIA.map(|io| (search, io)))
             {
-                let wanted = told(answers(&built.open(), &queries, &ask));
+                let wanted = told(answers(&built.open(), &queries, &search));
                 let index = built.open_io(io);
                 assert!(index.io() == io || (io == Io::Uring && index.io() == Io::Pread));
-                let found = answers(&index, &queries, &ask);
+                let found = answers(&index, &queries, &search);
                 for answer in &found {
                     let stats = answer.stats;
                     assert!(stats.hops > 0);
@@ -51,10 +51,10 @@ fn every_medium_gives_the_same_answers() {
                 let options = OpenOptions { io, cache: Some(bytes / 2), ..Default::default() };
                 let halved = Segment::open_with(&built.path, &options).unwrap();
                 for _ in 0..2 {
-                    assert_eq!(told(answers(&halved, &queries, &ask)), wanted, "{io}, kept");
+                    assert_eq!(told(answers(&halved, &queries, &search)), wanted, "{io}, kept");
                 }
                 let mut batched = vec![None; 12];
-                let batch = asked(&queries, 0..12, &ask);
+                let batch = queries_of(&queries, 0..12, &search);
                 for index in [&index, &halved] {
                     let sink = &mut |i: usize, answer| {
                         batched[i] = Some(answer?);
@@ -112,15 +112,15 @@ fn a_medium_that_does_not_fit_is_refused() {
 fn searchers_of_one_index_work_side_by_side() {
     let (rows, queries) = rows_and_queries(Element::F32, 600, 40, 30);
     let built = Built::new(&rows, &params(Metric::L2, 4));
-    let ask = SearchParams::with_list_size(10, 40);
+    let search = SearchParams::with_list_size(10, 40);
     for io in MEDIA {
         let index = built.open_io(io);
         let wanted: Vec<_> =
-            answers(&index, &queries, &ask).into_iter().map(|answer| answer.neighbors).collect();
+            answers(&index, &queries, &search).into_iter().map(|answer| answer.neighbors).collect();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let found = answers(&index.clone(), &queries, &ask).into_iter();
+                    let found = answers(&index.clone(), &queries, &search).into_iter();
                     assert!(found.map(|answer| answer.neighbors).eq(wanted.iter().cloned()));
                 });
             }

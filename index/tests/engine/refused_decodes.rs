@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use foveal_datasets::{Metric, RowSource, Rows, VectorFile};
 use foveal_index::stats::Job;
-use foveal_index::{BuildInput, DecodeAsk, DecodeParams, SearchError, Segment, Stop, build};
+use foveal_index::{BuildInput, DecodeParams, DecodeRequest, SearchError, Segment, Stop, build};
 
 use crate::built::{params, write_rows};
 use crate::decode::{DIM, gaussians, head};
@@ -14,16 +14,16 @@ use crate::decode::{DIM, gaussians, head};
 fn hidden_states_that_cannot_be_decoded_are_refused() {
     let head = head(true);
     let mut decoder = head.index.decoder().unwrap();
-    let ask = DecodeAsk::new(3);
+    let request = DecodeRequest::new(3);
     let mut bad = vec![0.5f32; DIM];
     bad[3] = f32::NAN;
-    let error = decoder.decode(&bad, &ask).unwrap_err();
+    let error = decoder.decode(&bad, &request).unwrap_err();
     assert!(matches!(error, SearchError::NotFinite { position: 3, .. }), "{error}");
-    let error = decoder.decode(&bad[..DIM - 1], &ask).unwrap_err();
+    let error = decoder.decode(&bad[..DIM - 1], &request).unwrap_err();
     assert!(matches!(error, SearchError::Dim { found: 23, wanted: 24 }), "{error}");
     let stopped = AtomicBool::new(true);
     let stop = Stop { cancelled: Some(&stopped), ..Stop::default() };
-    let error = decoder.decode(head.hidden.row(0), &DecodeAsk { stop, ..ask }).unwrap_err();
+    let error = decoder.decode(head.hidden.row(0), &DecodeRequest { stop, ..request }).unwrap_err();
     assert!(matches!(error, SearchError::Stopped(_)), "{error}");
     for params in [
         DecodeParams { k: 0, ..DecodeParams::new(1) },
@@ -33,8 +33,8 @@ fn hidden_states_that_cannot_be_decoded_are_refused() {
         DecodeParams { precision: 1.0, ..DecodeParams::new(1) },
         DecodeParams { rerank_size: Some(2), ..DecodeParams::new(3) },
     ] {
-        let ask = DecodeAsk { params, ..DecodeAsk::new(1) };
-        assert!(decoder.decode(head.hidden.row(0), &ask).is_err(), "{params:?}");
+        let request = DecodeRequest { params, ..DecodeRequest::new(1) };
+        assert!(decoder.decode(head.hidden.row(0), &request).is_err(), "{params:?}");
     }
     let base = VectorFile::open(head.dir.path().join("tokens.fbin")).unwrap();
     let path = head.dir.path().join("l2");

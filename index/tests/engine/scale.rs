@@ -6,7 +6,7 @@ use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Element, ErrorKind, KeyedRows, Metric, Rows, Values};
 use foveal_index::stats::Job;
 use foveal_index::{
-    BuildError, BuildInput, ExactAsk, ExactError, Io, Keys, SearchError, SearchParams, Segment,
+    BuildError, BuildInput, ExactError, ExactRequest, Io, Keys, SearchError, SearchParams, Segment,
     build, exact,
 };
 use half::bf16;
@@ -30,14 +30,14 @@ fn rows_whose_distances_vanish_are_refused_and_nothing_stays() {
         assert_eq!(error.kind(), ErrorKind::BadData);
         assert!(error.to_string().contains("tiny.fbin: typical squared distances"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        let ask = ExactAsk { metric, k: 3, threads: 1 };
+        let request = ExactRequest { metric, k: 3, threads: 1 };
         let tiny = times(&queries, 1e-24);
-        let error = exact::search(&base, &tiny, &ask, Job::default()).unwrap_err();
+        let error = exact::search(&base, &tiny, &request, Job::default()).unwrap_err();
         assert!(matches!(error, ExactError::TooSmall { .. }), "{metric}: {error}");
     }
     // Products with queries of length 1 do not vanish, nor do angles.
-    let ask = ExactAsk { metric: Metric::InnerProduct, k: 3, threads: 1 };
-    assert!(exact::search(&base, &queries, &ask, Job::default()).is_ok());
+    let request = ExactRequest { metric: Metric::InnerProduct, k: 3, threads: 1 };
+    assert!(exact::search(&base, &queries, &request, Job::default()).is_ok());
     build(&input, &dir.path().join("angles"), &params(Metric::Cosine, 4), Job::default()).unwrap();
 }
 
@@ -51,9 +51,9 @@ fn truth_of_what_passes_f32_is_refused() {
     let fine = write_rows(dir.path(), "fine", &brief(&[1.0, 2.0, 3.0, 4.0]));
     let long = write_rows(dir.path(), "long", &brief(&[1.0, 2.0, 1e19, 1e19]));
     for metric in [Metric::L2, Metric::InnerProduct] {
-        let ask = ExactAsk { metric, k: 1, threads: 1 };
+        let request = ExactRequest { metric, k: 1, threads: 1 };
         let of = |base, queries: &[f32]| {
-            exact::search(base, &brief(queries), &ask, Job::default()).unwrap_err()
+            exact::search(base, &brief(queries), &request, Job::default()).unwrap_err()
         };
         assert!(matches!(of(&fine, &[1.0, 1.0, 1e19, 0.0]), ExactError::LongQuery { row: 1 }));
         assert!(matches!(of(&long, &[1.0, 1.0]), ExactError::LongRow { row: 1, .. }));

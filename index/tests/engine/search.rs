@@ -11,7 +11,7 @@ use foveal_index::{
 };
 
 use crate::built::{
-    Built, answers, asked, floats, params, part, recall_of, rows_and_queries, wide,
+    Built, answers, floats, params, part, queries_of, recall_of, rows_and_queries, wide,
 };
 
 fn small(metric: Metric, element: Element, bits: u8) -> (Built, Segment, foveal_datasets::Rows) {
@@ -89,7 +89,7 @@ fn parameters_out_of_range_are_named() {
         assert_eq!((error.to_string().as_str(), error.kind()), (wanted, ErrorKind::Usage));
     }
     for in_flight in [0, 65, usize::MAX] {
-        let batch = asked(&queries, 0..20, &plain);
+        let batch = queries_of(&queries, 0..20, &plain);
         let sink = &mut |_: usize, _: Result<Answer, SearchError>| Ok(());
         let error =
             index.searcher().search_batch(&mut batch.iter().copied(), in_flight, sink).unwrap_err();
@@ -229,7 +229,7 @@ fn batches_are_single_searches() {
         for in_flight in [1, 3, 8, 64] {
             for rows in [0..20, 0..1, 4..11, 5..5, 20..20] {
                 let mut found = vec![None; 20];
-                let batch = asked(&queries, rows.clone(), &params);
+                let batch = queries_of(&queries, rows.clone(), &params);
                 searcher
                     .search_batch(&mut batch.iter().copied(), in_flight, &mut |i, answer| {
                         let before = found[rows.start + i].replace(plain(answer?));
@@ -254,7 +254,7 @@ fn a_query_of_a_batch_that_fails_keeps_no_other_from_its_answer() {
     numbers[24 * 4 + 2] = f32::NAN;
     let queries = floats(24, numbers);
     let (set, now) = (AtomicBool::new(true), Instant::now());
-    let mut batch = asked(&queries, 0..9, &SearchParams::new(3));
+    let mut batch = queries_of(&queries, 0..9, &SearchParams::new(3));
     batch[1].params = SearchParams::with_list_size(20, 400);
     batch[2].stop.cancelled = Some(&set);
     batch[3].stop.deadline = Some(now);
@@ -283,7 +283,7 @@ fn a_query_of_a_batch_that_fails_keeps_no_other_from_its_answer() {
 #[test]
 fn an_error_of_the_sink_ends_a_batch() {
     let (_built, index, queries) = small(Metric::L2, Element::F32, 4);
-    let batch = asked(&queries, 0..20, &SearchParams::new(3));
+    let batch = queries_of(&queries, 0..20, &SearchParams::new(3));
     let mut answered = 0;
     let error = index.searcher().search_batch(&mut batch.iter().copied(), 2, &mut |_, _| {
         answered += 1;
@@ -472,7 +472,7 @@ fn lengths_do_not_matter_under_cosine() {
         floats(12, rows.iter().flat_map(wide).map(|x| x * scale).collect())
     };
     let params_of_build = params(Metric::Cosine, 4);
-    let ask = SearchParams::with_list_size(10, 60);
+    let search = SearchParams::with_list_size(10, 60);
     let plain = Built::new(&rows, &params_of_build);
     let wanted = plain.exact(&queries, 10);
     // Denormals have few digits left.
@@ -492,7 +492,7 @@ fn lengths_do_not_matter_under_cosine() {
             (&scaled, times(&queries, scale)),
         ] {
             let exact = built.exact(&queries, 10);
-            let found = answers(&built.open(), &queries, &ask);
+            let found = answers(&built.open(), &queries, &search);
             assert!(found.iter().all(|answer| answer.stats.hops > 0));
             assert!(recall_of(&found, &exact, 10, Metric::Cosine) >= 0.98, "{scale:e}");
             for (exact, wanted) in exact.iter().zip(&wanted) {

@@ -147,13 +147,13 @@ fn outcome(rows: &Rows, n: usize, params: &BuildParams) -> Result<Outcome, Strin
     let report = build(&input, &path, params, Job::default()).map_err(|error| error.to_string())?;
     let index = Segment::open(&path).unwrap();
     let mut searcher = index.searcher();
-    let (mut found, mut asked) = (0, 0);
+    let (mut found, mut queried) = (0, 0);
     for query in queries.iter() {
         // Numbers of 16 bits may all have been rounded to zero, which is refused.
         if params.metric == Metric::Cosine && query.is_zero() {
             continue;
         }
-        asked += 1;
+        queried += 1;
         let answer = searcher.search(query, &SearchParams::new(K as u32)).unwrap();
         let keys: Vec<u64> = answer.neighbors.iter().map(|neighbor| neighbor.key).collect();
         let exact: Vec<f64> =
@@ -164,7 +164,7 @@ fn outcome(rows: &Rows, n: usize, params: &BuildParams) -> Result<Outcome, Strin
         let limit = sorted[K - 1] + rounding(params.metric, query, sorted[K - 1], rows, n);
         found += keys.iter().filter(|key| exact[**key as usize] <= limit).count().min(K);
     }
-    let recall = if asked == 0 { 1.0 } else { found as f64 / (K * asked) as f64 };
+    let recall = if queried == 0 { 1.0 } else { found as f64 / (K * queried) as f64 };
     Ok(Outcome { recall, warnings: report.warnings, bits: report.manifest.bits })
 }
 

@@ -8,8 +8,8 @@ use clap::Args;
 use foveal_datasets::recall::recall;
 use foveal_datasets::{KeyedRows, Metric, Rows, Truth};
 use foveal_index::{
-    DecodeAsk, DecodeMode, DecodeParams, Decoded, Io, Job, LogZMode, Manifest, Neighbor, OpenError,
-    OpenOptions, Segment, Token,
+    DecodeMode, DecodeParams, DecodeRequest, Decoded, Io, Job, LogZMode, Manifest, Neighbor,
+    OpenError, OpenOptions, Segment, Token,
 };
 use foveal_measure::{DecodePlan, MeasureError};
 
@@ -326,7 +326,7 @@ fn covered(plan: &DecodePlan<'_>, found: &[Decoded]) -> anyhow::Result<Option<f6
     }
     let mut decoder = plan.index.decoder()?;
     let params = DecodeParams { k: 1, log_z: LogZMode::Exact, ..plan.params };
-    let ask = DecodeAsk { params, allowed: plan.allowed, ..DecodeAsk::new(1) };
+    let request = DecodeRequest { params, allowed: plan.allowed, ..DecodeRequest::new(1) };
     let states = found.len().min(CHECKED_STATES);
     let (mut held, mut told) = (0, 0);
     for (state, decoded) in found.iter().enumerate().take(states) {
@@ -334,7 +334,7 @@ fn covered(plan: &DecodePlan<'_>, found: &[Decoded]) -> anyhow::Result<Option<f6
         if plan.job.interrupted() {
             return Err(Failure::interrupted().into());
         }
-        let truth = decoder.decode(plan.hidden.row(state), &ask)?.log_z;
+        let truth = decoder.decode(plan.hidden.row(state), &request)?.log_z;
         if let (Some(interval), Some(truth)) = (decoded.log_z, truth) {
             // Where every logit is known the interval is a point: sums in another order.
             let slack = 1e-12 * truth.value.abs().max(1.0);

@@ -85,7 +85,7 @@ impl DecodeReport {
         let a_vector = |bytes: u64| bytes as f64 / index.len() as f64;
         let widths = measured.found.iter().filter_map(|decoded| decoded.log_z);
         let mut widths: Vec<f64> = widths.map(|log_z| log_z.high - log_z.low).collect();
-        let next = measured.found.iter().filter_map(|decoded| decoded.asked.first());
+        let next = measured.found.iter().filter_map(|decoded| decoded.requested.first());
         let next: Vec<f64> = next.map(|token| token.log_prob).collect();
         let widened = measured.found.iter().filter(|decoded| decoded.widened).count();
         let perplexity = || (-next.iter().sum::<f64>() / next.len() as f64).exp();

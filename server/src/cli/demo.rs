@@ -8,7 +8,7 @@ use foveal_datasets::output_file::check_new;
 use foveal_datasets::recall::recall;
 use foveal_datasets::{Metric, RowSource, Rows, VectorFile};
 use foveal_index::{
-    BuildInput, BuildParams, BuildReport, ExactAsk, Job, JsonLines, Neighbor, SearchParams,
+    BuildInput, BuildParams, BuildReport, ExactRequest, Job, JsonLines, Neighbor, SearchParams,
     Searcher, Segment, exact,
 };
 use foveal_measure::Latency;
@@ -167,8 +167,8 @@ fn measure(
     let show = |progress| bars.show(progress);
     let job = Job { progress: Some(&show), interrupt: Some(interrupt.flag()) };
     // One more than is compared, since each row finds itself as well.
-    let ask = ExactAsk { metric: METRIC, k: K + 1, threads: 0 };
-    let exact = exact::search(base, &queries, &ask, job)?;
+    let request = ExactRequest { metric: METRIC, k: K + 1, threads: 0 };
+    let exact = exact::search(base, &queries, &request, job)?;
     bars.finish();
     let own: Vec<_> =
         exact.into_iter().zip(&rows).map(|(list, row)| without_itself(list, *row, K)).collect();

@@ -13,7 +13,7 @@ use foveal_measure::anonymous_bytes;
 use super::exit_code::{Failure, Outcome};
 use super::output::Format;
 
-/// Whether results can be shown and written the way that was asked for.
+/// Whether results can be shown and written as requested.
 ///
 /// # Errors
 /// Text that is to be shown beside JSON; a file that exists or cannot be made.
@@ -105,7 +105,7 @@ pub(crate) fn every_core() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Whether recall is as high as was asked for.
+/// Whether recall is as high as requested.
 pub(crate) fn verdict(wanted: Option<f64>, found: Option<f64>) -> Outcome {
     let (Some(wanted), Some(found)) = (wanted, found) else {
         return Outcome::Done;

@@ -140,7 +140,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// Whether the arguments are wrong, as opposed to a help text that was asked for or is due.
+/// Whether the arguments are wrong, as opposed to a help text that was requested or is due.
 fn is_usage_error(error: &clap::Error) -> bool {
     let help = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     error.use_stderr() && error.kind() != help

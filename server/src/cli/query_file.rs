@@ -1,4 +1,4 @@
-//! Queries out of a file, checked against what they are asked of.
+//! Queries out of a file, checked against the index they search.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ pub(crate) fn read(path: &Path, how: &ReadAs) -> Result<Rows, FileError> {
     file.read(0..file.len())
 }
 
-/// Whether every query can be asked of vectors of `dim` under `metric`. Linear in `queries`.
+/// Whether every query is valid for vectors of `dim` under `metric`. Linear in `queries`.
 ///
 /// # Errors
 /// Another dimension; under cosine a query of zeros, which has no direction.

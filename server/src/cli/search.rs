@@ -193,7 +193,7 @@ fn params_of(args: &SearchArgs) -> SearchParams {
     SearchParams { k: args.k, list_size, rerank_size, max_reads: args.max_reads }
 }
 
-/// The parameters to search with, and the recall to expect where one was asked for.
+/// The parameters to search with, and the recall to expect where one was requested.
 fn chosen(args: &SearchArgs, index: &Segment) -> anyhow::Result<(SearchParams, Option<f64>)> {
     let Some(target) = args.target_recall else {
         return Ok((params_of(args), None));

@@ -9,7 +9,7 @@ use foveal_datasets::format::TruthFormat;
 use foveal_datasets::output_file::check_new;
 use foveal_datasets::{Concat, Metric, Part, RowSource, VectorFile};
 use foveal_index::params::check_threads;
-use foveal_index::{ExactAsk, Job, MAX_K, Neighbor, exact};
+use foveal_index::{ExactRequest, Job, MAX_K, Neighbor, exact};
 
 use super::allowed_keys::{AllowArgs, ListedKeys};
 use super::exit_code::{Failure, Outcome};
@@ -87,13 +87,13 @@ pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
     let show = |progress| bars.show(progress);
     let job = Job { progress: Some(&show), interrupt: Some(interrupt.flag()) };
     let k = args.k as usize;
-    let ask = ExactAsk { metric: args.metric, k, threads: args.threads };
+    let request = ExactRequest { metric: args.metric, k, threads: args.threads };
     let mut found = match &listed {
-        None => exact::search(&base, &queries, &ask, job)?,
+        None => exact::search(&base, &queries, &request, job)?,
         Some(listed) => {
             let left_out = keys.left_out(listed, base.len())?;
             let counted = Concat::new(vec![Part::without(&base, &left_out)?])?;
-            let mut found = exact::search(&counted, &queries, &ask, job)?;
+            let mut found = exact::search(&counted, &queries, &request, job)?;
             for neighbor in found.iter_mut().flatten() {
                 neighbor.key = row_of(neighbor.key, &left_out);
             }
@@ -104,11 +104,11 @@ pub(crate) fn run(args: &TruthArgs) -> anyhow::Result<Outcome> {
     found.iter_mut().for_each(|list| keys.put(list));
     truth_of(&found, k)?.write(&args.out)?;
 
-    let asked = counted(queries.len() as u64, "query", "queries");
+    let queries_text = counted(queries.len() as u64, "query", "queries");
     let rows = grouped(base.len() as u64);
     let (out, taken) = (shell_words::quoted(&args.out), seconds(started.elapsed().as_secs_f64()));
     Output::stdout()
-        .print(&format!("{out}: the {k} nearest of {rows} rows for {asked}, {taken}\n"))?;
+        .print(&format!("{out}: the {k} nearest of {rows} rows for {queries_text}, {taken}\n"))?;
     Ok(Outcome::Done)
 }
 

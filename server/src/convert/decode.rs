@@ -12,8 +12,8 @@ use super::{DEFAULT_K, at_most, refused, usage};
 use crate::config::Limits;
 use crate::search_pool::Done;
 
-/// The most tokens that a request may ask for by key.
-const MAX_ASKED: usize = 1024;
+/// The most tokens that a request may name by key.
+const MAX_REQUESTED: usize = 1024;
 
 /// The parameters of a request, with every default filled in, within the server's limits.
 ///
@@ -93,21 +93,21 @@ pub fn token_filter(
     Ok(Some(allowed))
 }
 
-/// Whether the tokens asked for exist, count, and are not too many.
+/// Whether the requested tokens exist, count, and are not too many.
 ///
 /// # Errors
 /// INVALID_ARGUMENT naming the entry. What `failed` makes of a look-up that fails.
-pub fn asked_tokens(
-    asked: &[u64],
+pub fn requested_tokens(
+    requested: &[u64],
     allowed: Option<&IdSet>,
     index: &Segment,
     failed: &dyn Fn(SearchError) -> Status,
 ) -> Result<(), Status> {
-    if asked.len() > MAX_ASKED {
-        let found = asked.len();
-        return Err(invalid("asked", &format!("has {found} keys; wanted at most {MAX_ASKED}")));
+    if requested.len() > MAX_REQUESTED {
+        let found = requested.len();
+        return Err(invalid("asked", &format!("has {found} keys; wanted at most {MAX_REQUESTED}")));
     }
-    for (at, key) in asked.iter().enumerate() {
+    for (at, key) in requested.iter().enumerate() {
         if index.counts(allowed, *key).map_err(failed)? {
             continue;
         }
@@ -127,7 +127,7 @@ pub fn decode_response(done: Done<Decoded>, params: &DecodeParams) -> pb::Decode
     let decoded = done.found.into_iter().next().unwrap_or_default();
     pb::DecodeResponse {
         tokens: decoded.tokens.iter().map(token).collect(),
-        asked: decoded.asked.iter().map(token).collect(),
+        asked: decoded.requested.iter().map(token).collect(),
         log_z: decoded.log_z.as_ref().map(log_z),
         order_proved: decoded.order_proved,
         widened: decoded.widened,

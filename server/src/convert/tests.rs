@@ -75,7 +75,7 @@ fn a_target_recall_takes_the_place_of_sizes() {
     let limits = Limits::default();
     let with = |target| pb::SearchParams { target_recall: Some(target), ..params(10) };
     let chosen = |target| search_params(Some(&with(target)), &limits, &frontier()).unwrap();
-    let wanted = |list_size, recall| Asked {
+    let wanted = |list_size, recall| RequestedParams {
         params: SearchParams::with_list_size(10, list_size),
         recall: Some(recall),
     };
@@ -242,25 +242,25 @@ fn scores_grow_as_distances_shrink() {
 #[test]
 fn payloads_stay_beside_their_hits() {
     let payloads = || vec![None, Some("{\"a\":1}".to_string())];
-    let asked = Asked { params: SearchParams::new(3), recall: None };
-    let response = search_response(done(&[1.0, 2.0], payloads()), &asked, Metric::L2);
+    let requested = RequestedParams { params: SearchParams::new(3), recall: None };
+    let response = search_response(done(&[1.0, 2.0], payloads()), &requested, Metric::L2);
     assert_eq!(response.hits[0].payload, None);
     assert_eq!(response.hits[1].payload.as_deref(), Some("{\"a\":1}"));
     assert_eq!((response.hits[1].key, response.hits[1].score), (2, -2.0));
     assert!(response.exhausted && !response.partial && response.certified == 1);
 
-    let batch = batch_response(done(&[1.0, 2.0], payloads()), &asked, Metric::L2);
+    let batch = batch_response(done(&[1.0, 2.0], payloads()), &requested, Metric::L2);
     assert_eq!(batch.results[0].payloads, ["", "{\"a\":1}"]);
-    let batch = batch_response(done(&[1.0, 2.0], vec![None, None]), &asked, Metric::L2);
+    let batch = batch_response(done(&[1.0, 2.0], vec![None, None]), &requested, Metric::L2);
     assert!(batch.results[0].payloads.is_empty());
 }
 
 #[test]
 fn usage_of_a_batch_is_the_sum_of_its_queries() {
-    let asked = Asked { params: SearchParams::new(1), recall: None };
+    let requested = RequestedParams { params: SearchParams::new(1), recall: None };
     let mut both = done(&[1.0], Vec::new());
     both.found.extend(done(&[2.0], Vec::new()).found);
-    let usage = batch_response(both, &asked, Metric::L2).usage.unwrap();
+    let usage = batch_response(both, &requested, Metric::L2).usage.unwrap();
     // 2 x 1.6 microseconds: summed before they are cut.
     assert_eq!((usage.distances, usage.preview_micros, usage.queue_micros), (10, 3, 42));
 }

@@ -26,7 +26,7 @@ pub struct Collection {
     /// The files of that directory when it was opened.
     files: Vec<FileState>,
     /// How it was to be read, and how that was planned.
-    asked: Io,
+    requested_io: Io,
     io: Io,
     cache: Option<u64>,
     /// Bytes of memory that were planned for it.
@@ -203,7 +203,7 @@ struct Plan<'a> {
     bytes: SegmentMemory,
     files: Vec<FileState>,
     /// How it is to be read; `Auto` decides by memory.
-    asked: Io,
+    requested_io: Io,
     /// `Auto` reads from disk.
     io: Io,
     /// Bytes for blocks that were read; without a budget the page cache has them.
@@ -263,7 +263,7 @@ impl<'a> Plan<'a> {
     fn of(name: &'a str, path: &'a Path, io: Io) -> Result<Plan<'a>, OpenError> {
         let (manifest, _) = foveal_index::inspect(path)?;
         let (bytes, files) = (manifest.memory(), states(path, &manifest));
-        Ok(Plan { name, path, bytes, files, asked: io, io, cache: None })
+        Ok(Plan { name, path, bytes, files, requested_io: io, io, cache: None })
     }
 
     /// Whether `before` is what would be opened.
@@ -273,7 +273,8 @@ impl<'a> Plan<'a> {
 
     /// The same, however much memory it is given.
     fn has_files_of(&self, before: &Collection) -> bool {
-        (self.path, &self.files, self.asked) == (&*before.path, &before.files, before.asked)
+        (self.path, &self.files, self.requested_io)
+            == (&*before.path, &before.files, before.requested_io)
     }
 
     fn open(&self) -> Result<Collection, OpenError> {
@@ -306,7 +307,7 @@ impl<'a> Plan<'a> {
             index,
             path: self.path.into(),
             files: self.files.clone(),
-            asked: self.asked,
+            requested_io: self.requested_io,
             io: self.io,
             cache: self.cache,
             planned,
@@ -340,7 +341,7 @@ mod tests {
         let bytes =
             SegmentMemory { at_open: 0, at_most: preview, full_store, ..Default::default() };
         let path = Path::new("/nowhere");
-        Plan { name, path, bytes, files: Vec::new(), asked: io, io, cache: None }
+        Plan { name, path, bytes, files: Vec::new(), requested_io: io, io, cache: None }
     }
 
     #[test]

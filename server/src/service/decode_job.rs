@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use foveal_datasets::Rows;
-use foveal_index::{DecodeAsk, DecodeParams, Decoded, IdSet, Stop};
+use foveal_index::{DecodeParams, DecodeRequest, Decoded, IdSet, Stop};
 
 use super::Collection;
 use super::search_job::part_size;
@@ -21,7 +21,7 @@ pub(super) struct DecodeJob {
     /// The only tokens that count; none where all do.
     pub allowed: Option<IdSet>,
     /// Tokens to tell of for every hidden state.
-    pub asked: Vec<u64>,
+    pub requested: Vec<u64>,
 }
 
 impl DecodeJob {
@@ -32,11 +32,11 @@ impl DecodeJob {
         let bytes = states * self.hidden.row_bytes();
         let run = move |searchers: &mut Searchers, part: usize, stop: &Stop<'_>| {
             let decoder = searchers.decoder_of(self.collection.slot, &self.collection.index)?;
-            let DecodeJob { params, allowed, asked, .. } = &self;
+            let DecodeJob { params, allowed, requested, .. } = &self;
             let allowed = allowed.as_ref();
-            let ask = DecodeAsk { params: *params, allowed, asked, stop: *stop };
+            let request = DecodeRequest { params: *params, allowed, requested, stop: *stop };
             let rows = part * size..((part + 1) * size).min(states);
-            rows.map(|row| Ok(decoder.decode(self.hidden.row(row), &ask)?))
+            rows.map(|row| Ok(decoder.decode(self.hidden.row(row), &request)?))
                 .collect::<Result<Vec<Decoded>, PartError>>()
         };
         let work = Work::Parts(states.div_ceil(size), Box::new(run));

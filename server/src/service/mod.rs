@@ -46,7 +46,7 @@ pub struct Shared {
     catalog: RwLock<Arc<Catalog>>,
     /// The threads that search.
     pub pool: SearchPool,
-    /// What a request may ask for.
+    /// The limits of a request.
     pub limits: Limits,
     /// When the server became ready.
     pub started: Instant,
@@ -116,7 +116,7 @@ pub enum ServeError {
     /// Threads, signals or descriptors cannot be had.
     #[error("the operating system refused {what}: {source}")]
     System {
-        /// What was asked for.
+        /// What was requested.
         what: &'static str,
         /// Why not.
         source: std::io::Error,

@@ -15,7 +15,7 @@ use super::call::deadline_of;
 use super::decode_job::DecodeJob;
 use super::search_job::SearchJob;
 use super::{Collection, Shared};
-use crate::convert::{self, Asked, Expected};
+use crate::convert::{self, Expected, RequestedParams};
 use crate::search_pool::{Done, Found, PartError, PoolError, Task};
 
 /// `SearchService` over the open collections.
@@ -30,15 +30,15 @@ impl SearchService for Search {
         let deadline = deadline_of(&request);
         let request = request.into_inner();
         let collection = Arc::clone(self.0.catalog().get("collection", &request.collection)?);
-        let asked = self.asked(request.params.as_ref(), &collection)?;
-        let params = asked.params;
+        let requested = self.requested_params(request.params.as_ref(), &collection)?;
+        let params = requested.params;
         let expected = Expected::by(&collection.index);
         let queries = convert::query("vector", request.vector, &expected)?;
         convert::accepted("vector", &queries, |row| collection.index.check_query(row))?;
 
         let payload_limit = self.payload_limit(request.with_payload);
         let done = self.submit(SearchJob { collection, queries, params, payload_limit }, deadline);
-        Ok(Response::new(convert::search_response(done.await?, &asked, expected.metric)))
+        Ok(Response::new(convert::search_response(done.await?, &requested, expected.metric)))
     }
 
     async fn search_batch(
@@ -48,8 +48,8 @@ impl SearchService for Search {
         let deadline = deadline_of(&request);
         let request = request.into_inner();
         let collection = Arc::clone(self.0.catalog().get("collection", &request.collection)?);
-        let asked = self.asked(request.params.as_ref(), &collection)?;
-        let params = asked.params;
+        let requested = self.requested_params(request.params.as_ref(), &collection)?;
+        let params = requested.params;
         let expected = Expected::by(&collection.index);
         // Up to 16 MiB are looked through: too long for a thread that others' calls wait for.
         let limits = self.0.limits.clone();
@@ -64,7 +64,7 @@ impl SearchService for Search {
 
         let payload_limit = self.payload_limit(request.with_payload);
         let done = self.submit(SearchJob { collection, queries, params, payload_limit }, deadline);
-        Ok(Response::new(convert::batch_response(done.await?, &asked, expected.metric)))
+        Ok(Response::new(convert::batch_response(done.await?, &requested, expected.metric)))
     }
 
     async fn decode(
@@ -93,7 +93,7 @@ impl SearchService for Search {
             Ok(rows)
         };
         let hidden = validated(hidden, &collection).await?;
-        let job = DecodeJob { collection, hidden, params, allowed, asked: Vec::new() };
+        let job = DecodeJob { collection, hidden, params, allowed, requested: Vec::new() };
         let done = self.submit_decode(job, deadline).await?;
         Ok(Response::new(convert::decode_batch_response(done, &params)))
     }
@@ -118,11 +118,11 @@ impl SearchService for Search {
 }
 
 impl Search {
-    fn asked(
+    fn requested_params(
         &self,
         given: Option<&pb::SearchParams>,
         collection: &Collection,
-    ) -> Result<Asked, Status> {
+    ) -> Result<RequestedParams, Status> {
         convert::search_params(given, &self.0.limits, collection.index.frontier())
     }
 
@@ -137,7 +137,7 @@ impl Search {
         let expected = Expected::of_hidden(&collection.index);
         let hidden = convert::query("hidden", request.hidden, &expected)?;
         convert::accepted("hidden", &hidden, |row| collection.index.check_hidden(row))?;
-        let job = DecodeJob { collection, hidden, params, allowed, asked: request.asked };
+        let job = DecodeJob { collection, hidden, params, allowed, requested: request.asked };
         let done = self.submit_decode(job, deadline).await?;
         Ok(convert::decode_response(done, &params))
     }
@@ -185,13 +185,13 @@ impl Search {
     }
 }
 
-/// The tokens that count, once those asked for are known to be among them.
+/// The tokens that count, once the requested ones are known to be among them.
 async fn allowed_tokens(
     filter: Option<pb::TokenFilter>,
-    asked: Vec<u64>,
+    requested: Vec<u64>,
     collection: &Arc<Collection>,
 ) -> Result<Option<IdSet>, Status> {
-    if filter.is_none() && asked.is_empty() {
+    if filter.is_none() && requested.is_empty() {
         return Ok(None);
     }
     let shared = Arc::clone(collection);
@@ -202,7 +202,7 @@ async fn allowed_tokens(
             convert::search_status(&error, &shared.name)
         };
         let allowed = convert::token_filter(filter.as_ref(), &shared.index, &failed)?;
-        convert::asked_tokens(&asked, allowed.as_ref(), &shared.index, &failed)?;
+        convert::requested_tokens(&requested, allowed.as_ref(), &shared.index, &failed)?;
         Ok(allowed)
     };
     validated(check, collection).await

@@ -30,7 +30,7 @@ pub(super) struct SearchJob {
     pub queries: Rows,
     /// How.
     pub params: SearchParams,
-    /// The most bytes of payload the hits may bring along; `None` asks for no payload.
+    /// The most bytes of payload the hits may bring along; `None` returns no payload.
     pub payload_limit: Option<u64>,
 }
 

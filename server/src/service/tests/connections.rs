@@ -31,7 +31,7 @@ async fn until_frame(stream: &mut TcpStream, wanted: u8) {
     }
 }
 
-async fn ask(address: std::net::SocketAddr) -> u64 {
+async fn search(address: std::net::SocketAddr) -> u64 {
     let mut client = SearchServiceClient::connect(format!("http://{address}")).await.unwrap();
     let response = within(client.search(one("rows", row(9)))).await.unwrap().into_inner();
     response.hits[0].key
@@ -55,7 +55,7 @@ async fn a_connection_that_says_nothing_is_closed() {
         }
     });
     assert!(quiet.await.is_err());
-    assert_eq!(ask(served.address).await, FIRST_KEY + 9);
+    assert_eq!(search(served.address).await, FIRST_KEY + 9);
 }
 
 #[tokio::test]
@@ -70,8 +70,8 @@ async fn silent_connections_make_way_for_those_that_speak() {
     for _ in 0..20 {
         silent.push(TcpStream::connect(served.address).await.unwrap());
     }
-    assert_eq!(ask(served.address).await, FIRST_KEY + 9);
-    assert_eq!(ask(served.address).await, FIRST_KEY + 9);
+    assert_eq!(search(served.address).await, FIRST_KEY + 9);
+    assert_eq!(search(served.address).await, FIRST_KEY + 9);
     assert!(ends(&mut silent[0]).await, "the oldest one made way");
     // The client that was there first goes on.
     served.search().search(one("rows", row(0))).await.unwrap();

@@ -1,6 +1,6 @@
 //! Decoding as a client meets it.
 
-use foveal_index::{DecodeAsk, DecodeParams, LogZMode, Segment};
+use foveal_index::{DecodeParams, DecodeRequest, LogZMode, Segment};
 
 use super::*;
 
@@ -29,8 +29,8 @@ fn five() -> pb::DecodeParams {
 /// What the engine says of the same.
 fn wanted(served: &Served, state: usize, params: DecodeParams) -> foveal_index::Decoded {
     let index = Segment::open(served.dir.path().join("head")).unwrap();
-    let ask = DecodeAsk { params, ..DecodeAsk::new(1) };
-    index.decoder().unwrap().decode(&row(state), &ask).unwrap()
+    let request = DecodeRequest { params, ..DecodeRequest::new(1) };
+    index.decoder().unwrap().decode(&row(state), &request).unwrap()
 }
 
 /// Options that contradict each other when they meet, though each is right on its own.
@@ -101,8 +101,8 @@ fn known(tokens: &[foveal_index::Token]) -> Vec<(u64, f32, f64)> {
 async fn a_decode_is_the_engines() {
     let served = served().await;
     let exact = pb::DecodeParams { log_z: pb::LogZMode::Exact.into(), ..five() };
-    let asked = FIRST_KEY + 17;
-    let request = pb::DecodeRequest { asked: vec![asked], ..request(row(3), exact) };
+    let key = FIRST_KEY + 17;
+    let request = pb::DecodeRequest { asked: vec![key], ..request(row(3), exact) };
     let response = served.search().decode(request).await.unwrap().into_inner();
     let params = DecodeParams { log_z: LogZMode::Exact, ..DecodeParams::new(5) };
     let wanted = wanted(&served, 3, params);
@@ -110,7 +110,7 @@ async fn a_decode_is_the_engines() {
     let log_z = response.log_z.unwrap();
     assert_eq!((log_z.value, log_z.low), (wanted.log_z.unwrap().value, log_z.value));
     assert!(response.order_proved);
-    assert_eq!(response.asked[0].key, asked);
+    assert_eq!(response.asked[0].key, key);
     let ran = response.params.unwrap();
     assert_eq!((ran.k, ran.mode()), (Some(5), pb::DecodeMode::Exact));
     assert_eq!((ran.temperature, ran.top_p), (Some(1.0), Some(1.0)));
@@ -178,18 +178,18 @@ async fn lists_decide_which_tokens_count() {
     let filter = |allow: &[u64], deny: &[u64]| {
         Some(pb::TokenFilter { allow: allow.to_vec(), deny: deny.to_vec() })
     };
-    let ask = |filter| pb::DecodeRequest { filter, ..request(row(5), five()) };
-    let allowed = served.search().decode(ask(filter(&keys, &[]))).await.unwrap().into_inner();
+    let filtered = |filter| pb::DecodeRequest { filter, ..request(row(5), five()) };
+    let allowed = served.search().decode(filtered(filter(&keys, &[]))).await.unwrap().into_inner();
     assert_eq!(allowed.tokens.iter().map(|token| token.key).collect::<Vec<_>>(), keys);
     let sum: f64 = allowed.tokens.iter().map(|token| token.log_prob.exp()).sum();
     assert!((sum - 1.0).abs() < 1e-9);
-    let denied = served.search().decode(ask(filter(&[], &keys))).await.unwrap().into_inner();
+    let denied = served.search().decode(filtered(filter(&[], &keys))).await.unwrap().into_inner();
     assert!(denied.tokens.iter().all(|token| !keys.contains(&token.key)));
     for (bad, field) in [
         (filter(&keys, &keys), "filter has an allow and a deny list"),
         (filter(&[3], &[]), "filter leaves no token"),
     ] {
-        let status = served.search().decode(ask(bad)).await.unwrap_err();
+        let status = served.search().decode(filtered(bad)).await.unwrap_err();
         assert!(status.message().starts_with(field), "{status}");
     }
 }
@@ -201,7 +201,7 @@ async fn what_cannot_be_decoded_is_refused_by_its_field() {
     nan[2] = f32::NAN;
     let with = |params: pb::DecodeParams| request(row(0), params);
     let elsewhere = pb::DecodeRequest { collection: "angles".into(), ..with(five()) };
-    let asked = pb::DecodeRequest { asked: vec![FIRST_KEY, 3], ..with(five()) };
+    let unknown = pb::DecodeRequest { asked: vec![FIRST_KEY, 3], ..with(five()) };
     for (bad, wanted) in [
         (request(nan, five()), "hidden value 2 is NaN"),
         (with(pb::DecodeParams { k: Some(0), ..five() }), "params.k is 0"),
@@ -214,7 +214,7 @@ async fn what_cannot_be_decoded_is_refused_by_its_field() {
             "params.target_recall is 2",
         ),
         (elsewhere, "collection has metric cosine"),
-        (asked, "asked[1] is 3"),
+        (unknown, "asked[1] is 3"),
     ] {
         let status = served.search().decode(bad).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");

@@ -14,13 +14,13 @@ async fn reflection_describes_every_service() {
     use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
     let served = start(|_| {}).await;
-    let ask = |message_request| ServerReflectionRequest {
+    let request = |message_request| ServerReflectionRequest {
         host: String::new(),
         message_request: Some(message_request),
     };
     let questions = tokio_stream::iter([
-        ask(MessageRequest::ListServices(String::new())),
-        ask(MessageRequest::FileContainingSymbol("foveal.v1.SearchService".into())),
+        request(MessageRequest::ListServices(String::new())),
+        request(MessageRequest::FileContainingSymbol("foveal.v1.SearchService".into())),
     ]);
     let mut client = ServerReflectionClient::new(served.channel.clone());
     let mut answers = client.server_reflection_info(questions).await.unwrap().into_inner();
@@ -57,14 +57,14 @@ async fn reflection_answers_older_clients_too() {
 async fn health_is_told_for_each_service_and_for_all() {
     let served = start(|_| {}).await;
     let mut client = HealthClient::new(served.channel.clone());
-    let ask = |service: &str| tonic_health::pb::HealthCheckRequest { service: service.into() };
+    let request = |service: &str| tonic_health::pb::HealthCheckRequest { service: service.into() };
     for service in
         ["", "foveal.v1.SearchService", "foveal.v1.CollectionService", "foveal.v1.AdminService"]
     {
-        let status = client.check(ask(service)).await.unwrap().into_inner().status();
+        let status = client.check(request(service)).await.unwrap().into_inner().status();
         assert_eq!(status, ServingStatus::Serving, "{service:?}");
     }
-    let status = client.check(ask("foveal.v1.NoService")).await.unwrap_err();
+    let status = client.check(request("foveal.v1.NoService")).await.unwrap_err();
     assert_reason(&status, Code::NotFound, "NOT_FOUND");
 }
 

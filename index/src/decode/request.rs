@@ -1,4 +1,4 @@
-//! What is asked of a decode, and what it tells.
+//! The request and the answer of a decode.
 
 use foveal_datasets::Row;
 
@@ -26,10 +26,10 @@ pub struct Decoded {
     /// At most k, most likely first; equal logits smaller key first. Fewer where `top_p` cut them
     /// or fewer are allowed.
     pub tokens: Vec<Token>,
-    /// The tokens that were asked for by key, in that order.
-    pub asked: Vec<Token>,
+    /// The tokens that the request names by key, in that order.
+    pub requested: Vec<Token>,
     /// The log of the sum over all allowed tokens of `exp(logit / temperature)`, which log
-    /// probabilities are normalised by. None if it was not asked for: they are then normalised over
+    /// probabilities are normalised by. None if it was not requested: they are then normalised over
     /// `tokens`, as FGD does.
     pub log_z: Option<LogZ>,
     /// Whether no other allowed token can have a place among the tokens.
@@ -45,24 +45,24 @@ pub struct Decoded {
     pub stats: QueryStats,
 }
 
-/// What to tell of a hidden state.
+/// A decode of one hidden state.
 #[derive(Clone, Copy, Debug)]
-pub struct DecodeAsk<'a> {
+pub struct DecodeRequest<'a> {
     /// How.
     pub params: DecodeParams,
     /// The only tokens that count; none where all do.
     pub allowed: Option<&'a IdSet>,
-    /// Keys of tokens to tell of even if they are not among the best.
-    pub asked: &'a [u64],
+    /// Keys of tokens to report even if they are not among the best.
+    pub requested: &'a [u64],
     /// When to give up.
     pub stop: Stop<'a>,
 }
 
-impl DecodeAsk<'_> {
+impl DecodeRequest<'_> {
     /// The `k` best of all tokens, with the defaults.
-    pub fn new(k: u32) -> DecodeAsk<'static> {
-        let (allowed, asked, stop) = (None, [].as_slice(), Stop::default());
-        DecodeAsk { params: DecodeParams::new(k), allowed, asked, stop }
+    pub fn new(k: u32) -> DecodeRequest<'static> {
+        let (allowed, requested, stop) = (None, [].as_slice(), Stop::default());
+        DecodeRequest { params: DecodeParams::new(k), allowed, requested, stop }
     }
 
     /// Whether a token counts.

@@ -26,8 +26,8 @@ use crate::stats::Job;
 
 /// Queries, if there are rows enough and not so many that their truth would take too long.
 const QUERIES: usize = 1000;
-/// Queries that tell how far walks go.
-const REACH_QUERIES: usize = 200;
+/// Queries that measure the stop radii.
+const STOP_RADIUS_QUERIES: usize = 200;
 /// At most this part of the rows is inserted last.
 const HELD_OUT_PART: usize = 10;
 /// Most multiplications of the search for the truth.
@@ -44,7 +44,7 @@ pub(crate) const LIST_SIZES: [u32; 25] = [
 /// Larger list sizes are not tried once this share of the nearest is proposed for the largest k.
 const ENOUGH: f64 = 0.9995;
 
-/// What list sizes reach: the cheapest first for each k.
+/// The recall of list sizes: the cheapest first for each k.
 #[derive(Clone, Debug, Default, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Frontier {
     /// Queries behind every point; 0 where so few rows leave nothing to measure.
@@ -53,13 +53,13 @@ pub struct Frontier {
     pub learned: bool,
     /// By k, then by list size.
     pub points: Vec<FrontierPoint>,
-    /// How far walks go, by list size.
-    pub reaches: Vec<Reach>,
+    /// The radius at which walks stop, by list size.
+    pub stop_radii: Vec<StopRadius>,
 }
 
-/// How far a walk of a list size goes.
+/// The radius at which a walk of a list size stops.
 #[derive(Clone, Copy, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-pub struct Reach {
+pub struct StopRadius {
     /// Effort.
     pub list_size: u32,
     /// The squared distance of the candidate of that rank over that of the tenth, in the space that
@@ -67,7 +67,7 @@ pub struct Reach {
     pub factor: f64,
 }
 
-/// What one list size reaches for one k.
+/// The recall of one list size for one k.
 #[derive(Clone, Copy, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct FrontierPoint {
     /// Results wanted.
@@ -111,12 +111,12 @@ impl Frontier {
         Ok((SearchParams::with_list_size(k, point.list_size), point.recall))
     }
 
-    /// How far a walk of `list_size` goes, interpolated between list sizes; none beyond the list
-    /// sizes tried: such a walk ends when its candidates do.
-    pub(crate) fn reach(&self, list_size: u32) -> Option<f64> {
-        let at = self.reaches.partition_point(|reach| reach.list_size < list_size);
-        let upper = self.reaches.get(at)?;
-        let Some(lower) = at.checked_sub(1).map(|at| self.reaches[at]) else {
+    /// The stop radius of a walk of `list_size`, interpolated between list sizes; none beyond the
+    /// list sizes tried: such a walk ends when its candidates do.
+    pub(crate) fn stop_radius(&self, list_size: u32) -> Option<f64> {
+        let at = self.stop_radii.partition_point(|radius| radius.list_size < list_size);
+        let upper = self.stop_radii.get(at)?;
+        let Some(lower) = at.checked_sub(1).map(|at| self.stop_radii[at]) else {
             return (upper.list_size == list_size).then_some(upper.factor);
         };
         let [from, to, here] = [lower.list_size, upper.list_size, list_size].map(f64::from);
@@ -133,15 +133,16 @@ impl Frontier {
             lower: 1.0,
             distances: f64::from(n),
         });
-        let (points, reaches) = (points.collect(), Vec::new());
-        Frontier { queries: 0, learned: false, points, reaches }
+        let (points, stop_radii) = (points.collect(), Vec::new());
+        Frontier { queries: 0, learned: false, points, stop_radii }
     }
 
     /// Whether every number is one that `calibrate` may have written.
     pub(crate) fn is_sound(&self) -> bool {
         let share = |x: f64| (0.0..=1.0).contains(&x);
-        let sorted = self.reaches.is_sorted_by(|a, b| a.list_size < b.list_size);
-        let known = self.reaches.iter().all(|reach| reach.list_size > 0 && reach.factor >= 1.0);
+        let sorted = self.stop_radii.is_sorted_by(|a, b| a.list_size < b.list_size);
+        let known =
+            self.stop_radii.iter().all(|radius| radius.list_size > 0 && radius.factor >= 1.0);
         sorted
             && known
             && self.points.iter().all(|point| {
@@ -215,14 +216,14 @@ pub(crate) fn calibrate(subject: &Subject<'_>, job: Job<'_>) -> Result<Frontier,
         queries: samples.len() as u32,
         learned: subject.learn.is_some(),
         points: Vec::new(),
-        reaches: reaches(subject, &samples[..samples.len().min(REACH_QUERIES)]),
+        stop_radii: stop_radii(subject, &samples[..samples.len().min(STOP_RADIUS_QUERIES)]),
     };
     for (i, list_size) in LIST_SIZES.into_iter().enumerate() {
         job.tell("calibrating", i as u64, LIST_SIZES.len() as u64);
         let counts: Vec<Counts> = samples
             .par_iter()
             .map_init(PreviewSlot::new, |slot, sample| {
-                sample.measure(subject, slot, (list_size, frontier.reach(list_size)))
+                sample.measure(subject, slot, (list_size, frontier.stop_radius(list_size)))
             })
             .collect::<Result<_, _>>()?;
         if job.interrupted() {
@@ -241,26 +242,26 @@ pub(crate) fn calibrate(subject: &Subject<'_>, job: Job<'_>) -> Result<Frontier,
     Ok(frontier)
 }
 
-/// How far walks with room for just `list_size` candidates go.
-fn reaches(subject: &Subject<'_>, samples: &[SampleQuery<'_>]) -> Vec<Reach> {
+/// The stop radii of walks with a pool of just `list_size` candidates.
+fn stop_radii(subject: &Subject<'_>, samples: &[SampleQuery<'_>]) -> Vec<StopRadius> {
     let grown = subject.grown_and_held_out().0.len() as u32;
     let of = |list_size: u32| {
-        let reaches: Vec<Option<f64>> = samples
+        let factors: Vec<Option<f64>> = samples
             .par_iter()
             .map_init(PreviewSlot::new, |slot, sample| {
                 subject.preview.begin(slot, sample.query, (list_size, 1), None);
                 while subject.preview.step(slot) {}
-                slot.reach(list_size)
+                slot.stop_radius(list_size)
             })
             .collect();
         // The median: where a query lies among copies, its nearest at next to no distance, its
         // factor is a thousand times that of others.
-        let mut known: Vec<f64> = reaches.into_iter().flatten().collect();
+        let mut known: Vec<f64> = factors.into_iter().flatten().collect();
         known.sort_unstable_by(f64::total_cmp);
         let factor = *known.get(known.len() / 2)?;
-        (factor >= 1.0 && factor.is_finite()).then_some(Reach { list_size, factor })
+        (factor >= 1.0 && factor.is_finite()).then_some(StopRadius { list_size, factor })
     };
-    // From the first list size without a reach on there is none.
+    // List sizes above the first without a stop radius have none.
     LIST_SIZES.into_iter().take_while(|size| *size < grown).map_while(of).collect()
 }
 
@@ -292,7 +293,7 @@ impl SampleQuery<'_> {
         &self,
         subject: &Subject<'_>,
         slot: &mut PreviewSlot,
-        (list_size, reach): (u32, Option<f64>),
+        (list_size, stop_radius): (u32, Option<f64>),
     ) -> Result<Counts, FileError> {
         let mut counts =
             Counts { hits: [(0, 0); KS.len()], proposed: (0, 1), distances: [0; KS.len()] };
@@ -302,7 +303,7 @@ impl SampleQuery<'_> {
             let least = k.max(list_size / 2);
             if walked_for != least {
                 walked_for = least;
-                subject.preview.begin(slot, self.query, (list_size, k), reach);
+                subject.preview.begin(slot, self.query, (list_size, k), stop_radius);
                 while subject.preview.step(slot) {}
                 subject.preview.candidates(slot);
             }

@@ -62,7 +62,7 @@ pub(crate) struct Fullview {
     /// Candidates that need not be read.
     rest: Vec<u32>,
     /// The likely bound up to which candidates are read, or in `ids`; none as yet.
-    reached: Option<f32>,
+    read_bound: Option<f32>,
     /// Rows reserved, of the `rerank_size` allowed.
     reserved: usize,
     /// Whether the query read ahead.
@@ -76,9 +76,9 @@ pub(crate) struct Fullview {
 impl Fullview {
     pub(crate) fn new(source: FullVectors) -> Fullview {
         let (nearest, ids, rest) = (Vec::new(), Vec::new(), Vec::new());
-        let (reserved, reached) = (0, None);
+        let (reserved, read_bound) = (0, None);
         let (ahead, cut, reading) = (false, false, false);
-        Fullview { source, nearest, ids, rest, reached, reserved, ahead, cut, reading }
+        Fullview { source, nearest, ids, rest, read_bound, reserved, ahead, cut, reading }
     }
 
     /// Begins to read the rows that preview, not over yet, takes for the k best: once a query,
@@ -113,7 +113,7 @@ impl Fullview {
     /// Takes the candidates of a query, for `rank`.
     pub(crate) fn begin(&mut self, origin: &RowOrigin<'_>, request: &Rerank<'_>) {
         self.nearest.clear();
-        (self.reached, self.cut, self.reading) = (None, false, false);
+        (self.read_bound, self.cut, self.reading) = (None, false, false);
         let farthest = request.candidates.get(request.params.k as usize - 1);
         self.choose(request, farthest.map_or(f32::INFINITY, |candidate| candidate.estimate));
         self.ids.iter().for_each(|id| origin.keys.prefetch(*id));
@@ -160,7 +160,7 @@ impl Fullview {
     /// The rows to read if the k-th best is at `farthest`.
     fn choose(&mut self, request: &Rerank<'_>, farthest: f32) {
         self.ids.clear();
-        if self.reached.is_some_and(|reached| farthest <= reached) {
+        if self.read_bound.is_some_and(|read_bound| farthest <= read_bound) {
             return;
         }
         self.rest.clear();
@@ -180,16 +180,16 @@ impl Fullview {
                 self.reserved += usize::from(!left);
             }
         }
-        self.reached = Some(farthest);
+        self.read_bound = Some(farthest);
     }
 
     /// Whether a candidate's row was read in an earlier round.
     fn is_read(&self, candidate: &Candidate) -> bool {
-        match (&self.source, self.reached) {
+        match (&self.source, self.read_bound) {
             (_, None) => false,
             (FullVectors::Store(_), _) => self.is_reserved(candidate.id),
-            (FullVectors::Codes { .. }, Some(reached)) => {
-                let is_beyond = candidate.likely_bound() > reached;
+            (FullVectors::Codes { .. }, Some(read_bound)) => {
+                let is_beyond = candidate.likely_bound() > read_bound;
                 !is_beyond
             }
         }

@@ -76,7 +76,7 @@ pub mod stats;
 mod vocabulary;
 
 pub use bulk_build::{BuildError, BuildInput, BuildReport, Keys, build, predicted_peak_bytes};
-pub use calibrate::{Frontier, FrontierPoint, Reach};
+pub use calibrate::{Frontier, FrontierPoint, StopRadius};
 pub use code_width::CodeWidth;
 pub use decode::{DecodeRequest, Decoded, Decoder, Token};
 pub use disk::{DecodeQuality, FileEntry, Manifest, Measured, OpenError, SegmentMemory};

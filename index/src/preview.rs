@@ -19,10 +19,10 @@ use crate::neighbor::Candidate;
 use crate::quantizer::{PreparedQuery, Quantizer};
 use crate::stats::{Stop, Stopped};
 
-/// A walk's reach is told in distances of the candidate of this rank.
-pub(crate) const REACH_K: usize = 10;
-/// Candidates kept, in list sizes, where a walk's reach ends it.
-const POOL_ROOM: usize = 2;
+/// The stop radius of a walk is a multiple of the distance of the candidate of this rank.
+pub(crate) const STOP_RADIUS_K: usize = 10;
+/// Candidates kept, in list sizes, where a stop radius ends the walk.
+const POOL_FACTOR: usize = 2;
 
 /// Hops between two looks at the deadline.
 pub(crate) const STEPS_A_LOOK: u32 = 32;
@@ -64,11 +64,11 @@ impl PreviewSlot {
         PreviewSlot { walk, query, wide, found, candidates }
     }
 
-    /// The squared distance of the candidate of rank `list_size` over that of rank `REACH_K`; none
-    /// where there are not so many, or they lie at no distance.
-    pub(crate) fn reach(&self, list_size: u32) -> Option<f64> {
+    /// The squared distance of the candidate of rank `list_size` over that of rank `STOP_RADIUS_K`;
+    /// none where there are not so many, or they lie at no distance.
+    pub(crate) fn stop_radius(&self, list_size: u32) -> Option<f64> {
         let common = self.query.common();
-        let near = f64::from(self.walk.distance_at(REACH_K - 1)?) + common;
+        let near = f64::from(self.walk.distance_at(STOP_RADIUS_K - 1)?) + common;
         let far = f64::from(self.walk.distance_at(list_size as usize - 1)?) + common;
         (near > 0.0).then(|| far / near)
     }
@@ -96,18 +96,18 @@ impl PreviewSlot {
 
 impl Preview {
     /// Takes a query and finds where its walk starts. Where the squared distance of the
-    /// `list_size`-th candidate over that of the `REACH_K`-th is known, as a mean, the walk goes as
-    /// far as that for this query: farther than `list_size` candidates where they lie close, not as
-    /// far where they do not; to `least` of them and half of `list_size` in any case. The graph
-    /// must have been loaded.
+    /// `list_size`-th candidate over that of the `STOP_RADIUS_K`-th is known, as a mean, the walk
+    /// goes as far as that for this query: farther than `list_size` candidates where they lie
+    /// close, not as far where they do not; to `least` of them and half of `list_size` in any case.
+    /// The graph must have been loaded.
     pub(crate) fn begin(
         &self,
         slot: &mut PreviewSlot,
         query: Row<'_>,
         (list_size, least): (u32, u32),
-        reach: Option<f64>,
+        stop_radius: Option<f64>,
     ) {
-        self.begin_to(slot, query, (list_size, least, 1.0), reach);
+        self.begin_to(slot, query, (list_size, least, 1.0), stop_radius);
     }
 
     /// The same where a `share` of the rows is allowed: as far as so many of those are met, if they
@@ -117,16 +117,16 @@ impl Preview {
         slot: &mut PreviewSlot,
         query: Row<'_>,
         (list_size, least, share): (u32, u32, f64),
-        reach: Option<f64>,
+        stop_radius: Option<f64>,
     ) {
         self.prepare(slot, query);
         let distance = self.quantizer.distance(&self.codes, &slot.query);
         let among = |allowed: u32| (f64::from(allowed) / share).ceil() as usize;
         let floor = among(least.max(list_size / 2).max(1));
         let common = slot.query.common();
-        let k = among(REACH_K as u32);
-        let stop = reach.map(|factor| StopRule { k, factor, common, floor });
-        let list_sizes = if reach.is_some() { POOL_ROOM } else { 1 };
+        let k = among(STOP_RADIUS_K as u32);
+        let stop = stop_radius.map(|factor| StopRule { k, factor, common, floor });
+        let list_sizes = if stop_radius.is_some() { POOL_FACTOR } else { 1 };
         slot.walk.begin(list_sizes * among(list_size), stop, self.entry_points, &distance);
     }
 

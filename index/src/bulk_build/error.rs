@@ -112,7 +112,7 @@ pub enum BuildError {
     /// What was written does not pass as an index.
     #[error("the index just written is refused: {0}")]
     Sealed(#[from] OpenError),
-    /// What list sizes reach could not be measured.
+    /// The recall of list sizes could not be measured.
     #[error("calibrating: {0}")]
     Calibrate(#[source] ExactError),
     /// Hidden states that were held out could not be decoded with the index just written.

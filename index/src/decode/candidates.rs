@@ -117,9 +117,9 @@ impl Decoder {
     ) -> Result<(), SearchError> {
         shared.preview.graph.load()?;
         let list_size = request.params.list_size;
-        let reach = shared.frontier.reach(list_size);
+        let stop_radius = shared.frontier.stop_radius(list_size);
         let query = Row::F32(&self.hidden);
-        shared.preview.begin(&mut self.preview, query, (list_size, request.params.k), reach);
+        shared.preview.begin(&mut self.preview, query, (list_size, request.params.k), stop_radius);
         shared.preview.walk(&mut self.preview, &request.stop).map_err(SearchError::Stopped)?;
         (stats.distances, stats.hops) = self.preview.counts();
         let most = request.params.rerank_size.unwrap_or(list_size) as usize;

@@ -7,17 +7,17 @@
 //! | `walk` | which ids are near a query? (best-first search) |
 //! | `prune` | which of many candidates become neighbors? |
 //! | `grow` | how does a graph come to be, the same one at any thread count? |
-//! | `reach` | can every node be reached from the entry points, and if not, how is that mended? |
+//! | `connectivity` | can every node be reached from the entry points, and if not, how is that mended? |
 //! | `order` | in which order do ids lie in memory? |
 //!
 //! The entry points are always the ids `0..entry_points`. Nothing here knows what a distance is
 //! made of: the graph meets codes in `QueryDistance` alone.
 
 pub(crate) mod adjacency;
+pub(crate) mod connectivity;
 pub(crate) mod grow;
 pub(crate) mod order;
 pub(crate) mod prune;
-pub(crate) mod reach;
 pub(crate) mod stored;
 pub(crate) mod walk;
 

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::adjacency::{Adjacency, NO_NEIGHBOR};
-use super::reach::breadth_first;
+use super::connectivity::breadth_first;
 use crate::disk::MemoryError;
 
 /// `inverse[permutation[i]] = i`.

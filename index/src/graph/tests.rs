@@ -9,7 +9,7 @@ use super::grow::{GrowParams, grow};
 use super::order::renumber;
 use super::prune::{Near, PruneRule, Pruner, nearest_first};
 use super::walk::{StopRule, Walk};
-use super::{entry_points_of, reach};
+use super::{connectivity, entry_points_of};
 use crate::distance::{QueryDistance, Space};
 use crate::stats::Job;
 
@@ -240,11 +240,11 @@ fn repair_connects_orphans_and_loses_nobody() {
             graph.places_mut(id)[..ids.len()].copy_from_slice(&ids);
         }
         let before = reached(&graph, entry_points).iter().filter(|seen| **seen).count();
-        assert_eq!(before, reach::count_reached(&graph, entry_points));
+        assert_eq!(before, connectivity::count_reached(&graph, entry_points));
         assert!(before <= known.max(entry_points as usize), "orphans are orphans");
-        let repaired = reach::repair(&points, &mut graph, entry_points);
+        let repaired = connectivity::repair(&points, &mut graph, entry_points);
         assert!(reached(&graph, entry_points).iter().all(|seen| *seen), "n {n}");
-        assert_eq!(reach::count_reached(&graph, entry_points), n);
+        assert_eq!(connectivity::count_reached(&graph, entry_points), n);
         assert!(repaired > 0 && repaired == n - before, "{repaired} of n {n}");
         for id in 0..n as u32 {
             let mut list = graph.neighbors(id).to_vec();
@@ -252,7 +252,11 @@ fn repair_connects_orphans_and_loses_nobody() {
             list.sort_unstable();
             assert!(list.windows(2).all(|pair| pair[0] != pair[1]), "neighbors are distinct");
         }
-        assert_eq!(reach::repair(&points, &mut graph, entry_points), 0, "nothing is left to do");
+        assert_eq!(
+            connectivity::repair(&points, &mut graph, entry_points),
+            0,
+            "nothing is left to do"
+        );
     }
 }
 
@@ -279,7 +283,7 @@ fn a_grown_graph_is_whole_and_leads_to_the_nearest() {
                 assert!(list.contains(&points.candidates(id)[0].1), "n {n}: the nearest is kept");
             }
         }
-        reach::repair(&points, &mut graph, entry_points);
+        connectivity::repair(&points, &mut graph, entry_points);
         let mut hits = 0;
         for id in 0..n.min(200) {
             let query: Vec<f32> = points.rows[id].iter().map(|x| x + 0.05).collect();
@@ -294,7 +298,7 @@ fn a_grown_graph_is_whole_and_leads_to_the_nearest() {
 fn an_order_renames_ids_and_keeps_edges() {
     let points = Points::random(600, 5, 11);
     let mut graph = grown(&points, 12, 32);
-    reach::repair(&points, &mut graph, 256);
+    connectivity::repair(&points, &mut graph, 256);
     let ordered = renumber(&graph, 256, 8).unwrap();
     let mut seen = ordered.old.clone();
     assert!(seen[..256].iter().all(|old| *old < 256), "entry points stay in front");
@@ -311,7 +315,7 @@ fn an_order_renames_ids_and_keeps_edges() {
 fn neighbors_share_groups() {
     let points = Points::random(2000, 3, 12);
     let mut graph = grown(&points, 12, 32);
-    reach::repair(&points, &mut graph, 256);
+    connectivity::repair(&points, &mut graph, 256);
     // Of each row and its nearest other one: how many are in one group of eight.
     let together = |group: usize| {
         let old = renumber(&graph, 256, group).unwrap().old;

@@ -59,8 +59,8 @@ pub(crate) struct StopRule {
 }
 
 impl StopRule {
-    /// How far a walk goes whose k-th best is at `near`.
-    fn beyond(self, near: f32) -> f32 {
+    /// The radius at which a walk stops whose k-th best is at `near`.
+    fn radius(self, near: f32) -> f32 {
         ((f64::from(near) + self.common) * self.factor - self.common) as f32
     }
 }
@@ -229,7 +229,7 @@ impl Walk {
     fn limit(&self) -> f32 {
         let Some(rule) = self.stop else { return f32::INFINITY };
         match (self.distance_at(rule.k - 1), self.distance_at(rule.floor - 1)) {
-            (Some(near), Some(floor)) => rule.beyond(near).max(floor),
+            (Some(near), Some(floor)) => rule.radius(near).max(floor),
             _ => f32::INFINITY,
         }
     }

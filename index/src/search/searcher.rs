@@ -232,13 +232,13 @@ impl Slot {
         self.plan = query.allowed.map(choose);
         match self.plan {
             None => {
-                let reach = frontier.reach(list_size);
-                preview.begin(&mut self.preview, query.row, (list_size, k), reach);
+                let stop_radius = frontier.stop_radius(list_size);
+                preview.begin(&mut self.preview, query.row, (list_size, k), stop_radius);
             }
             Some(Plan::Walk) => {
-                let (share, reach) =
-                    (query.allowed.map_or(1.0, plan::share), frontier.reach(list_size));
-                preview.begin_to(&mut self.preview, query.row, (list_size, k, share), reach);
+                let (share, stop_radius) =
+                    (query.allowed.map_or(1.0, plan::share), frontier.stop_radius(list_size));
+                preview.begin_to(&mut self.preview, query.row, (list_size, k, share), stop_radius);
             }
             Some(Plan::Scan) => preview.prepare(&mut self.preview, query.row),
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::disk::verify::{CheckedFile, verify_files};
 use crate::disk::{Manifest, Measured, OpenError};
-use crate::graph::reach::count_reached;
+use crate::graph::connectivity::count_reached;
 use crate::payload::Payload;
 use crate::preview::Preview;
 use crate::stats::Job;

@@ -67,7 +67,7 @@ fn frontier() -> Frontier {
         FrontierPoint { k: 10, list_size, recall, lower, distances: 100.0 }
     };
     let points = vec![point(20, 0.9), point(50, 0.99)];
-    Frontier { queries: 1000, learned: false, points, reaches: Vec::new() }
+    Frontier { queries: 1000, learned: false, points, stop_radii: Vec::new() }
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl CodeWidth {
         CodeWidth::ALL.into_iter().find(|width| width.bits() == bits)
     }
 
-    /// Bits a dimension that lie in a file of their own, `finer.bin`.
+    /// Extra bits a dimension, in a file of their own: `finer.bin`.
     pub fn extra_bits(self) -> u8 {
         match self {
             CodeWidth::Five => 1,

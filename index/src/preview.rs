@@ -38,8 +38,8 @@ pub(crate) struct Preview {
     pub(crate) quantizer: Quantizer,
     /// `[n x stride]`, in graph order.
     pub(crate) codes: RamArray<u8>,
-    /// `[n x finer_stride]`, in graph order: what ranks candidates beyond their codes.
-    pub(crate) finer: RamArray<u8>,
+    /// `[n x extra_stride]`, in graph order: the extra bits, which rank candidates.
+    pub(crate) extra: RamArray<u8>,
     pub(crate) graph: StoredGraph,
     pub(crate) entry_points: u32,
     /// Rows with no place in codes and graph.
@@ -232,7 +232,7 @@ impl Preview {
         let distance = self.quantizer.distance(&self.codes, &slot.query);
         let (scale, add) = slot.query.shown();
         slot.candidates.clear();
-        if self.finer.is_empty() {
+        if self.extra.is_empty() {
             slot.candidates.extend(slot.found.iter().map(|(estimate, id)| {
                 let error = distance.error(*id) * scale;
                 Candidate { id: *id, estimate: estimate * scale + add, error }
@@ -258,19 +258,19 @@ impl Preview {
 
     /// Fills in all that was found, by the estimates of all bits, best first.
     fn look_again(&self, slot: &mut PreviewSlot) {
-        let (stride, beyond) = (self.quantizer.stride(), self.quantizer.finer_stride());
+        let (stride, extra_stride) = (self.quantizer.stride(), self.quantizer.extra_stride());
         let (scale, add) = slot.query.shown();
         let PreviewSlot { found, query, candidates, .. } = slot;
         for (_, id) in found.iter() {
-            let at = *id as usize * beyond;
-            (at..at + beyond).step_by(LINE).for_each(|line| prefetch(&self.finer, line));
-            prefetch(&self.finer, at + beyond - 1);
+            let at = *id as usize * extra_stride;
+            (at..at + extra_stride).step_by(LINE).for_each(|line| prefetch(&self.extra, line));
+            prefetch(&self.extra, at + extra_stride - 1);
         }
         candidates.extend(found.iter().map(|&(estimate, id)| {
             let at = id as usize;
             let code = &self.codes[at * stride..][..stride];
-            let finer = &self.finer[at * beyond..][..beyond];
-            let (estimate, error) = self.quantizer.finer_estimate(query, (code, finer), estimate);
+            let extra = &self.extra[at * extra_stride..][..extra_stride];
+            let (estimate, error) = self.quantizer.extra_estimate(query, (code, extra), estimate);
             Candidate { id, estimate: estimate * scale + add, error: error * scale }
         }));
         candidates.sort_unstable_by(nearest_first);
@@ -344,12 +344,12 @@ impl Preview {
     /// Bytes in RAM now.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let extremes = self.extremes.bytes();
-        self.codes.bytes() + self.finer.bytes() + self.graph.loaded_bytes() + extremes
+        self.codes.bytes() + self.extra.bytes() + self.graph.loaded_bytes() + extremes
     }
 
     /// Bytes in RAM once the graph is loaded.
     pub(crate) fn most_bytes(&self) -> u64 {
-        self.codes.bytes() + self.finer.bytes() + self.graph.bytes() + self.extremes.bytes()
+        self.codes.bytes() + self.extra.bytes() + self.graph.bytes() + self.extremes.bytes()
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Grown {
     /// As the index serves them, in the order of insertion.
     pub(super) quantizer: Quantizer,
     pub(super) codes: RamArray<u8>,
-    pub(super) finer: RamArray<u8>,
+    pub(super) extra: RamArray<u8>,
     pub(super) extremes: Extremes,
     /// `[n]`: the place in the order of insertion that each id has.
     pub(super) old: Vec<u32>,
@@ -82,23 +82,23 @@ impl Grown {
         let (codes, served) = match width {
             // Whole rows are served as they are.
             CodeWidth::Whole => {
-                (None, BuildCodes { codes, finer: RamArray::zeroed(0)?, lifts: Vec::new() })
+                (None, BuildCodes { codes, extra: RamArray::zeroed(0)?, lifts: Vec::new() })
             }
             _ => (Some(codes), pass.encode(&serving, (&rows, coded as usize))?),
         };
         serving.note(&pass.facts());
         let over = GrownOver { quantizer, codes, lifts };
-        let BuildCodes { codes, finer, .. } = served;
+        let BuildCodes { codes, extra, .. } = served;
         let space = over.space(&serving, &codes);
         let graph = grow(&space, &grow_params(params), coded - held_out, job)?.into();
         let (quantizer, entry_points) = (serving, entry_points_of(coded));
-        let preview = Preview { quantizer, codes, finer, graph, entry_points, extremes };
+        let preview = Preview { quantizer, codes, extra, graph, entry_points, extremes };
         let Connected { preview, frontier, repaired } =
             Connected::new(preview, over, &rows, held_out as usize, order)?;
         let part =
             if frontier.learned { 1.0 } else { 1.0 - f64::from(held_out) / f64::from(coded) };
         warnings.extend(width::recall_warning(&frontier, part));
-        let Preview { quantizer, codes, finer, graph, extremes, .. } = preview;
+        let Preview { quantizer, codes, extra, graph, extremes, .. } = preview;
         let store = Layout::new(input.base.dim() * input.base.element().size());
         let group = (store.rows_per_unit() as usize).min(MAX_GROUP);
         let Ordered { graph, mut old } = renumber(&graph.into_lists(), entry_points, group)?;
@@ -110,7 +110,7 @@ impl Grown {
             rows,
             quantizer,
             codes,
-            finer,
+            extra,
             extremes,
             old,
             frontier,
@@ -216,14 +216,14 @@ impl Connected {
         };
         let by_rows = input.learn.is_none().then(|| calibrated(&preview, held_out)).transpose()?;
         job.tell("connecting", 0, 1);
-        let Preview { quantizer, codes, finer, graph, entry_points, extremes } = preview;
+        let Preview { quantizer, codes, extra, graph, entry_points, extremes } = preview;
         let mut graph = graph.into_lists();
         let space = over.space(&quantizer, &codes);
         append(&space, &grow_params(params), &mut graph, extremes.first() - held_out as u32);
         let repaired = connectivity::repair(&space, &mut graph, entry_points) as u64;
         drop(over);
         let graph = graph.into();
-        let preview = Preview { quantizer, codes, finer, graph, entry_points, extremes };
+        let preview = Preview { quantizer, codes, extra, graph, entry_points, extremes };
         let frontier = match by_rows {
             Some(frontier) => frontier,
             None => calibrated(&preview, 0)?,

@@ -8,7 +8,7 @@ use super::{BuildInput, Keys, grow_params, tokens};
 use crate::code_width::CodeWidth;
 use crate::free_memory::{FreeMemory, free_memory};
 use crate::params::BuildParams;
-use crate::quantizer::{Record, finer_bytes, learning_bytes};
+use crate::quantizer::{Record, extra_bytes, learning_bytes};
 
 /// The program, its threads' stacks, the sample and buffers.
 const PROCESS_BYTES: u64 = 32 << 20;
@@ -54,7 +54,7 @@ impl BuildMemory {
         let n = base.len() as u64;
         let dim = base.dim();
         let stride = |width| Record::of(width, (params.metric, base.element()), dim).stride(dim);
-        let served = stride(width) + finer_bytes(dim, width.extra_bits());
+        let served = stride(width) + extra_bytes(dim, width.extra_bits());
         let serving = n * served as u64;
         // A graph over whole rows is grown over the codes that are served.
         let (codes, both) = match width {

@@ -157,8 +157,8 @@ pub(crate) fn build_on(
     let entry_points = entry_points_of(grown.graph.len() as u32);
     drop(grown.graph);
     let coded = &grown.old[..grown.extremes.first() as usize];
-    files.write_codes(&grown.quantizer, (&grown.codes, &grown.finer), coded)?;
-    drop((grown.codes, grown.finer));
+    files.write_codes(&grown.quantizer, (&grown.codes, &grown.extra), coded)?;
+    drop((grown.codes, grown.extra));
     let vocabulary = pool.install(|| files.write_vocabulary(&mut pass, order, &grown.rows))?;
     let window = memory.window_rows(input.base);
     files.entries.extend(pass.write_rows(files.storage, files.dir, (&grown.rows, window))?);
@@ -363,17 +363,17 @@ impl Files<'_> {
         Ok(())
     }
 
-    /// Writes codes and what lies beyond them, those at place `old[id]` for each id in order.
+    /// Writes codes and extra bits, those at place `old[id]` for each id in order.
     fn write_codes(
         &mut self,
         quantizer: &Quantizer,
-        (codes, finer): (&[u8], &[u8]),
+        (codes, extra): (&[u8], &[u8]),
         old: &[u32],
     ) -> Result<(), BuildError> {
         self.write_records(ArrayKind::Codes, codes, (old, quantizer.stride()))?;
-        match quantizer.finer_stride() {
+        match quantizer.extra_stride() {
             0 => Ok(()),
-            beyond => self.write_records(ArrayKind::Finer, finer, (old, beyond)),
+            extra_stride => self.write_records(ArrayKind::Extra, extra, (old, extra_stride)),
         }
     }
 

@@ -27,20 +27,20 @@ pub(super) const TOO_LONG: &str = "is too long: its squared norm passes the rang
 pub(super) struct BuildCodes {
     /// `[n x stride]`.
     pub(super) codes: RamArray<u8>,
-    /// `[n x finer_stride]`.
-    pub(super) finer: RamArray<u8>,
+    /// `[n x extra_stride]`.
+    pub(super) extra: RamArray<u8>,
     /// `[n]` under ip, else empty: see `CodeSpace`.
     pub(super) lifts: Vec<f32>,
 }
 
 impl BuildCodes {
     /// Rows of these in another order: number i becomes what number `order[i]` was. There are no
-    /// finer bits.
+    /// extra bits.
     ///
     /// # Errors
     /// Memory refused.
     pub(super) fn in_order(self, order: &[u32], stride: usize) -> Result<BuildCodes, MemoryError> {
-        let BuildCodes { codes: before, finer, lifts } = self;
+        let BuildCodes { codes: before, extra, lifts } = self;
         let mut codes = RamArray::zeroed(order.len() * stride)?;
         codes.par_chunks_exact_mut(stride).zip(order).for_each(|(to, from)| {
             to.copy_from_slice(&before[*from as usize * stride..][..stride]);
@@ -49,7 +49,7 @@ impl BuildCodes {
             true => lifts,
             false => order.iter().map(|from| lifts[*from as usize]).collect(),
         };
-        Ok(BuildCodes { codes, finer, lifts })
+        Ok(BuildCodes { codes, extra, lifts })
     }
 }
 
@@ -114,9 +114,9 @@ impl<'a> RowPass<'a> {
         quantizer: &Quantizer,
         (rows, coded): (&[u32], usize),
     ) -> Result<BuildCodes, BuildError> {
-        let (stride, beyond) = (quantizer.stride(), quantizer.finer_stride());
+        let (stride, extra_stride) = (quantizer.stride(), quantizer.extra_stride());
         let mut codes = RamArray::<u8>::zeroed(coded * stride)?;
-        let mut finer = RamArray::<u8>::zeroed(coded * beyond)?;
+        let mut extra = RamArray::<u8>::zeroed(coded * extra_stride)?;
         let places = inverse(rows);
         let lifted = self.metric.is_product();
         let mut lifts = vec![0.0f32; if lifted { coded } else { 0 }];
@@ -135,7 +135,7 @@ impl<'a> RowPass<'a> {
                 return Err(refuse(first + row, NO_COSINE));
             }
             let facts = encode_rows(quantizer, chunk, &mut records);
-            let records = records.chunks_exact(stride + beyond);
+            let records = records.chunks_exact(stride + extra_stride);
             for (i, (fact, record)) in facts.iter().zip(records).enumerate() {
                 if fact.square > MAX_SQUARE {
                     return Err(refuse(first + i, TOO_LONG));
@@ -148,7 +148,7 @@ impl<'a> RowPass<'a> {
                     continue;
                 }
                 codes[place * stride..][..stride].copy_from_slice(&record[..stride]);
-                finer[place * beyond..][..beyond].copy_from_slice(&record[stride..]);
+                extra[place * extra_stride..][..extra_stride].copy_from_slice(&record[stride..]);
                 if lifted {
                     lifts[place] = fact.square;
                 }
@@ -170,7 +170,7 @@ impl<'a> RowPass<'a> {
         }
         self.facts = all;
         lifts.iter_mut().for_each(|lift| *lift = (all.square - *lift).max(0.0).sqrt());
-        Ok(BuildCodes { codes, finer, lifts })
+        Ok(BuildCodes { codes, extra, lifts })
     }
 
     /// The token records of all rows (`[n x stride]`), that of row `rows[id]` at place `id`.
@@ -283,10 +283,10 @@ impl Far {
     }
 }
 
-/// Encodes all of `rows` into `records`, each with what lies beyond it, in parallel.
+/// Encodes all of `rows` into `records`, each with its extra bits, in parallel.
 fn encode_rows(quantizer: &Quantizer, rows: &Rows, records: &mut Vec<u8>) -> Vec<RowFacts> {
     let stride = quantizer.stride();
-    let whole = stride + quantizer.finer_stride();
+    let whole = stride + quantizer.extra_stride();
     records.resize(rows.len() * whole, 0);
     let places =
         records.par_chunks_mut(whole * 64).zip((0..rows.len()).into_par_iter().step_by(64));

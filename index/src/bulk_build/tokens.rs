@@ -18,7 +18,7 @@ use crate::vocabulary::{
 
 /// The most rows that get token codes: with more, a scan of them all is no way to decode.
 const MAX_TOKENS: usize = 1 << 20;
-/// The most dimensions of such rows: hidden states are turned by a matrix of `dim^2` numbers.
+/// The most dimensions of such rows: hidden states are transformed by a matrix of `dim^2` numbers.
 const MAX_TOKEN_DIM: usize = 16_384;
 /// Most rows the codes are learned from, and at least so many where they are large.
 const SAMPLE_ROWS: usize = 16_384;

@@ -46,8 +46,8 @@ pub enum ArrayKind {
     PayloadOffsets,
     /// The few-bit code of one row for decoding, and its part of the logit that is no code.
     Tokens,
-    /// The bits of a compressed vector beyond the fourth a dimension.
-    Finer,
+    /// The extra bits of a compressed vector, beyond the fourth a dimension.
+    Extra,
     /// The ids in the order of their keys.
     KeyOrder,
 }
@@ -62,7 +62,7 @@ impl ArrayKind {
         ArrayKind::Payload,
         ArrayKind::PayloadOffsets,
         ArrayKind::Tokens,
-        ArrayKind::Finer,
+        ArrayKind::Extra,
         ArrayKind::KeyOrder,
     ];
 
@@ -76,7 +76,7 @@ impl ArrayKind {
             ArrayKind::Payload => "payload.bin",
             ArrayKind::PayloadOffsets => "payload_offsets.bin",
             ArrayKind::Tokens => "tokens.bin",
-            ArrayKind::Finer => "finer.bin",
+            ArrayKind::Extra => "finer.bin",
             ArrayKind::KeyOrder => "key_order.bin",
         }
     }
@@ -91,7 +91,7 @@ impl ArrayKind {
             ArrayKind::Payload => "payload.bin.crc",
             ArrayKind::PayloadOffsets => "payload_offsets.bin.crc",
             ArrayKind::Tokens => "tokens.bin.crc",
-            ArrayKind::Finer => "finer.bin.crc",
+            ArrayKind::Extra => "finer.bin.crc",
             ArrayKind::KeyOrder => "key_order.bin.crc",
         }
     }
@@ -105,7 +105,7 @@ impl ArrayKind {
             ArrayKind::Payload => (*b"json", 7),
             ArrayKind::PayloadOffsets => (*b"joff", 7),
             ArrayKind::Tokens => (*b"toks", 7),
-            ArrayKind::Finer => (*b"finr", 7),
+            ArrayKind::Extra => (*b"finr", 7),
             ArrayKind::KeyOrder => (*b"kord", 8),
         };
         Content { tag, version }
@@ -120,7 +120,7 @@ impl ArrayKind {
     fn rows(self, manifest: &Manifest) -> u64 {
         match self {
             ArrayKind::PayloadOffsets => manifest.n + 1,
-            ArrayKind::Codes | ArrayKind::Finer | ArrayKind::Graph => {
+            ArrayKind::Codes | ArrayKind::Extra | ArrayKind::Graph => {
                 manifest.n - u64::from(manifest.extremes)
             }
             ArrayKind::Keys

@@ -10,8 +10,8 @@ use super::listed_file::{FileWriter, ListedFile};
 use super::manifest::{FileEntry, Manifest};
 use super::storage::Storage;
 
-/// The blob every index has: quantizer, entry points, frontier, and how hidden states are turned:
-/// two bytes for each pair of dimensions.
+/// The blob every index has: quantizer, entry points, frontier, and how hidden states are
+/// transformed: two bytes for each pair of dimensions.
 pub const META: &str = "meta.rkyv";
 
 /// The largest blob, in bytes: that of an output layer of more than 20,000 dimensions.

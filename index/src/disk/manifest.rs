@@ -213,7 +213,7 @@ impl Manifest {
             .filter(|kind| match kind {
                 ArrayKind::Payload | ArrayKind::PayloadOffsets => self.payload,
                 ArrayKind::Tokens => self.tokens,
-                ArrayKind::Finer => {
+                ArrayKind::Extra => {
                     CodeWidth::of_bits(self.bits).is_some_and(|width| width.extra_bits() > 0)
                 }
                 _ => true,

@@ -35,7 +35,7 @@ impl ArrayKind {
     /// Where the rows of the array are once the index of `manifest` is open.
     pub fn residency(self, manifest: &Manifest) -> Residency {
         match self {
-            ArrayKind::Codes | ArrayKind::Finer | ArrayKind::Keys | ArrayKind::Tokens => {
+            ArrayKind::Codes | ArrayKind::Extra | ArrayKind::Keys | ArrayKind::Tokens => {
                 Residency::Memory
             }
             // A head decodes by a scan of its token codes.

@@ -50,7 +50,7 @@ fn stride(kind: ArrayKind) -> u32 {
         ArrayKind::Graph => DEGREE * 4,
         ArrayKind::Keys | ArrayKind::KeyOrder => 4,
         ArrayKind::Vectors => 16,
-        ArrayKind::Payload | ArrayKind::PayloadOffsets | ArrayKind::Tokens | ArrayKind::Finer => 8,
+        ArrayKind::Payload | ArrayKind::PayloadOffsets | ArrayKind::Tokens | ArrayKind::Extra => 8,
     }
 }
 

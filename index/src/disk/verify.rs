@@ -41,7 +41,7 @@ pub type Tell<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 /// Looks at every file of the index in `dir`, whose manifest was read without complaint.
 ///
 /// As a search would by the time it has opened the index: lengths, headers, checksum files, the
-/// blob, and every block of codes and their finer bits, graph, keys and token codes. `deep` adds
+/// blob, and every block of codes and their extra bits, graph, keys and token codes. `deep` adds
 /// every block of full vectors and payloads and the digest of every file.
 ///
 /// # Errors

@@ -53,7 +53,7 @@ fn four_bits(dim: usize, level: Level) -> KernelBench {
     let lines = dim.div_ceil(2 * LINE);
     let query = PackedQuery {
         lanes: lanes(lines * 2 * LINE),
-        stolen: true,
+        borrowed: true,
         base: 1.0,
         add_unit: 1.0,
         slope: 0.01,

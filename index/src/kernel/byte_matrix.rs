@@ -92,9 +92,9 @@ mod tests {
                 let step = matrix.times::<1>(coarse, &mut query, &vector, &mut found);
                 check(&numbers, &vector, &found, step);
                 let fine = planar::kernel(level, 2);
-                let finer = matrix.times::<2>(fine, &mut query, &vector, &mut found);
-                check(&numbers, &vector, &found, finer);
-                assert!(finer < step / 100.0 && step <= length / 127.0);
+                let fine_step = matrix.times::<2>(fine, &mut query, &vector, &mut found);
+                check(&numbers, &vector, &found, fine_step);
+                assert!(fine_step < step / 100.0 && step <= length / 127.0);
             }
         }
     }

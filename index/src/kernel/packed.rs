@@ -4,7 +4,7 @@
 //! the first in its lowest bits. A line of `m <= 64 F` dimensions keeps dimension `f h + i` in
 //! field f of byte `i < h`, where `h = m / F` rounded up (64 in every full line). Two f16 factors
 //! `a`, `b` follow: in the last four bytes of the record where they are free, else (4 bits alone)
-//! in the lowest bit of the first field of the record's first 32 bytes ("stolen": those 32
+//! in the lowest bit of the first field of the record's first 32 bytes ("borrowed": those 32
 //! dimensions keep three bits).
 //!
 //! ```text
@@ -26,7 +26,7 @@ pub(crate) struct PackedQuery {
     /// `[lines x F x 64]` signed lanes, as the file's comment draws them.
     pub(crate) lanes: Vec<i8>,
     /// Whether the factors hide in the first 32 bytes.
-    pub(crate) stolen: bool,
+    pub(crate) borrowed: bool,
     /// What every distance starts from.
     pub(crate) base: f32,
     /// Unit of the second factor.
@@ -62,12 +62,12 @@ const fn field_mask(fields: usize) -> u8 {
 /// The bit masks of the first fields of line `line`'s two 32-byte parts.
 fn first_masks<const FIELDS: usize>(query: &PackedQuery, line: usize) -> [u8; 2] {
     let mask = field_mask(FIELDS);
-    if query.stolen && line == 0 { [mask & !1, mask] } else { [mask; 2] }
+    if query.borrowed && line == 0 { [mask & !1, mask] } else { [mask; 2] }
 }
 
 /// The two factors of a record.
-pub(crate) fn factors(record: &[u8], stolen: bool) -> (f16, f16) {
-    let word = if stolen {
+pub(crate) fn factors(record: &[u8], borrowed: bool) -> (f16, f16) {
+    let word = if borrowed {
         let eights = record[..32].chunks_exact(8).enumerate();
         eights.fold(0u32, |word, (i, bytes)| word | lowest_bits(bytes) << (8 * i))
     } else {
@@ -107,7 +107,7 @@ fn portable<const FIELDS: usize>(codes: &[u8], query: &PackedQuery, ids: &[u32],
                 }
             }
         }
-        let (a, b) = factors(record, query.stolen);
+        let (a, b) = factors(record, query.borrowed);
         *distance = finish(query, dot, a, b);
     }
 }
@@ -179,7 +179,7 @@ mod x86 {
                     sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones));
                 }
             }
-            let (a, b) = factors(record, query.stolen);
+            let (a, b) = factors(record, query.borrowed);
             *distance = finish(query, sum_lanes(sums), a, b);
         }
     }
@@ -292,12 +292,12 @@ mod x86 {
                     let code = _mm512_and_si512(_mm512_srl_epi16(bytes, shift), mask);
                     sums[i] = _mm512_dpbusd_epi32(sums[i], code, lanes);
                 }
-                if line == 0 && query.stolen {
+                if line == 0 && query.borrowed {
                     words[i] = lowest_bits(_mm512_castsi512_si256(bytes));
                 }
             }
         }
-        if !query.stolen {
+        if !query.borrowed {
             for i in 0..4 {
                 // SAFETY: the last four bytes of the record at each place.
                 words[i] = unsafe {
@@ -334,11 +334,11 @@ mod tests {
 
     use super::*;
 
-    fn query(lines: usize, fields: usize, stolen: bool, random: &mut Seeded) -> PackedQuery {
+    fn query(lines: usize, fields: usize, borrowed: bool, random: &mut Seeded) -> PackedQuery {
         let lanes = (0..lines * fields * LINE).map(|_| random.next_u64() as i8);
         let lanes: Vec<i8> = lanes.collect();
         let offset = 15 * lanes.iter().map(|lane| i32::from(*lane)).sum::<i32>();
-        PackedQuery { lanes, stolen, base: 3.5, add_unit: 0.25, slope: -0.001, offset }
+        PackedQuery { lanes, borrowed, base: 3.5, add_unit: 0.25, slope: -0.001, offset }
     }
 
     #[test]
@@ -350,12 +350,12 @@ mod tests {
         }
     }
 
-    fn levels_agree<const FIELDS: usize>(lines: usize, stolen: bool) {
+    fn levels_agree<const FIELDS: usize>(lines: usize, borrowed: bool) {
         let mut random = Seeded::new(7);
-        let query = query(lines, FIELDS, stolen, &mut random);
+        let query = query(lines, FIELDS, borrowed, &mut random);
         let n = 23;
         let mut codes: Vec<u8> = (0..n * lines * LINE).map(|_| random.next_u64() as u8).collect();
-        if !stolen {
+        if !borrowed {
             // Factors that are finite numbers.
             for record in codes.chunks_exact_mut(lines * LINE) {
                 let end = record.len();
@@ -370,11 +370,11 @@ mod tests {
                 let mut found = vec![0.0; count];
                 kernel::<FIELDS>(level)(&codes, &query, &ids, &mut found);
                 let bits = |values: &[f32]| -> Vec<u32> {
-                    // NaN from random stolen factors may differ in its payload.
+                    // NaN from random borrowed factors may differ in its payload.
                     let plain = |x: &f32| if x.is_nan() { 0 } else { x.to_bits() };
                     values.iter().map(plain).collect()
                 };
-                assert_eq!(bits(&found), bits(&wanted), "{level:?} {FIELDS} {lines} {stolen}");
+                assert_eq!(bits(&found), bits(&wanted), "{level:?} {FIELDS} {lines} {borrowed}");
             }
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! A line of cache holds 240 dimensions of 2 bits beside a code's factors. Rows of many dimensions
 //! mostly differ along fewer: the code keeps the residual's coordinates along the leading axes of
-//! the sample's covariance, turned at random among themselves so that all weigh the same. What lies
-//! beyond the axes is lost; the factor a, `|r|^2 / <u, r>` with all of r, expects it to be like the
-//! rest.
+//! the sample's covariance, rotated at random among themselves so that all weigh the same. What
+//! lies beyond the axes is lost; the factor a, `|r|^2 / <u, r>` with all of r, expects it to be
+//! like the rest.
 //!
 //! The axes are the rows of an 8-bit matrix, nearly of length 1 and nearly at right angles: rows
 //! and queries see the same matrix, so what it lacks costs no accuracy.
@@ -108,7 +108,7 @@ impl Quantizer {
         all
     }
 
-    /// Residuals of rows of the sample, not turned: `[rows x dim]`.
+    /// Residuals of rows of the sample, not transformed: `[rows x dim]`.
     fn residuals(&self, sample: &Rows) -> Vec<f32> {
         let rows = sample.len().min(LEARNED_FROM);
         let mut residuals = vec![0.0; rows * self.dim];
@@ -164,7 +164,7 @@ fn learn(covariance: &[f32], dim: usize, count: usize, spec: &mut QuantizerSpec)
     spec.axes_unit = step_of(&axes, 127.0);
     let unit = spec.axes_unit;
     spec.axes = axes.iter().map(|x| whole(x / unit) as i8).collect();
-    spec.stretch = stretch_of(spec, dim);
+    spec.axes_scale = axes_scale_of(spec, dim);
 }
 
 /// Makes the rows of `axes` have length 1 and stand at right angles, in order, twice because of
@@ -189,7 +189,7 @@ fn orthonormalise(axes: &mut [f32], dim: usize) {
 /// How much longer than a vector its sum of axes can be, at most, squared: the largest eigenvalue
 /// of `A A^T`. With `E = A A^T - 1` it is at most `1 + |E|`, and the norm of E at most the fourth
 /// root of the Frobenius norm of its fourth power.
-fn stretch_of(spec: &QuantizerSpec, dim: usize) -> f32 {
+fn axes_scale_of(spec: &QuantizerSpec, dim: usize) -> f32 {
     let matrix = wide(spec);
     let count = matrix.len() / dim;
     let squared = |matrix: &[f32], width: usize| {

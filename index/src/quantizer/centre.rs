@@ -81,7 +81,7 @@ impl Quantizer {
             let facts = RowFacts {
                 square: float::dot(&wide, &wide),
                 residual_square: float::l2(&wide, &self.spec.mean),
-                missed_square: 0.0,
+                error_square: 0.0,
             };
             limits.excess(&facts) <= 1.0
         };
@@ -194,7 +194,7 @@ mod tests {
             let facts = RowFacts {
                 square: float::dot(&wide, &wide),
                 residual_square: float::l2(&wide, &plain),
-                missed_square: 0.0,
+                error_square: 0.0,
             };
             assert!(limits.excess(&facts) < 0.1, "{facts:?}");
         }

@@ -4,9 +4,9 @@ use foveal_datasets::{Metric, Row, Rows};
 use half::f16;
 
 use super::axes::{along, wide};
-use super::finer::Finer;
+use super::extra_bits::ExtraPoint;
 use super::grid::{Factors, Grid};
-use super::{OFFSET, Quantizer, Record, STOLEN_DIMS, Turn, last_line_bytes};
+use super::{BORROWED_DIMS, OFFSET, Quantizer, Record, Transform, last_line_bytes};
 use crate::kernel::{LINE, float};
 
 /// What a build must know of rows beside their codes: the largest values over them.
@@ -17,7 +17,7 @@ pub(crate) struct RowFacts {
     /// The largest squared norm of a residual.
     pub(crate) residual_square: f32,
     /// The largest squared distance of a residual r to what its code stands for, `|a u - r|^2`.
-    pub(crate) missed_square: f32,
+    pub(crate) error_square: f32,
 }
 
 impl RowFacts {
@@ -26,7 +26,7 @@ impl RowFacts {
         RowFacts {
             square: self.square.max(other.square),
             residual_square: self.residual_square.max(other.residual_square),
-            missed_square: self.missed_square.max(other.missed_square),
+            error_square: self.error_square.max(other.error_square),
         }
     }
 }
@@ -50,23 +50,23 @@ pub(super) fn to_search_space(metric: Metric, vector: &mut [f32]) -> f32 {
 pub(crate) struct Encoder<'a> {
     quantizer: &'a Quantizer,
     grid: Option<Grid>,
-    finer: Option<Finer>,
+    extra: Option<ExtraPoint>,
     residual: Vec<f32>,
     /// `[axes x dim]`, where a code is of the coordinates along axes.
     axes: Vec<f32>,
-    /// What a code is made of, turned.
-    turned: Vec<f32>,
+    /// What a code is made of: the residual, transformed.
+    transformed: Vec<f32>,
 }
 
-/// The mean shares of a residual's squared norm that are missed.
+/// The mean shares of a residual's squared norm that the error of a code is.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct MissedShares {
+pub(super) struct ErrorShares {
     /// By its code.
     pub(super) code: f32,
-    /// By its finer point.
-    pub(super) finer: f32,
-    /// Because it lies beyond the axes; part of `code`.
-    pub(super) beyond: f32,
+    /// By its extra point.
+    pub(super) extra: f32,
+    /// Because it lies outside of the axes; part of `code`.
+    pub(super) outside: f32,
 }
 
 impl<'a> Encoder<'a> {
@@ -74,29 +74,29 @@ impl<'a> Encoder<'a> {
         let dim = quantizer.dim;
         let code_dims = quantizer.spec.code_dims();
         let grid = match quantizer.record {
-            Record::Nibble { stolen } => {
-                Some(Grid::nibbles(dim, if stolen { STOLEN_DIMS } else { 0 }))
+            Record::Packed4 { borrowed } => {
+                Some(Grid::packed4(dim, if borrowed { BORROWED_DIMS } else { 0 }))
             }
-            Record::Pair => Some(Grid::pairs(code_dims)),
+            Record::Packed2 => Some(Grid::packed2(code_dims)),
             Record::Planar if !quantizer.is_exact() => Some(Grid::bytes(dim)),
             Record::Planar | Record::Bytes | Record::Float => None,
         };
-        let finer = (quantizer.finer_bits() > 0).then(|| Finer::new(dim));
+        let extra = (quantizer.extra_bits() > 0).then(|| ExtraPoint::new(dim));
         let axes = wide(&quantizer.spec);
-        let (residual, turned) = (vec![0.0; dim], vec![0.0; code_dims]);
-        Encoder { quantizer, grid, finer, residual, axes, turned }
+        let (residual, transformed) = (vec![0.0; dim], vec![0.0; code_dims]);
+        Encoder { quantizer, grid, extra, residual, axes, transformed }
     }
 
-    /// Writes the record of `row` (`[stride]` bytes) and what lies beyond it (`[finer_stride]`),
-    /// both whole, and tells its facts; allocates nothing. The squared norm told is infinite where
-    /// f32 cannot hold it: such a row has no code.
+    /// Writes the record of `row` (`[stride]` bytes) and its extra bits (`[extra_stride]`), both
+    /// whole, and tells its facts; allocates nothing. The squared norm told is infinite where f32
+    /// cannot hold it: such a row has no code.
     pub(crate) fn encode(
         &mut self,
         row: Row<'_>,
-        (record, beyond): (&mut [u8], &mut [u8]),
+        (record, extra_record): (&mut [u8], &mut [u8]),
     ) -> RowFacts {
         let quantizer = self.quantizer;
-        let norm_square = self.turn(row);
+        let norm_square = self.transform(row);
         let square = if quantizer.metric.needs_direction() { 1.0 } else { norm_square };
         record.fill(0);
         let Some(grid) = &mut self.grid else {
@@ -110,16 +110,18 @@ impl<'a> Encoder<'a> {
                 write_bytes(quantizer, row, norm_square, record);
                 square
             };
-            return RowFacts { square, residual_square, missed_square: 0.0 };
+            return RowFacts { square, residual_square, error_square: 0.0 };
         };
-        let (point, mut factors) = grid.fit(&self.turned);
+        let (point, mut factors) = grid.fit(&self.transformed);
         let product = factors.square / factors.scale;
         if !self.axes.is_empty() {
             factors = whole_factors(factors, float::dot(&self.residual, &self.residual));
         }
         match quantizer.record {
-            Record::Nibble { stolen } => write_nibbles(quantizer, point, factors, stolen, record),
-            Record::Pair => write_pairs(quantizer, point, factors, record),
+            Record::Packed4 { borrowed } => {
+                write_packed4(quantizer, point, factors, borrowed, record)
+            }
+            Record::Packed2 => write_packed2(quantizer, point, factors, record),
             _ => {
                 for (byte, value) in record.iter_mut().zip(point) {
                     *byte = (*value as i32 + OFFSET) as u8;
@@ -128,93 +130,93 @@ impl<'a> Encoder<'a> {
             }
         }
         let stored = stored_scale(quantizer, factors.scale);
-        let stretch = quantizer.spec.stretch;
-        let mut missed = missed_square(point, (stored, product), (factors, stretch));
-        if let (Some(finer), Record::Nibble { stolen }) = (&mut self.finer, quantizer.record) {
-            let bits = quantizer.finer_bits();
-            let finer_product = finer.fit(&self.turned, point, (bits, stolen));
-            let growth = f16::from_f32(growth_of(product, finer_product));
-            finer.write((bits, growth), beyond);
+        let axes_scale = quantizer.spec.axes_scale;
+        let mut error = error_square(point, (stored, product), (factors, axes_scale));
+        if let (Some(extra), Record::Packed4 { borrowed }) = (&mut self.extra, quantizer.record) {
+            let bits = quantizer.extra_bits();
+            let extra_product = extra.fit(&self.transformed, point, (bits, borrowed));
+            let growth = f16::from_f32(growth_of(product, extra_product));
+            extra.write((bits, growth), extra_record);
             let stored = stored * (1.0 + growth.to_f32());
-            missed = missed_square(&finer.point, (stored, finer_product), (factors, 1.0));
+            error = error_square(&extra.point, (stored, extra_product), (factors, 1.0));
         }
-        RowFacts { square, residual_square: factors.square, missed_square: missed }
+        RowFacts { square, residual_square: factors.square, error_square: error }
     }
 }
 
 impl Encoder<'_> {
-    /// The residual of a row, and turned; returns the squared norm of the row as it came.
-    fn turn(&mut self, row: Row<'_>) -> f32 {
+    /// The residual of a row, and its transform; returns the squared norm of the row as it came.
+    fn transform(&mut self, row: Row<'_>) -> f32 {
         row.widen_into(&mut self.residual);
         let norm_square = to_search_space(self.quantizer.metric, &mut self.residual);
         if !self.quantizer.is_exact() {
             let mean = &self.quantizer.spec.mean;
             self.residual.iter_mut().zip(mean).for_each(|(x, mean)| *x -= mean);
         }
-        match &self.quantizer.turn {
-            Turn::Nothing => {}
-            Turn::Rotate(rotation) => {
-                self.turned.copy_from_slice(&self.residual);
-                rotation.apply(&mut self.turned);
+        match &self.quantizer.transform {
+            Transform::Identity => {}
+            Transform::Rotate(rotation) => {
+                self.transformed.copy_from_slice(&self.residual);
+                rotation.apply(&mut self.transformed);
             }
-            Turn::Along(_) => along(&self.axes, &self.residual, &mut self.turned),
+            Transform::Project(_) => along(&self.axes, &self.residual, &mut self.transformed),
         }
         norm_square
     }
 
-    /// The mean shares that are missed over `rows` in order.
-    pub(super) fn missed_shares(&mut self, rows: &Rows) -> MissedShares {
-        let (mut sum, mut finer_sum, mut beyond) = (0.0f64, 0.0f64, 0.0f64);
+    /// The mean error shares over `rows`, in order.
+    pub(super) fn error_shares(&mut self, rows: &Rows) -> ErrorShares {
+        let (mut sum, mut extra_sum, mut outside) = (0.0f64, 0.0f64, 0.0f64);
         for row in rows.iter() {
-            self.turn(row);
-            let Some(grid) = &mut self.grid else { return MissedShares::default() };
-            let (point, mut factors) = grid.fit(&self.turned);
+            self.transform(row);
+            let Some(grid) = &mut self.grid else { return ErrorShares::default() };
+            let (point, mut factors) = grid.fit(&self.transformed);
             if !self.axes.is_empty() {
                 let along = factors.square;
                 factors = whole_factors(factors, float::dot(&self.residual, &self.residual));
                 if factors.square > 0.0 {
-                    beyond += f64::from((1.0 - along / factors.square).clamp(0.0, 1.0));
+                    outside += f64::from((1.0 - along / factors.square).clamp(0.0, 1.0));
                 }
             }
             if factors.scale == 0.0 {
                 continue;
             }
-            sum += missed_share(point, factors.scale, factors.square);
-            if let (Some(finer), Record::Nibble { stolen }) =
-                (&mut self.finer, self.quantizer.record)
+            sum += error_share(point, factors.scale, factors.square);
+            if let (Some(extra), Record::Packed4 { borrowed }) =
+                (&mut self.extra, self.quantizer.record)
             {
-                let bits = self.quantizer.finer_bits();
-                let product = finer.fit(&self.turned, point, (bits, stolen));
+                let bits = self.quantizer.extra_bits();
+                let product = extra.fit(&self.transformed, point, (bits, borrowed));
                 let scale = factors.square / product;
-                finer_sum += missed_share(&finer.point, scale, factors.square);
+                extra_sum += error_share(&extra.point, scale, factors.square);
             }
         }
         let count = rows.len().max(1) as f64;
-        let [code, finer, beyond] = [sum, finer_sum, beyond].map(|sum| (sum / count) as f32);
-        MissedShares { code, finer, beyond }
+        let [code, extra, outside] = [sum, extra_sum, outside].map(|sum| (sum / count) as f32);
+        ErrorShares { code, extra, outside }
     }
 }
 
-/// The largest share of a squared norm that counts as missed: such a code says nothing.
-const ALL_MISSED: f64 = 1e6;
+/// The largest error share that is counted: such a code says nothing.
+const MAX_ERROR_SHARE: f64 = 1e6;
 
 /// `|a u - r|^2 / |r|^2` of a point with the factor `scale`.
-fn missed_share(point: &[f32], scale: f32, square: f32) -> f64 {
+fn error_share(point: &[f32], scale: f32, square: f32) -> f64 {
     let [point, scale, square] = [float::dot(point, point), scale, square].map(f64::from);
-    (point * scale * scale / square - 1.0).clamp(0.0, ALL_MISSED)
+    (point * scale * scale / square - 1.0).clamp(0.0, MAX_ERROR_SHARE)
 }
 
-/// By what share the factor of the finer point is larger than that of the point, from `<u, r>` and
+/// By what share the factor of the extra point is larger than that of the point, from `<u, r>` and
 /// `<u', r>`.
-fn growth_of(product: f32, finer_product: f32) -> f32 {
-    let growth = product / finer_product - 1.0;
+fn growth_of(product: f32, extra_product: f32) -> f32 {
+    let growth = product / extra_product - 1.0;
     if growth.is_finite() { growth } else { 0.0 }
 }
 
 /// The factor a as a record keeps it.
 fn stored_scale(quantizer: &Quantizer, scale: f32) -> f32 {
     match quantizer.record {
-        Record::Nibble { .. } | Record::Pair => {
+        Record::Packed4 { .. } | Record::Packed2 => {
             let unit = quantizer.spec.scale_unit;
             stored_half(scale / unit).to_f32() * unit
         }
@@ -229,20 +231,20 @@ fn whole_factors(along: Factors, square: f32) -> Factors {
 }
 
 /// The most that `|a u - r|^2` can be with the stored factor a and `<u, r>`, where u is a sum of
-/// axes at most `stretch` times as long, squared, as its coordinates.
-fn missed_square(
+/// axes at most `axes_scale` times as long, squared, as its coordinates.
+fn error_square(
     point: &[f32],
     (stored, product): (f32, f32),
-    (factors, stretch): (Factors, f32),
+    (factors, axes_scale): (Factors, f32),
 ) -> f32 {
     let (a, b) = (f64::from(stored), f64::from(factors.square));
     if factors.scale == 0.0 {
         return factors.square;
     }
-    let square = f64::from(stretch) * f64::from(float::dot(point, point));
-    let missed = a * a * square - 2.0 * a * f64::from(product) + b;
+    let square = f64::from(axes_scale) * f64::from(float::dot(point, point));
+    let error = a * a * square - 2.0 * a * f64::from(product) + b;
     // Sums of f32 are off by less than this share of what they add up.
-    (missed + 1e-5 * b).clamp(0.0, f64::from(f32::MAX)) as f32
+    (error + 1e-5 * b).clamp(0.0, f64::from(f32::MAX)) as f32
 }
 
 fn write_bytes(quantizer: &Quantizer, row: Row<'_>, norm_square: f32, record: &mut [u8]) {
@@ -268,20 +270,20 @@ fn write_planar_factors(record: &mut [u8], factors: Factors) {
     record[end - 4..].copy_from_slice(&factors.square.to_le_bytes());
 }
 
-fn write_nibbles(
+fn write_packed4(
     quantizer: &Quantizer,
     point: &[f32],
     factors: Factors,
-    stolen: bool,
+    borrowed: bool,
     record: &mut [u8],
 ) {
-    let coarse = if stolen { STOLEN_DIMS } else { 0 };
+    let coarse = if borrowed { BORROWED_DIMS } else { 0 };
     for (i, (value, at)) in point.iter().zip(places(point.len(), 2)).enumerate() {
         let level = if i < coarse { value + 7.0 } else { value + 7.5 } as u8;
         record[at.byte] |= level << at.shift;
     }
     let word = factor_word(quantizer, factors);
-    if stolen {
+    if borrowed {
         (0..32).for_each(|i| record[i] |= (word >> i & 1) as u8);
     } else {
         let end = record.len();
@@ -289,7 +291,7 @@ fn write_nibbles(
     }
 }
 
-fn write_pairs(quantizer: &Quantizer, point: &[f32], factors: Factors, record: &mut [u8]) {
+fn write_packed2(quantizer: &Quantizer, point: &[f32], factors: Factors, record: &mut [u8]) {
     for (value, at) in point.iter().zip(places(point.len(), 4)) {
         record[at.byte] |= ((value + 1.5) as u8) << at.shift;
     }

@@ -17,11 +17,11 @@ pub(crate) struct Levels {
 
 impl Levels {
     /// 16 levels, -7.5 to 7.5.
-    pub(crate) const NIBBLE: Levels = Levels { last: 15.0, middle: 7.5, step: 1.0 };
-    /// 8 levels, -7 to 7: a nibble whose lowest bit holds something else.
-    pub(crate) const STOLEN: Levels = Levels { last: 7.0, middle: 7.0, step: 2.0 };
+    pub(crate) const PACKED4: Levels = Levels { last: 15.0, middle: 7.5, step: 1.0 };
+    /// 8 levels, -7 to 7: four bits, the lowest of which holds a part of the factors.
+    pub(crate) const BORROWED: Levels = Levels { last: 7.0, middle: 7.0, step: 2.0 };
     /// 4 levels, -1.5 to 1.5.
-    pub(crate) const PAIR: Levels = Levels { last: 3.0, middle: 1.5, step: 1.0 };
+    pub(crate) const PACKED2: Levels = Levels { last: 3.0, middle: 1.5, step: 1.0 };
     /// 255 levels, -127 to 127.
     pub(crate) const BYTE: Levels = Levels { last: 254.0, middle: 127.0, step: 1.0 };
 
@@ -58,15 +58,15 @@ pub(crate) struct Grid {
 
 impl Grid {
     /// 4-bit codes of `dim` dimensions, the first `coarse` of which have 8 levels.
-    pub(crate) fn nibbles(dim: usize, coarse: usize) -> Grid {
+    pub(crate) fn packed4(dim: usize, coarse: usize) -> Grid {
         let scales: &[f32] = &[0.85, 0.95, 1.05, 1.2, 1.4];
-        Grid::new(dim, coarse, (Levels::STOLEN, Levels::NIBBLE), scales)
+        Grid::new(dim, coarse, (Levels::BORROWED, Levels::PACKED4), scales)
     }
 
     /// 2-bit codes of `dim` dimensions.
-    pub(crate) fn pairs(dim: usize) -> Grid {
+    pub(crate) fn packed2(dim: usize) -> Grid {
         let scales: &[f32] = &[1.1, 1.4, 1.7, 2.0, 2.4];
-        Grid::new(dim, 0, (Levels::PAIR, Levels::PAIR), scales)
+        Grid::new(dim, 0, (Levels::PACKED2, Levels::PACKED2), scales)
     }
 
     /// 8-bit codes of `dim` dimensions.
@@ -168,8 +168,8 @@ mod tests {
                 });
                 errors.sum::<f32>() / 50.0
             };
-            assert!(mean_error(&mut Grid::nibbles(dim, 0)) < 0.012, "dim {dim}");
-            assert!(mean_error(&mut Grid::nibbles(dim, 32)) < 0.05, "dim {dim}");
+            assert!(mean_error(&mut Grid::packed4(dim, 0)) < 0.012, "dim {dim}");
+            assert!(mean_error(&mut Grid::packed4(dim, 32)) < 0.05, "dim {dim}");
             assert!(mean_error(&mut Grid::bytes(dim)) < 1e-4, "dim {dim}");
         }
         random.next_u64();
@@ -179,7 +179,7 @@ mod tests {
     fn points_are_levels() {
         let mut random = Seeded::new(6);
         let residual: Vec<f32> = (0..128).map(|_| random.gaussian()).collect();
-        let mut grid = Grid::nibbles(128, 32);
+        let mut grid = Grid::packed4(128, 32);
         let (point, _) = grid.fit(&residual);
         for (i, value) in point.iter().enumerate() {
             let index = if i < 32 { (value + 7.0) / 2.0 } else { value + 7.5 };
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn nothing_and_next_to_nothing_have_finite_factors() {
         for value in [0.0, -0.0, 1e-45, 1e-38, 1e-20, 1e18] {
-            for mut grid in [Grid::nibbles(4, 0), Grid::bytes(4), Grid::nibbles(40, 32)] {
+            for mut grid in [Grid::packed4(4, 0), Grid::bytes(4), Grid::packed4(40, 32)] {
                 let residual = vec![value; grid.point.len()];
                 let (point, factors) = grid.fit(&residual);
                 assert!(point.iter().all(|u| u.is_finite()));

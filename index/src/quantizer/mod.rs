@@ -2,8 +2,8 @@
 //!
 //! | kind | what a record holds | used for |
 //! |---|---|---|
-//! | nibble | 4 bits a dimension of the rotated residual, two f16 factors | preview, 4 to 6 bits |
-//! | pair | 2 bits a leading dimension of the residual, two f16 factors | preview at 2 bits |
+//! | packed4 | 4 bits a dimension of the rotated residual, two f16 factors | preview, 4 to 6 bits |
+//! | packed2 | 2 bits a leading dimension of the residual, two f16 factors | preview at 2 bits |
 //! | planar | 8 bits a dimension (of bytes: the row), two f32 factors | preview at 8 bits, builds |
 //! | bytes | the bytes of the row | preview and builds over byte rows under l2 |
 //! | float | the numbers of the row as f32 | preview and builds where shorter codes will not do |
@@ -21,13 +21,13 @@
 //! `<q, mean>` plus the same estimate; the query is scaled to the length U, which changes no order.
 //! Distances to a query leave out what is the same for every row (`|p|^2`, or
 //! `U^2 + |q|^2 - 2 <q, mean>`): f32 would lose small differences beside a large common term.
-//! Records are whole cache lines; `kernel` draws their bytes.
-//! A fifth and sixth bit lie apart: see `finer`.
+//! Records are whole cache lines; `kernel` draws their bytes. A fifth and sixth bit lie apart: see
+//! `extra_bits`.
 
 mod axes;
 mod centre;
 mod encode;
-mod finer;
+mod extra_bits;
 mod grid;
 mod query;
 mod record;
@@ -37,9 +37,9 @@ mod trial;
 
 pub(crate) use axes::learning_bytes;
 pub(crate) use centre::{FAR_TIMES, Limits};
-use encode::MissedShares;
+use encode::ErrorShares;
 pub(crate) use encode::{Encoder, RowFacts};
-pub(crate) use finer::finer_bytes;
+pub(crate) use extra_bits::extra_bytes;
 use query::Kernels;
 pub(crate) use query::{CodeDistance, PreparedQuery};
 pub(crate) use record::Record;
@@ -54,7 +54,7 @@ use crate::kernel::{LINE, float};
 use rotation::Rotation;
 
 /// Dimensions that give up a bit where the factors have no bytes of their own.
-const STOLEN_DIMS: usize = 32;
+const BORROWED_DIMS: usize = 32;
 /// A planar code is stored with this added, so that it is unsigned.
 const OFFSET: i32 = 128;
 
@@ -74,23 +74,24 @@ pub(crate) struct QuantizerSpec {
     pub(crate) scale_unit: f32,
     /// Unit of the factor `b` of codes of fewer than 8 bits.
     pub(crate) add_unit: f32,
-    /// The share of `|r|^2` that codes miss, the mean over the sample: `|a u - r|^2 / |r|^2`.
-    pub(crate) missed: f32,
-    /// The same with the bits beyond the fourth; 0 without.
-    pub(crate) finer_missed: f32,
+    /// The share of `|r|^2` that the squared error of codes is, the mean over the sample:
+    /// `|a u - r|^2 / |r|^2`.
+    pub(crate) error_share: f32,
+    /// The same with the extra bits; 0 without.
+    pub(crate) extra_error_share: f32,
     /// The largest `|a u - r|` of a row, with all bits: what hard bounds allow for.
-    pub(crate) largest_missed: f32,
+    pub(crate) largest_error: f32,
     /// The largest `|r|` of a row.
     pub(crate) largest_residual: f32,
-    /// `[axes x dim]`: what the residual is turned to, in units of `axes_unit`; empty where all of
-    /// it is rotated.
+    /// `[axes x dim]`: what the residual is projected on, in units of `axes_unit`; empty where all
+    /// of it is rotated.
     pub(crate) axes: Vec<i8>,
     /// What 1 stands for in `axes`.
     pub(crate) axes_unit: f32,
-    /// The share of `|r|^2` that lies beyond the axes, the mean over the sample; 0 without.
-    pub(crate) beyond: f32,
+    /// The share of `|r|^2` that lies outside of the axes, the mean over the sample; 0 without.
+    pub(crate) outside_axes: f32,
     /// How much longer than its coordinates a sum of axes can be, squared; 1 without.
-    pub(crate) stretch: f32,
+    pub(crate) axes_scale: f32,
 }
 
 impl QuantizerSpec {
@@ -100,8 +101,8 @@ impl QuantizerSpec {
         let few = len == 0
             || self.width() == CodeWidth::Two && len.is_multiple_of(dim) && len < dim * dim;
         let lengths = self.axes_unit > 0.0 && self.axes_unit.is_finite();
-        let stretch = self.stretch >= 1.0 && self.stretch.is_finite();
-        few && lengths && stretch && (0.0..=1.0).contains(&self.beyond)
+        let axes_scale = self.axes_scale >= 1.0 && self.axes_scale.is_finite();
+        few && lengths && axes_scale && (0.0..=1.0).contains(&self.outside_axes)
     }
 
     /// The width of the codes.
@@ -126,17 +127,17 @@ pub(crate) struct Quantizer {
     stride: usize,
     kernels: Kernels,
     spec: QuantizerSpec,
-    turn: Turn,
+    transform: Transform,
 }
 
-/// What is done with a residual before it becomes a code.
+/// The transform of a residual before it becomes a code.
 #[derive(Clone, Debug)]
-enum Turn {
+enum Transform {
     /// Codes hold the bytes of the rows.
-    Nothing,
+    Identity,
     Rotate(Rotation),
     /// The code is of the coordinates along some axes.
-    Along(ByteMatrix),
+    Project(ByteMatrix),
 }
 
 impl Quantizer {
@@ -157,14 +158,14 @@ impl Quantizer {
             largest_square: 0.0,
             scale_unit: 1.0,
             add_unit: 1.0,
-            missed: 0.0,
-            finer_missed: 0.0,
-            largest_missed: 0.0,
+            error_share: 0.0,
+            extra_error_share: 0.0,
+            largest_error: 0.0,
             largest_residual: 0.0,
             axes: Vec::new(),
             axes_unit: 1.0,
-            beyond: 0.0,
-            stretch: 1.0,
+            outside_axes: 0.0,
+            axes_scale: 1.0,
         };
         Quantizer::from_spec(metric, sample.element(), spec)
     }
@@ -175,14 +176,14 @@ impl Quantizer {
         let width = spec.width();
         let exact = width == CodeWidth::Eight && is_byte(element);
         let record = Record::of(width, (metric, element), dim);
-        let turn = match (exact || record == Record::Float, spec.axes.is_empty()) {
-            (true, _) => Turn::Nothing,
-            (false, true) => Turn::Rotate(Rotation::new(dim, spec.seed)),
-            (false, false) => Turn::Along(axes::of(&spec)),
+        let transform = match (exact || record == Record::Float, spec.axes.is_empty()) {
+            (true, _) => Transform::Identity,
+            (false, true) => Transform::Rotate(Rotation::new(dim, spec.seed)),
+            (false, false) => Transform::Project(axes::of(&spec)),
         };
         let stride = record.stride(spec.code_dims());
         let kernels = Kernels::in_use();
-        Quantizer { metric, element, dim, record, stride, kernels, spec, turn }
+        Quantizer { metric, element, dim, record, stride, kernels, spec, transform }
     }
 
     /// The quantizer that serves queries at `width`, once `facts` of every row that gets a code are
@@ -216,16 +217,16 @@ impl Quantizer {
             CodeWidth::Two => self.two_bits(spec, (sample, sample_queries)),
             _ => Quantizer::from_spec(self.metric, self.element, spec),
         };
-        let missed = Encoder::new(&serving).missed_shares(sample);
-        let MissedShares { code, finer, beyond } = missed;
-        (serving.spec.missed, serving.spec.finer_missed, serving.spec.beyond) =
-            (code, finer, beyond);
+        let shares = Encoder::new(&serving).error_shares(sample);
+        let ErrorShares { code, extra, outside } = shares;
+        (serving.spec.error_share, serving.spec.extra_error_share, serving.spec.outside_axes) =
+            (code, extra, outside);
         serving
     }
 
     /// Notes the facts of every row as this quantizer encoded it.
     pub(crate) fn note(&mut self, facts: &RowFacts) {
-        self.spec.largest_missed = facts.missed_square.sqrt();
+        self.spec.largest_error = facts.error_square.sqrt();
         self.spec.largest_residual = facts.residual_square.sqrt();
     }
 
@@ -246,7 +247,7 @@ impl Quantizer {
 
     /// Whether a record holds the bytes of its row, at the record's start.
     pub(crate) fn is_exact(&self) -> bool {
-        self.record != Record::Float && matches!(self.turn, Turn::Nothing)
+        self.record != Record::Float && matches!(self.transform, Transform::Identity)
     }
 
     /// The row that an exact record holds; `flipped` (`[dim]`) is where signed bytes are restored.

@@ -3,8 +3,8 @@
 use foveal_datasets::{Element, Row};
 
 use super::encode::to_search_space;
-use super::finer::FinerQuery;
-use super::{OFFSET, Quantizer, QuantizerSpec, Record, STOLEN_DIMS, Turn};
+use super::extra_bits::ExtraQuery;
+use super::{BORROWED_DIMS, OFFSET, Quantizer, QuantizerSpec, Record, Transform};
 use crate::distance::QueryDistance;
 use crate::kernel::bitplane::{self, BitplaneKernel};
 use crate::kernel::byte_l2::{self, ByteL2Kernel};
@@ -20,7 +20,7 @@ const PLANE: f32 = 127.0;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PreparedQuery {
     pub(super) packed: PackedQuery,
-    pub(super) finer: FinerQuery,
+    pub(super) extra: ExtraQuery,
     planar: PlanarQuery,
     bytes: Vec<u8>,
     /// The query less the mean (under ip, the query); rotated where codes are of all of it.
@@ -64,8 +64,8 @@ enum Kernel {
 /// The kernels of the CPU level in use, looked up once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kernels {
-    nibble: PackedKernel,
-    pair: PackedKernel,
+    packed4: PackedKernel,
+    packed2: PackedKernel,
     planar: [PlanarKernel; 2],
     bytes: ByteL2Kernel,
     pub(super) bitplane: BitplaneKernel,
@@ -75,8 +75,8 @@ impl Kernels {
     pub(super) fn in_use() -> Kernels {
         let level = Level::in_use();
         Kernels {
-            nibble: packed::kernel::<2>(level),
-            pair: packed::kernel::<4>(level),
+            packed4: packed::kernel::<2>(level),
+            packed2: packed::kernel::<4>(level),
             planar: [planar::kernel(level, 1), planar::kernel(level, 2)],
             bytes: byte_l2::kernel(level),
             bitplane: bitplane::kernel(level),
@@ -94,10 +94,10 @@ impl PreparedQuery {
         }
         to_search_space(quantizer.metric, &mut self.residual);
         self.take_off_common(quantizer);
-        match &quantizer.turn {
-            Turn::Nothing => {}
-            Turn::Rotate(rotation) => rotation.apply(&mut self.residual),
-            Turn::Along(axes) => {
+        match &quantizer.transform {
+            Transform::Identity => {}
+            Transform::Rotate(rotation) => rotation.apply(&mut self.residual),
+            Transform::Project(axes) => {
                 let PreparedQuery { planar, residual, along, .. } = self;
                 along.resize(axes.rows(), 0.0);
                 let kernel = quantizer.kernels.planar[0];
@@ -108,8 +108,8 @@ impl PreparedQuery {
         // Under ip the squared norm of a row is part of its lift, and so of no distance.
         let add = if self.is_product { 0.0 } else { 1.0 };
         match quantizer.record {
-            Record::Nibble { stolen } => self.fill_packed::<2>(quantizer, stolen, 0.0, add),
-            Record::Pair => self.fill_packed::<4>(quantizer, false, 0.0, add),
+            Record::Packed4 { borrowed } => self.fill_packed::<2>(quantizer, borrowed, 0.0, add),
+            Record::Packed2 => self.fill_packed::<4>(quantizer, false, 0.0, add),
             Record::Float => self.step = 0.0,
             Record::Planar | Record::Bytes => {
                 let shape = (quantizer.stride, quantizer.planar_offset());
@@ -191,7 +191,7 @@ impl PreparedQuery {
     /// rows as `prepare_record` has it.
     pub(super) fn prepare_row(&mut self, quantizer: &Quantizer, (of, record): (&Quantizer, &[u8])) {
         self.residual.resize(quantizer.dim, 0.0);
-        if let Turn::Rotate(_) = of.turn {
+        if let Transform::Rotate(_) = of.transform {
             // The same rotation, of the same residual.
             let (scale, _) = planar::factors(record);
             let places = self.residual.iter_mut().zip(record);
@@ -204,13 +204,15 @@ impl PreparedQuery {
             to_search_space(quantizer.metric, &mut self.residual);
             let mean = &quantizer.spec.mean;
             self.residual.iter_mut().zip(mean).for_each(|(x, mean)| *x -= mean);
-            if let Turn::Rotate(rotation) = &quantizer.turn {
+            if let Transform::Rotate(rotation) = &quantizer.transform {
                 rotation.apply(&mut self.residual);
             }
         }
         self.square = float::dot(&self.residual, &self.residual);
-        let Record::Nibble { stolen } = quantizer.record else { unreachable!("codes of 4 bits") };
-        self.fill_packed::<2>(quantizer, stolen, self.square, 1.0);
+        let Record::Packed4 { borrowed } = quantizer.record else {
+            unreachable!("codes of 4 bits")
+        };
+        self.fill_packed::<2>(quantizer, borrowed, self.square, 1.0);
     }
 
     fn prepare_bytes(&mut self, quantizer: &Quantizer) {
@@ -232,21 +234,22 @@ impl PreparedQuery {
     fn fill_packed<const FIELDS: usize>(
         &mut self,
         quantizer: &Quantizer,
-        stolen: bool,
+        borrowed: bool,
         base: f32,
         add: f32,
     ) {
-        let turned = match &quantizer.turn {
-            Turn::Along(_) => &self.along,
+        let transformed = match &quantizer.transform {
+            Transform::Project(_) => &self.along,
             _ => &self.residual,
         };
         let query = &mut self.packed;
         query.lanes.clear();
         query.lanes.resize(FIELDS * quantizer.stride, 0);
-        self.step = step_of(turned, PLANE);
+        self.step = step_of(transformed, PLANE);
         let per_step = 1.0 / self.step;
         // A field of a line holds dimensions that follow each other.
-        let lines = turned.chunks(FIELDS * LINE).zip(query.lanes.chunks_exact_mut(FIELDS * LINE));
+        let lines =
+            transformed.chunks(FIELDS * LINE).zip(query.lanes.chunks_exact_mut(FIELDS * LINE));
         for (line, lanes) in lines {
             let fields = line.chunks(line.len().div_ceil(FIELDS));
             for (field, lanes) in fields.zip(lanes.chunks_exact_mut(LINE)) {
@@ -256,16 +259,16 @@ impl PreparedQuery {
             }
         }
         let sum = sum_of(&query.lanes);
-        let coarse_sum = if stolen { sum_of(&query.lanes[..STOLEN_DIMS]) } else { 0 };
-        query.stolen = stolen;
+        let coarse_sum = if borrowed { sum_of(&query.lanes[..BORROWED_DIMS]) } else { 0 };
+        query.borrowed = borrowed;
         query.base = base;
         query.add_unit = add * quantizer.spec.add_unit;
         query.slope = -self.step * quantizer.spec.scale_unit;
         // Twice the middle: 7.5 of 16 levels, 7 of the 8 coarse ones, 1.5 of 4.
         let last = (1 << (8 / FIELDS)) - 1;
         query.offset = last * sum - coarse_sum;
-        if quantizer.finer_bits() > 0 {
-            self.finer.fill(&self.residual, stolen);
+        if quantizer.extra_bits() > 0 {
+            self.extra.fill(&self.residual, borrowed);
         }
     }
 }
@@ -310,8 +313,8 @@ impl Quantizer {
         let (scale, add) = (f64::from(query.shown.0), f64::from(query.shown.1));
         let searched = (f64::from(estimate) - add) / scale + query.common;
         let square = f64::from(query.square);
-        let below = |searched: f64, missed: f64| {
-            let distance = (searched + missed * missed).max(0.0).sqrt() - missed;
+        let below = |searched: f64, error: f64| {
+            let distance = (searched + error * error).max(0.0).sqrt() - error;
             distance.max(0.0) * distance.max(0.0)
         };
         let largest = f64::from(self.spec.largest_square);
@@ -323,23 +326,23 @@ impl Quantizer {
             let distance = (searched.max(0.0).sqrt() - square.sqrt()).max(0.0);
             distance * distance
         } else {
-            let missed = f64::from(self.spec.largest_missed);
+            let error = f64::from(self.spec.largest_error);
             let residual = f64::from(self.spec.largest_residual);
-            let lanes = f64::from(query.step) * (self.dim as f64).sqrt() * (residual + missed);
-            // The lanes of finer bits have steps of less than a hundredth of those.
+            let lanes = f64::from(query.step) * (self.dim as f64).sqrt() * (residual + error);
+            // The lanes of extra bits have steps of less than a hundredth of those.
             let mut lanes = 1.02 * lanes;
-            if let Turn::Along(_) = self.turn {
+            if let Transform::Project(_) = self.transform {
                 let along = f64::from(query.axes_step) * (self.dim as f64).sqrt();
-                lanes += along * f64::from(self.spec.stretch) * (residual + missed);
+                lanes += along * f64::from(self.spec.axes_scale) * (residual + error);
             }
             // Factors of few bits have eleven digits, and so has the growth of one of them.
-            let packed = matches!(self.record, Record::Nibble { .. } | Record::Pair);
+            let packed = matches!(self.record, Record::Packed4 { .. } | Record::Packed2);
             let factors = if packed { 3.5 * residual * residual / 2048.0 } else { 0.0 };
             let sums = 1e-5 * (square + residual * residual + largest + searched.abs());
             let searched = searched - lanes - factors - sums;
             match self.metric.is_product() {
-                true => searched - 2.0 * square.sqrt() * missed,
-                false => below(searched, missed),
+                true => searched - 2.0 * square.sqrt() * error,
+                false => below(searched, error),
             }
         };
         // A little less than what f32 distances are rounded by.
@@ -350,28 +353,27 @@ impl Quantizer {
 
     /// One standard deviation of the error of an estimate for a residual of squared norm `square`.
     ///
-    /// What a code misses of its residual is the share `missed` of `|r|^2`; against a random
-    /// rotation its product with the query has that times `|p|^2 / d` as variance. The lanes'
-    /// rounding adds a twelfth of a squared step a dimension; where codes hold their rows that is
-    /// all there is.
-    pub(super) fn error_of(&self, query: &PreparedQuery, square: f32, missed: f32) -> f32 {
-        self.variance_of(query, square, missed).sqrt() as f32
+    /// The squared error of a code is the share `error_share` of `|r|^2`; against a random rotation
+    /// its product with the query has that times `|p|^2 / d` as variance. The lanes' rounding adds
+    /// a twelfth of a squared step a dimension; where codes hold their rows that is all there is.
+    pub(super) fn error_of(&self, query: &PreparedQuery, square: f32, error_share: f32) -> f32 {
+        self.variance_of(query, square, error_share).sqrt() as f32
     }
 
-    /// The square of that, which f32 may not hold. What is missed within the axes meets the query's
-    /// coordinates along them, what is missed beyond meets the rest of it.
-    pub(super) fn variance_of(&self, query: &PreparedQuery, square: f32, missed: f32) -> f64 {
-        let missed = match &self.turn {
-            Turn::Along(axes) => {
-                let (count, beyond) = (axes.rows(), self.spec.beyond);
+    /// The square of that, which f32 may not hold. The error within the axes meets the query's
+    /// coordinates along them, the error outside of them meets the rest of it.
+    pub(super) fn variance_of(&self, query: &PreparedQuery, square: f32, error_share: f32) -> f64 {
+        let error = match &self.transform {
+            Transform::Project(axes) => {
+                let (count, outside) = (axes.rows(), self.spec.outside_axes);
                 let rest = (query.square - query.along_square).max(0.0);
-                let within = query.along_square * (missed - beyond).max(0.0) / count as f32;
-                within + rest * beyond / (self.dim - count) as f32
+                let within = query.along_square * (error_share - outside).max(0.0) / count as f32;
+                within + rest * outside / (self.dim - count) as f32
             }
-            _ => query.square * missed / self.dim as f32,
+            _ => query.square * error_share / self.dim as f32,
         };
         let rounding = query.step * query.step / 12.0;
-        4.0 * f64::from(square) * f64::from(missed + rounding)
+        4.0 * f64::from(square) * f64::from(error + rounding)
     }
 
     /// What planar codes were stored with.
@@ -386,8 +388,8 @@ impl Quantizer {
         query: &'a PreparedQuery,
     ) -> CodeDistance<'a> {
         let kernel = match self.record {
-            Record::Nibble { .. } => Kernel::Packed(self.kernels.nibble),
-            Record::Pair => Kernel::Packed(self.kernels.pair),
+            Record::Packed4 { .. } => Kernel::Packed(self.kernels.packed4),
+            Record::Packed2 => Kernel::Packed(self.kernels.packed2),
             Record::Planar => {
                 let one_plane = query.planar.lanes.len() == query.planar.stride;
                 Kernel::Planar(self.kernels.planar[usize::from(!one_plane)])
@@ -426,13 +428,13 @@ impl QueryDistance for CodeDistance<'_> {
         }
         let record = &self.codes[id as usize * self.stride..][..self.stride];
         let packed =
-            |stolen| packed::factors(record, stolen).1.to_f32() * self.quantizer.spec.add_unit;
+            |borrowed| packed::factors(record, borrowed).1.to_f32() * self.quantizer.spec.add_unit;
         let square = match self.quantizer.record {
-            Record::Nibble { stolen } => packed(stolen),
-            Record::Pair => packed(false),
+            Record::Packed4 { borrowed } => packed(borrowed),
+            Record::Packed2 => packed(false),
             _ => planar::factors(record).1,
         };
-        self.quantizer.error_of(self.query, square, self.quantizer.spec.missed)
+        self.quantizer.error_of(self.query, square, self.quantizer.spec.error_share)
     }
 }
 

@@ -10,11 +10,11 @@ use crate::kernel::LINE;
 /// A layout of records; see the table in the module of quantizers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Record {
-    /// `stolen`: the factors take the lowest bit of some dimensions.
-    Nibble {
-        stolen: bool,
+    /// `borrowed`: the factors take the lowest bit of some dimensions.
+    Packed4 {
+        borrowed: bool,
     },
-    Pair,
+    Packed2,
     Planar,
     Bytes,
     Float,
@@ -27,9 +27,9 @@ impl Record {
             CodeWidth::Whole => Record::Float,
             CodeWidth::Eight if is_byte(element) && metric.is_of_differences() => Record::Bytes,
             CodeWidth::Eight => Record::Planar,
-            CodeWidth::Two => Record::Pair,
+            CodeWidth::Two => Record::Packed2,
             CodeWidth::Four | CodeWidth::Five | CodeWidth::Six => {
-                Record::Nibble { stolen: last_line_bytes(dim, 2) + 4 > LINE }
+                Record::Packed4 { borrowed: last_line_bytes(dim, 2) + 4 > LINE }
             }
         }
     }
@@ -38,8 +38,8 @@ impl Record {
     /// axes, which may be fewer than the numbers of a row.
     pub(crate) fn stride(self, dims: usize) -> usize {
         match self {
-            Record::Nibble { .. } => dims.div_ceil(2 * LINE) * LINE,
-            Record::Pair => lines_of(dims) * LINE,
+            Record::Packed4 { .. } => dims.div_ceil(2 * LINE) * LINE,
+            Record::Packed2 => lines_of(dims) * LINE,
             Record::Planar => (dims + 8).next_multiple_of(LINE),
             Record::Bytes => dims.next_multiple_of(LINE),
             Record::Float => (dims * size_of::<f32>()).next_multiple_of(LINE),

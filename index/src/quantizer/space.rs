@@ -30,7 +30,7 @@ impl<'a> CodeSpace<'a> {
     /// The same; walks are over `codes` of the same rows, where those are of 4 bits.
     pub(crate) fn walked_over(self, quantizer: &'a Quantizer, codes: &'a [u8]) -> CodeSpace<'a> {
         let walked =
-            matches!(quantizer.record, Record::Nibble { .. }).then_some((quantizer, codes));
+            matches!(quantizer.record, Record::Packed4 { .. }).then_some((quantizer, codes));
         CodeSpace { walked, ..self }
     }
 }

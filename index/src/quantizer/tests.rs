@@ -6,7 +6,7 @@ use crate::code_width::CodeWidth;
 use foveal_datasets::{Element, Metric, Row, Rows, Values};
 
 use super::encode::places;
-use super::{CodeSpace, Encoder, PreparedQuery, Quantizer, Record, RowFacts, STOLEN_DIMS};
+use super::{BORROWED_DIMS, CodeSpace, Encoder, PreparedQuery, Quantizer, Record, RowFacts};
 use crate::distance::{QueryDistance, Space};
 use crate::kernel::packed;
 
@@ -32,23 +32,24 @@ fn bytes(element: Element, n: usize, dim: usize, seed: u64) -> Rows {
     Rows::new(dim, values).unwrap()
 }
 
-/// Codes of rows, and what lies beyond them.
+/// Codes of rows, and their extra bits.
 struct Encoded {
     codes: Vec<u8>,
-    finer: Vec<u8>,
+    extra: Vec<u8>,
 }
 
 fn encode(quantizer: &Quantizer, rows: &Rows) -> (Encoded, RowFacts) {
     let mut encoder = Encoder::new(quantizer);
-    let (stride, beyond) = (quantizer.stride(), quantizer.finer_stride());
+    let (stride, extra_stride) = (quantizer.stride(), quantizer.extra_stride());
     let mut codes = vec![0xaa; rows.len() * stride];
-    let mut finer = vec![0xaa; rows.len() * beyond];
+    let mut extra = vec![0xaa; rows.len() * extra_stride];
     let mut facts = RowFacts::default();
     for (i, row) in rows.iter().enumerate() {
-        let records = (&mut codes[i * stride..][..stride], &mut finer[i * beyond..][..beyond]);
+        let records =
+            (&mut codes[i * stride..][..stride], &mut extra[i * extra_stride..][..extra_stride]);
         facts = facts.and(encoder.encode(row, records));
     }
-    (Encoded { codes, finer }, facts)
+    (Encoded { codes, extra }, facts)
 }
 
 /// The shown estimate of every row with all of its bits, and one deviation of its error.
@@ -57,21 +58,21 @@ fn estimates(
     encoded: &Encoded,
     prepared: &PreparedQuery,
 ) -> Vec<(f32, f32)> {
-    let (stride, beyond) = (quantizer.stride(), quantizer.finer_stride());
+    let (stride, extra_stride) = (quantizer.stride(), quantizer.extra_stride());
     let ids: Vec<u32> = (0..(encoded.codes.len() / stride) as u32).collect();
     let mut estimates = vec![0.0; ids.len()];
     let distance = quantizer.distance(&encoded.codes, prepared);
     distance.distances(&ids, &mut estimates);
     let (scale, add) = prepared.shown();
     let both = |(id, estimate): (u32, f32)| {
-        if beyond == 0 {
+        if extra_stride == 0 {
             return (estimate, distance.error(id));
         }
         let id = id as usize;
-        let finer = &encoded.finer[id * beyond..][..beyond];
-        quantizer.finer_estimate(
+        let extra = &encoded.extra[id * extra_stride..][..extra_stride];
+        quantizer.extra_estimate(
             prepared,
-            (&encoded.codes[id * stride..][..stride], finer),
+            (&encoded.codes[id * stride..][..stride], extra),
             estimate,
         )
     };
@@ -134,7 +135,7 @@ struct Report {
     /// Mean of its square.
     variance: f64,
     /// Share of pairs whose exact distance lies below estimate - 1.9 error.
-    missed: f64,
+    below_bound: f64,
     /// Root of the mean squared error, as a share of the deviation of exact distances.
     noise: f64,
 }
@@ -166,7 +167,7 @@ fn report(metric: Metric, bits: u8, dim: usize) -> Report {
     Report {
         mean: mean_of(&deviations),
         variance: square_of(&deviations),
-        missed: deviations.iter().filter(|x| **x > 1.9).count() as f64 / count,
+        below_bound: deviations.iter().filter(|x| **x > 1.9).count() as f64 / count,
         noise: (square_of(&errors) / spread).sqrt(),
     }
 }
@@ -181,7 +182,7 @@ fn estimates_are_unbiased_and_as_wrong_as_they_say() {
                 assert!(found.mean.abs() < 0.06, "{what}");
                 assert!((0.93..1.07).contains(&found.variance), "{what}");
                 // A normal number is beyond 1.9 deviations 2.9 % of the time.
-                assert!((0.022..0.038).contains(&found.missed), "{what}");
+                assert!((0.022..0.038).contains(&found.below_bound), "{what}");
             }
         }
     }
@@ -202,7 +203,7 @@ fn codes_miss_as_little_as_they_should() {
         assert!((3.0..4.0).contains(&pairs), "{metric}: {pairs}");
         let bytes = report(metric, 8, 120).noise / whole.noise;
         assert!(bytes < 0.075, "{metric}: {bytes}");
-        // Each bit beyond the fourth nearly halves what is missed, within the cells that are there.
+        // Each extra bit nearly halves the error, within the cells that are there.
         for dim in [120, 128] {
             let noises = [4, 5, 6].map(|bits| report(metric, bits, dim).noise);
             for pair in noises.windows(2) {
@@ -236,7 +237,7 @@ fn pairs_keep_the_leading_axes_where_those_will_do() {
         let (quantizer, encoded) = serving(metric, 2, &rows, 5);
         assert_eq!(quantizer.stride(), 64, "{metric}: three lines would hold all dimensions");
         let mut prepared = PreparedQuery::default();
-        let (mut square, mut beyond, mut count) = (0.0, 0, 0);
+        let (mut square, mut outside, mut count) = (0.0, 0, 0);
         for query in queries.iter() {
             prepared.prepare(&quantizer, query);
             let estimates = estimates(&quantizer, &encoded, &prepared);
@@ -244,13 +245,13 @@ fn pairs_keep_the_leading_axes_where_those_will_do() {
                 let exact = metric.plain_distance(query, row);
                 let deviation = (f64::from(estimate) - exact) / f64::from(error);
                 square += deviation * deviation;
-                beyond += usize::from(deviation > 1.9);
+                outside += usize::from(deviation > 1.9);
                 count += 1;
             }
         }
-        let (variance, beyond) = (square / count as f64, beyond as f64 / count as f64);
+        let (variance, outside) = (square / count as f64, outside as f64 / count as f64);
         assert!((0.85..1.15).contains(&variance), "{metric}: {variance}");
-        assert!((0.02..0.05).contains(&beyond), "{metric}: {beyond}");
+        assert!((0.02..0.05).contains(&outside), "{metric}: {outside}");
         let even = embedded(1500, 600, 0.0, 3);
         let (quantizer, _) = serving(metric, 2, &even, 5);
         assert!(quantizer.stride() > 64, "{metric}: no direction of these is a leading one");
@@ -266,30 +267,30 @@ fn estimates_of_few_dimensions_are_no_worse_than_they_say() {
             let found = report(metric, bits, dim);
             let what = format!("{metric} {bits} bits dim {dim}: {found:?}");
             assert!(found.mean.abs() < 0.06 && found.variance < 1.07, "{what}");
-            assert!(found.missed < 0.042, "{what}");
+            assert!(found.below_bound < 0.042, "{what}");
         }
     }
 }
 
 /// The fast way takes the estimate of a walk and adds what its codes lack; this is the whole sum,
 /// from the bytes of both records.
-fn plain_finer_estimate(
+fn plain_extra_estimate(
     quantizer: &Quantizer,
     query: &PreparedQuery,
-    (code, finer): (&[u8], &[u8]),
+    (code, extra): (&[u8], &[u8]),
 ) -> (f64, f64) {
-    let Record::Nibble { stolen } = quantizer.record else { unreachable!("4 bits and more") };
-    let (planes, growth) = finer.split_at(finer.len() - 2);
+    let Record::Packed4 { borrowed } = quantizer.record else { unreachable!("4 bits and more") };
+    let (planes, growth) = extra.split_at(extra.len() - 2);
     let growth = half::f16::from_le_bytes([growth[0], growth[1]]).to_f64();
     let bits = usize::from(quantizer.spec.bits - 4);
     let plane_bytes = planes.len() / bits;
     let (mut product, mut square) = (0.0, 0.0);
     for (i, (at, x)) in places(quantizer.dim, 2).zip(&query.residual).enumerate() {
-        let nibble = code[at.byte] >> at.shift & 15;
-        let coarse = stolen && i < STOLEN_DIMS;
+        let packed4 = code[at.byte] >> at.shift & 15;
+        let coarse = borrowed && i < BORROWED_DIMS;
         let (level, width) = match coarse {
-            true => (f64::from(nibble & 14) - 7.0, 2.0),
-            false => (f64::from(nibble) - 7.5, 1.0),
+            true => (f64::from(packed4 & 14) - 7.0, 2.0),
+            false => (f64::from(packed4) - 7.5, 1.0),
         };
         let part = (0..bits)
             .fold(0, |part, plane| part << 1 | planes[plane * plane_bytes + i / 8] >> (i % 8) & 1);
@@ -298,7 +299,7 @@ fn plain_finer_estimate(
         product += level * f64::from(*x);
         square += level * level;
     }
-    let (a, b) = packed::factors(code, stolen);
+    let (a, b) = packed::factors(code, borrowed);
     let start = query.packed.base + b.to_f32() * query.packed.add_unit;
     let scale = 2.0 * a.to_f64() * f64::from(quantizer.spec.scale_unit) * (1.0 + growth);
     // Lanes are off by a twelfth of a squared step each.
@@ -307,20 +308,20 @@ fn plain_finer_estimate(
 }
 
 #[test]
-fn finer_estimates_are_those_of_the_finer_point() {
+fn extra_estimates_are_those_of_the_extra_point() {
     for (metric, dims) in Metric::ALL.into_iter().zip([[1, 128], [31, 129], [32, 120]]) {
         for (dim, bits) in dims.into_iter().flat_map(|dim| [(dim, 5), (dim, 6)]) {
             let (rows, queries) = (gaussian(100, dim, 8), gaussian(5, dim, 9));
             let (quantizer, encoded) = serving(metric, bits, &rows, 5);
-            let (stride, beyond) = (quantizer.stride(), quantizer.finer_stride());
-            let records = encoded.codes.chunks(stride).zip(encoded.finer.chunks(beyond));
+            let (stride, extra_stride) = (quantizer.stride(), quantizer.extra_stride());
+            let records = encoded.codes.chunks(stride).zip(encoded.extra.chunks(extra_stride));
             let mut prepared = PreparedQuery::default();
             for query in queries.iter() {
                 prepared.prepare(&quantizer, query);
                 let (scale, add) = prepared.shown();
                 let estimates = estimates(&quantizer, &encoded, &prepared);
                 for (records, (estimate, _)) in records.clone().zip(estimates) {
-                    let (wanted, deviation) = plain_finer_estimate(&quantizer, &prepared, records);
+                    let (wanted, deviation) = plain_extra_estimate(&quantizer, &prepared, records);
                     let off = f64::from((estimate - add) / scale) - wanted;
                     let limit = 6.0 * deviation + 1e-5 * wanted.abs();
                     assert!(off.abs() <= limit, "{metric} {bits} dim {dim}: {off}, {limit}");

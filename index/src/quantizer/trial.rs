@@ -84,12 +84,12 @@ impl Quantizer {
     fn codes_of(&self, rows: &Rows, count: usize) -> (Vec<u32>, RowFacts) {
         let words = self.stride / size_of::<u32>();
         let mut codes = vec![0u32; count * words];
-        let beyond = self.finer_stride();
-        let scratch = || (Encoder::new(self), vec![0; beyond]);
+        let extra = self.extra_stride();
+        let scratch = || (Encoder::new(self), vec![0; extra]);
         let facts = codes.par_chunks_exact_mut(words).enumerate().map_init(
             scratch,
-            |(encoder, beyond), (i, record)| {
-                encoder.encode(rows.row(i), (bytemuck::cast_slice_mut(record), beyond))
+            |(encoder, extra), (i, record)| {
+                encoder.encode(rows.row(i), (bytemuck::cast_slice_mut(record), extra))
             },
         );
         // The largest of numbers: the same in any order.

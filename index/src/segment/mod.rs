@@ -140,7 +140,7 @@ impl Segment {
         self.shared.store.as_ref().and_then(FullStore::refused)
     }
 
-    /// Bytes of codes, their finer bits, graph, keys, token codes and checksums of payloads in
+    /// Bytes of codes, their extra bits, graph, keys, token codes and checksums of payloads in
     /// memory; of the graph only once it is.
     pub fn resident_bytes(&self) -> u64 {
         let Shared { preview, keys, vocabulary, payload, .. } = &*self.shared;

@@ -49,9 +49,9 @@ pub(crate) fn open(dir: &Path) -> Result<Opened, OpenError> {
     let extremes = Extremes::new(manifest.metric, all, meta.extremes);
     let coded = u64::from(extremes.first());
     let codes = read_shaped(dir, &manifest, (ArrayKind::Codes, coded), quantizer.stride())?;
-    let finer = match quantizer.finer_stride() {
+    let extra = match quantizer.extra_stride() {
         0 => RamArray::zeroed(0)?,
-        stride => read_shaped(dir, &manifest, (ArrayKind::Finer, coded), stride)?,
+        stride => read_shaped(dir, &manifest, (ArrayKind::Extra, coded), stride)?,
     };
     let graph = StoredGraph::open(dir, &manifest, coded)?;
     if meta.vocabulary.is_none() {
@@ -63,7 +63,7 @@ pub(crate) fn open(dir: &Path) -> Result<Opened, OpenError> {
         None => None,
     };
     let entry_points = meta.entry_points;
-    let preview = Preview { quantizer, codes, finer, graph, entry_points, extremes };
+    let preview = Preview { quantizer, codes, extra, graph, entry_points, extremes };
     Ok(Opened { manifest, frontier: meta.frontier, preview, vocabulary, keys })
 }
 
@@ -117,7 +117,8 @@ fn read_checked_meta(dir: &Path, manifest: &Manifest) -> Result<Meta, OpenError>
         return Err(damaged(format!("{found}; wanted {} of {}", manifest.bits, manifest.dim)));
     }
     let units = [spec.largest_square, spec.scale_unit, spec.add_unit];
-    let lengths = [spec.largest_missed, spec.largest_residual, spec.missed, spec.finer_missed];
+    let lengths =
+        [spec.largest_error, spec.largest_residual, spec.error_share, spec.extra_error_share];
     if lengths.iter().chain(&units).any(|x| !(*x >= 0.0 && x.is_finite())) {
         return Err(damaged("a length or a share that is negative, NaN or infinite".into()));
     }

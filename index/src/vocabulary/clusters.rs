@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::encode::{self, encode, offset_of, part_of};
 use super::groups::{self, CENTROIDS};
-use super::mapping::{AT_ONCE, turn, widen};
+use super::mapping::{AT_ONCE, transform, widen};
 use super::{Learned, VocabularySpec};
 use crate::kernel::lookup::BLOCK_ROWS;
 use crate::kernel::{float, logits};
@@ -304,7 +304,7 @@ impl VocabularySpec {
             for state in centred.chunks_exact_mut(dim) {
                 state.iter_mut().zip(&self.mean).for_each(|(x, mean)| *x -= mean);
             }
-            turn(&to_query, &centred, q);
+            transform(&to_query, &centred, q);
         });
         queries
     }

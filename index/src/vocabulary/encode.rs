@@ -5,7 +5,7 @@ use foveal_datasets::Rows;
 use rayon::prelude::*;
 
 use super::groups::{CENTROIDS, nearest};
-use super::mapping::{AT_ONCE, turn, widen};
+use super::mapping::{AT_ONCE, transform, widen};
 use super::{Learned, VocabularySpec};
 use crate::kernel::float;
 
@@ -23,7 +23,7 @@ impl Learned {
         y: &mut [f32],
     ) -> impl Iterator<Item = f32> + 'a {
         widen(rows, first, wide);
-        turn(&self.to_row, wide, y);
+        transform(&self.to_row, wide, y);
         wide.chunks_exact(rows.dim()).map(|x| float::dot(&self.spec.mean, x))
     }
 }

@@ -12,14 +12,14 @@ const SHRINK: f64 = 0.1;
 /// The mean is taken to be at most so many times that in which an axis counts as much as rows vary
 /// along it: states that reach far where rows hardly differ must not drown all others.
 const MOST_WEIGHT: f64 = 4.0;
-/// Rows turned at once, and columns of the matrix that stay in the cache with theirs.
+/// Rows transformed at once, and columns of the matrix that stay in the cache with theirs.
 pub(super) const AT_ONCE: usize = 16;
 const COLUMNS: usize = 256;
 /// Rows of the covariance summed at once, and so many columns of them.
 const SUMS_AT_ONCE: usize = 8;
 const SUM_COLUMNS: usize = 512;
 
-/// How rows and hidden states are turned; see the module.
+/// How rows and hidden states are transformed; see the module.
 pub(super) struct Mapping {
     /// `[dim]`.
     pub(super) mean: Vec<f32>,
@@ -74,7 +74,7 @@ impl Mapping {
         mapped.par_chunks_mut(AT_ONCE * dim).enumerate().for_each(|(i, y)| {
             let mut wide = vec![0.0; y.len()];
             widen(rows, i * AT_ONCE, &mut wide);
-            turn(&self.to_row, &wide, y);
+            transform(&self.to_row, &wide, y);
         });
         mapped
     }
@@ -82,7 +82,7 @@ impl Mapping {
 
 /// Each row of `to` becomes the same row of `x` times `matrix` (`[dim x dim]`): rows of that, times
 /// `x[i]`, summed in the order of i. [`AT_ONCE`] rows share what is read of the matrix.
-pub(super) fn turn(matrix: &[f32], x: &[f32], to: &mut [f32]) {
+pub(super) fn transform(matrix: &[f32], x: &[f32], to: &mut [f32]) {
     let dim = matrix.len().isqrt();
     assert_eq!(x.len(), to.len(), "rows of one matrix");
     to.fill(0.0);
@@ -182,9 +182,9 @@ mod tests {
             let matrix: Vec<f32> = (0..dim * dim).map(|_| random.gaussian()).collect();
             for n in [1, 15, 16, 17, 40] {
                 let x: Vec<f32> = (0..n * dim).map(|_| random.gaussian()).collect();
-                let mut turned = vec![1.0; n * dim];
-                turn(&matrix, &x, &mut turned);
-                for (x, found) in x.chunks_exact(dim).zip(turned.chunks_exact(dim)) {
+                let mut transformed = vec![1.0; n * dim];
+                transform(&matrix, &x, &mut transformed);
+                for (x, found) in x.chunks_exact(dim).zip(transformed.chunks_exact(dim)) {
                     for (column, found) in found.iter().enumerate() {
                         let terms = x.iter().enumerate();
                         let terms = terms.map(|(i, x)| x * matrix[i * dim + column]);

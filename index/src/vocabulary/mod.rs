@@ -21,7 +21,7 @@
 //!
 //! | file | question it answers |
 //! |---|---|
-//! | `mapping` | where hidden states point, and how rows and states are turned |
+//! | `mapping` | where hidden states point, and how rows and states are transformed |
 //! | `groups` | which coordinates share a code, and its centroids |
 //! | `clusters` | which tokens are alike, and what their best logit will be |
 //! | `encode` | a row -> its record |

@@ -85,9 +85,9 @@ fn two_bits_find_the_nearest_in_a_line_a_row() {
     }
 }
 
-/// Bits beyond the fourth decide better which rows to read, not which are found.
+/// Extra bits decide better which rows to read, not which are found.
 #[test]
-fn finer_bits_read_fewer_rows_and_find_as_much() {
+fn extra_bits_read_fewer_rows_and_find_as_much() {
     for (metric, element, dim) in [
         (Metric::L2, Element::F32, 520),
         (Metric::Cosine, Element::F32, 700),
@@ -100,17 +100,17 @@ fn finer_bits_read_fewer_rows_and_find_as_much() {
             let built = Built::new(&rows, &params(metric, bits));
             let index = built.open();
             let answers = answers(&index, &queries, &SearchParams::with_list_size(10, 300));
-            assert_honest(&answers, &built.exact(&queries, rows.len()), "finer");
+            assert_honest(&answers, &built.exact(&queries, rows.len()), "extra");
             let read: u64 = answers.iter().map(|answer| answer.stats.reads).sum();
             let recall = recall_of(&answers, &built.exact(&queries, 10), 10, metric);
             (recall, read as f64 / 200.0, index.resident_bytes())
         });
         for pair in told.windows(2) {
-            let ((recall, read, bytes), (finer_recall, finer_read, finer_bytes)) =
+            let ((recall, read, bytes), (extra_recall, extra_read, extra_bytes)) =
                 (pair[0], pair[1]);
-            assert!(finer_recall >= recall - 0.006, "{metric} {element}: {told:?}");
-            assert!(finer_read - 10.0 <= 0.85 * (read - 10.0), "{metric} {element}: {told:?}");
-            assert!(bytes < finer_bytes, "{metric} {element}: {told:?}");
+            assert!(extra_recall >= recall - 0.006, "{metric} {element}: {told:?}");
+            assert!(extra_read - 10.0 <= 0.85 * (read - 10.0), "{metric} {element}: {told:?}");
+            assert!(bytes < extra_bytes, "{metric} {element}: {told:?}");
         }
     }
 }

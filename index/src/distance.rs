@@ -20,7 +20,7 @@ use crate::kernel::{LINE, Level, byte_l2, float};
 pub(crate) trait QueryDistance {
     /// Asks the memory for everything that `distances` will read of `id`.
     fn prefetch(&self, id: u32);
-    /// The squared distance of each id, in order, into the first `ids.len()` places of `out`.
+    /// The squared distance of each id, in order, into the first `ids.len()` elements of `out`.
     fn distances(&self, ids: &[u32], out: &mut [f32]);
     /// One standard deviation of the error of an id's distance; 0 where distances are exact.
     fn error(&self, id: u32) -> f32;

@@ -68,7 +68,7 @@ pub(crate) struct Fullview {
     /// Whether the query read ahead.
     ahead: bool,
     /// Whether `max_reads` left rows unread.
-    cut: bool,
+    partial: bool,
     /// Whether the rows of `ids` are on their way.
     reading: bool,
 }
@@ -77,8 +77,8 @@ impl Fullview {
     pub(crate) fn new(source: FullVectors) -> Fullview {
         let (nearest, ids, rest) = (Vec::new(), Vec::new(), Vec::new());
         let (reserved, read_bound) = (0, None);
-        let (ahead, cut, reading) = (false, false, false);
-        Fullview { source, nearest, ids, rest, read_bound, reserved, ahead, cut, reading }
+        let (ahead, partial, reading) = (false, false, false);
+        Fullview { source, nearest, ids, rest, read_bound, reserved, ahead, partial, reading }
     }
 
     /// Begins to read the rows that preview, not over yet, takes for the k best: once a query,
@@ -113,7 +113,7 @@ impl Fullview {
     /// Takes the candidates of a query, for `rank`.
     pub(crate) fn begin(&mut self, origin: &RowOrigin<'_>, request: &Rerank<'_>) {
         self.nearest.clear();
-        (self.read_bound, self.cut, self.reading) = (None, false, false);
+        (self.read_bound, self.partial, self.reading) = (None, false, false);
         let farthest = request.candidates.get(request.params.k as usize - 1);
         self.choose(request, farthest.map_or(f32::INFINITY, |candidate| candidate.estimate));
         self.ids.iter().for_each(|id| origin.keys.prefetch(*id));
@@ -142,7 +142,8 @@ impl Fullview {
             }
             self.reading = false;
             self.ids.clear();
-            if let (false, Some(last)) = (self.cut, self.nearest.get(request.params.k as usize - 1))
+            if let (false, Some(last)) =
+                (self.partial, self.nearest.get(request.params.k as usize - 1))
             {
                 self.choose(request, last.distance);
             }
@@ -150,7 +151,7 @@ impl Fullview {
                 return Ok(Some(Reranked {
                     neighbors: self.nearest.iter().map(Neighbor::from).collect(),
                     ids: self.nearest.iter().map(|ranked| ranked.id).collect(),
-                    partial: self.cut,
+                    partial: self.partial,
                     unread: self.unread(request),
                 }));
             }
@@ -209,11 +210,11 @@ impl Fullview {
     /// Drops the ids from the first one on that `max_reads` has no read left for, and adds the
     /// candidates whose rows lie in blocks that are read anyway.
     fn share_blocks(&mut self, request: &Rerank<'_>, stats: &mut QueryStats) {
-        let Fullview { source, ids, rest, cut, .. } = self;
+        let Fullview { source, ids, rest, partial, .. } = self;
         let FullVectors::Store(reader) = source else { return };
         let most = request.params.max_reads.unwrap_or(u32::MAX);
         let left = reader.reserve_reads(ids, most, stats);
-        *cut = left < ids.len();
+        *partial = left < ids.len();
         rest.extend(ids.drain(left..));
         ids.extend(rest.iter().filter(|id| reader.is_reserved(**id)));
     }
@@ -229,13 +230,13 @@ impl Fullview {
         let Fullview { source, nearest, ids, reading, .. } = self;
         if let FullVectors::Store(reader) = source {
             let k = request.params.k as usize;
-            let mut at_hand = 0;
+            let mut ready = 0;
             *reading = reader.begin(ids, stats, |i, row| {
-                at_hand += 1;
+                ready += 1;
                 let distance = query.distance(row);
                 insert(nearest, origin.ranked(ids[i], distance), k);
             });
-            stats.reranked += at_hand;
+            stats.reranked += ready;
             if *reading {
                 return Ok(());
             }

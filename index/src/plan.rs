@@ -19,13 +19,14 @@ const SCANNED: f64 = 1.5;
 const ROWS_A_PASS: f64 = 1100.0;
 /// What a node that a walk expands costs beside the distances of its neighbors.
 const HOP: f64 = 14.0;
-/// Nodes that a walk expands for each place of its pool, and new rows for each neighbor of them.
-const HOPS_A_PLACE: f64 = 0.7;
+/// Nodes that a walk expands for each candidate of its pool, and new rows for each neighbor of
+/// them.
+const HOPS_A_CANDIDATE: f64 = 0.7;
 const FRESH: f64 = 0.8;
 /// So few allowed rows are scanned in any case.
 const FEW: u32 = 2048;
-/// The most places of a pool: to keep them in order takes more than the walk beyond it.
-const MAX_PLACES: f64 = 4096.0;
+/// The largest pool: to keep it in order takes more than the walk beyond it.
+const MAX_POOL: f64 = 4096.0;
 
 /// A walk gives way to a scan once it has cost this many times as much.
 const MOST_SCANS: f64 = 2.0;
@@ -33,12 +34,12 @@ const MOST_SCANS: f64 = 2.0;
 impl Plan {
     /// The plan for the nearest of the `allowed` rows in a graph of degree `degree`.
     pub(crate) fn choose(allowed: &IdSet, params: &SearchParams, degree: u32) -> Plan {
-        let places = f64::from(params.list_size.max(params.k)) / share(allowed);
+        let pool = f64::from(params.list_size.max(params.k)) / share(allowed);
         let few = allowed.len() <= FEW.max(4 * params.k);
-        if few || places > MAX_PLACES {
+        if few || pool > MAX_POOL {
             return Plan::Scan;
         }
-        let walk = places * HOPS_A_PLACE * (HOP + FRESH * f64::from(degree));
+        let walk = pool * HOPS_A_CANDIDATE * (HOP + FRESH * f64::from(degree));
         match walk < scan_cost(allowed) {
             true => Plan::Walk,
             false => Plan::Scan,

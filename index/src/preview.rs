@@ -42,7 +42,7 @@ pub(crate) struct Preview {
     pub(crate) extra: RamArray<u8>,
     pub(crate) graph: StoredGraph,
     pub(crate) entry_points: u32,
-    /// Rows with no place in codes and graph.
+    /// Rows without a code and neighbors.
     pub(crate) extremes: Extremes,
 }
 

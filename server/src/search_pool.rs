@@ -5,7 +5,7 @@
 //! query waiting for no longer than its parts take, one per task ahead. Searches for one query each
 //! that wait may be answered together: one's rows are read while another walks.
 
-mod flight;
+mod in_flight;
 mod worker;
 
 pub use worker::Searchers;
@@ -16,9 +16,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use flight::{Flight, Fly, Load};
 use foveal_datasets::Rows;
 use foveal_index::{Answer, SearchError, SearchParams, Segment, Stop, Stopped};
+use in_flight::{ErasedTask, Load, TaskInFlight};
 use tokio::sync::oneshot;
 
 /// How much a pool takes on.
@@ -180,11 +180,11 @@ impl SearchPool {
     /// The queue is full, the deadline passed, a part failed or panicked, or the pool closes.
     pub async fn run<R: Send + 'static>(&self, task: Task<R>) -> Result<Done<R>, PoolError> {
         let deadline = tokio::time::Instant::from_std(task.deadline);
-        let (flight, reply) = self.admit(task)?;
-        let _abandon = Abandon { queue: &self.queue, flight };
+        let (task, reply) = self.admit(task)?;
+        let _cancel = CancelOnDrop { queue: &self.queue, task };
         match tokio::time::timeout_at(deadline, reply).await {
             Ok(Ok(result)) => result,
-            // The flight went down with the queue.
+            // The task was dropped with the queue.
             Ok(Err(_)) => Err(PoolError::Closed),
             Err(_) => Err(PoolError::Stopped(Stopped::Deadline)),
         }
@@ -209,15 +209,15 @@ impl SearchPool {
             return Err(PoolError::Full { pending });
         }
         let (sender, reply) = oneshot::channel();
-        let flight: Arc<dyn Fly> = Arc::new(Flight::new(task, sender, &self.load));
-        waiting.entries.push_back(Entry { flight: Arc::clone(&flight), next: 0 });
+        let task: Arc<dyn ErasedTask> = Arc::new(TaskInFlight::new(task, sender, &self.load));
+        waiting.entries.push_back(Entry { task: Arc::clone(&task), next: 0 });
         drop(waiting);
-        if flight.parts() == 1 {
+        if task.parts() == 1 {
             self.queue.arrived.notify_one();
         } else {
             self.queue.arrived.notify_all();
         }
-        Ok((flight, reply))
+        Ok((task, reply))
     }
 }
 
@@ -229,7 +229,7 @@ impl Drop for SearchPool {
             std::mem::take(&mut waiting.entries)
         };
         for entry in refused {
-            entry.flight.fail(PoolError::Closed);
+            entry.task.fail(PoolError::Closed);
         }
         self.queue.arrived.notify_all();
         for worker in self.workers.drain(..) {
@@ -239,8 +239,8 @@ impl Drop for SearchPool {
     }
 }
 
-/// A task on its way, and where its result will come.
-type Admitted<R> = (Arc<dyn Fly>, oneshot::Receiver<Result<Done<R>, PoolError>>);
+/// A task in flight, and the receiver of its result.
+type Admitted<R> = (Arc<dyn ErasedTask>, oneshot::Receiver<Result<Done<R>, PoolError>>);
 
 #[derive(Default)]
 struct Queue {
@@ -260,7 +260,7 @@ struct Waiting {
 
 /// A task with parts that nobody has taken yet.
 struct Entry {
-    flight: Arc<dyn Fly>,
+    task: Arc<dyn ErasedTask>,
     next: usize,
 }
 
@@ -272,7 +272,7 @@ impl Queue {
 
     /// Waits for something to do, a part of a task; none once the pool closes. Meanwhile searchers
     /// of collections that are not kept are let go.
-    fn next(&self, searchers: &mut Searchers) -> Option<(Arc<dyn Fly>, usize)> {
+    fn next(&self, searchers: &mut Searchers) -> Option<(Arc<dyn ErasedTask>, usize)> {
         let mut waiting = self.lock();
         loop {
             if waiting.closing {
@@ -284,12 +284,12 @@ impl Queue {
                 waiting = self.lock();
                 continue;
             }
-            if let Some(Entry { flight, next }) = waiting.entries.pop_front() {
-                if next + 1 < flight.parts() && !flight.is_cancelled() {
-                    let flight = Arc::clone(&flight);
-                    waiting.entries.push_back(Entry { flight, next: next + 1 });
+            if let Some(Entry { task, next }) = waiting.entries.pop_front() {
+                if next + 1 < task.parts() && !task.is_cancelled() {
+                    let task = Arc::clone(&task);
+                    waiting.entries.push_back(Entry { task, next: next + 1 });
                 }
-                return Some((flight, next));
+                return Some((task, next));
             }
             waiting.idle += 1;
             waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
@@ -299,27 +299,27 @@ impl Queue {
 
     /// The search for one query of the collection number `slot` that is next, if one is, and no
     /// idle worker is about to take it up.
-    fn next_single(&self, slot: usize) -> Option<Arc<dyn Fly>> {
+    fn next_single(&self, slot: usize) -> Option<Arc<dyn ErasedTask>> {
         let mut waiting = self.lock();
-        let single = waiting.entries.front()?.flight.single()?;
+        let single = waiting.entries.front()?.task.single()?;
         if single.slot != slot || waiting.entries.len() <= waiting.idle {
             return None;
         }
-        waiting.entries.pop_front().map(|entry| entry.flight)
+        waiting.entries.pop_front().map(|entry| entry.task)
     }
 }
 
-/// Ends the search when nobody waits for it any more, whether or not it has begun.
-struct Abandon<'a> {
+/// Cancels the search when nobody waits for it any more, whether or not it has begun.
+struct CancelOnDrop<'a> {
     queue: &'a Queue,
-    flight: Arc<dyn Fly>,
+    task: Arc<dyn ErasedTask>,
 }
 
-impl Drop for Abandon<'_> {
+impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
-        self.flight.cancel();
-        let mine = Arc::as_ptr(&self.flight);
-        let same = |entry: &Entry| std::ptr::addr_eq(Arc::as_ptr(&entry.flight), mine);
+        self.task.cancel();
+        let mine = Arc::as_ptr(&self.task);
+        let same = |entry: &Entry| std::ptr::addr_eq(Arc::as_ptr(&entry.task), mine);
         let mut waiting = self.queue.lock();
         if let Some(at) = waiting.entries.iter().position(same) {
             waiting.entries.remove(at);

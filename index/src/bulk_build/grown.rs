@@ -35,7 +35,7 @@ pub(super) struct Grown {
     pub(super) codes: RamArray<u8>,
     pub(super) extra: RamArray<u8>,
     pub(super) extremes: Extremes,
-    /// `[n]`: the place in the order of insertion that each id has.
+    /// `[n]`: the position in the order of insertion that each id has.
     pub(super) old: Vec<u32>,
     pub(super) frontier: Frontier,
     pub(super) repaired: u64,
@@ -157,7 +157,7 @@ impl Arranged {
         let space = CodeSpace::new(quantizer, &scattered.codes, &scattered.lifts);
         let order = grow::order(&space, coded - held_out);
         let BuildCodes { codes, lifts, .. } = scattered.in_order(&order, quantizer.stride())?;
-        let inserted = order.iter().map(|place| rows[*place as usize]);
+        let inserted = order.iter().map(|position| rows[*position as usize]);
         let rows = inserted.chain(pass.extremes().iter().copied()).collect();
         Ok(Arranged { rows, codes, lifts, extremes, held_out })
     }
@@ -173,9 +173,9 @@ fn extremes_last(
         return Ok(scattered);
     }
     let far: HashSet<u32> = extremes.iter().copied().collect();
-    let is_coded = |place: &u32| !far.contains(&rows[*place as usize]);
+    let is_coded = |position: &u32| !far.contains(&rows[*position as usize]);
     let coded: Vec<u32> = (0..rows.len() as u32).filter(is_coded).collect();
-    let kept: Vec<u32> = coded.iter().map(|place| rows[*place as usize]).collect();
+    let kept: Vec<u32> = coded.iter().map(|position| rows[*position as usize]).collect();
     let (first, last) = rows.split_at_mut(kept.len());
     first.copy_from_slice(&kept);
     last.copy_from_slice(extremes);
@@ -186,8 +186,8 @@ fn extremes_last(
 fn extremes_of(rows: &[u32], base: &dyn RowSource, metric: Metric) -> Result<Extremes, BuildError> {
     let rows = calibrate::gather(base, rows)?;
     let mut numbers = vec![0.0; rows.len() * base.dim()];
-    let places = numbers.chunks_exact_mut(base.dim());
-    places.zip(rows.iter()).for_each(|(place, row)| row.widen_into(place));
+    let positions = numbers.chunks_exact_mut(base.dim());
+    positions.zip(rows.iter()).for_each(|(target, row)| row.widen_into(target));
     Ok(Extremes::new(metric, (base.len() as u32, base.dim()), numbers))
 }
 

@@ -22,15 +22,16 @@ pub(super) fn by_hash(keys: Keys<'_>, n: usize, seed: u64) -> Vec<u32> {
 
 /// Some rows of the base, in the order of `rows`; the base is read in its own.
 pub(super) fn read_in_order(base: &dyn RowSource, rows: &[u32]) -> Result<Rows, FileError> {
-    let mut places: Vec<u32> = (0..rows.len() as u32).collect();
-    places.sort_unstable_by_key(|place| rows[*place as usize]);
-    let ascending: Vec<usize> = places.iter().map(|place| rows[*place as usize] as usize).collect();
+    let mut positions: Vec<u32> = (0..rows.len() as u32).collect();
+    positions.sort_unstable_by_key(|position| rows[*position as usize]);
+    let ascending: Vec<usize> =
+        positions.iter().map(|position| rows[*position as usize] as usize).collect();
     let read = base.read_each(&ascending)?;
     let row_bytes = read.row_bytes();
     let mut values = Values::zeroed(read.element(), rows.len() * read.dim());
     let out = values.bytes_mut();
-    for (place, row) in places.iter().zip(read.values().bytes().chunks_exact(row_bytes)) {
-        out[*place as usize * row_bytes..][..row_bytes].copy_from_slice(row);
+    for (position, row) in positions.iter().zip(read.values().bytes().chunks_exact(row_bytes)) {
+        out[*position as usize * row_bytes..][..row_bytes].copy_from_slice(row);
     }
     Ok(Rows::new(read.dim(), values).expect("whole rows"))
 }

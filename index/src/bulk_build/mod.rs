@@ -244,8 +244,8 @@ fn sample(base: &dyn RowSource, by_hash: &[u32], metric: Metric) -> Result<Rows,
 fn picked(rows: &Rows, order: &[usize]) -> Rows {
     let row_bytes = rows.row_bytes();
     let mut values = Values::zeroed(rows.element(), order.len() * rows.dim());
-    let places = values.bytes_mut().chunks_exact_mut(row_bytes).zip(order);
-    for (place, row) in places {
+    let targets = values.bytes_mut().chunks_exact_mut(row_bytes).zip(order);
+    for (place, row) in targets {
         place.copy_from_slice(&rows.values().bytes()[row * row_bytes..][..row_bytes]);
     }
     Rows::new(rows.dim(), values).expect("whole rows of their dimension")
@@ -363,7 +363,7 @@ impl Files<'_> {
         Ok(())
     }
 
-    /// Writes codes and extra bits, those at place `old[id]` for each id in order.
+    /// Writes codes and extra bits, those at position `old[id]` for each id in order.
     fn write_codes(
         &mut self,
         quantizer: &Quantizer,
@@ -377,7 +377,7 @@ impl Files<'_> {
         }
     }
 
-    /// Writes the record at place `old[id]` for each id in order.
+    /// Writes the record at position `old[id]` for each id in order.
     fn write_records(
         &mut self,
         kind: ArrayKind,

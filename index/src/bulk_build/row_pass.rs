@@ -107,8 +107,8 @@ impl<'a> RowPass<'a> {
         self.facts
     }
 
-    /// Encodes row `rows[i]` at place `i`, for the first `coded` of all rows. The first time, those
-    /// are all, and the extreme ones among them are found.
+    /// Encodes row `rows[i]` at position `i`, for the first `coded` of all rows. The first time,
+    /// those are all, and the extreme ones among them are found.
     pub(super) fn encode(
         &mut self,
         quantizer: &Quantizer,
@@ -117,13 +117,13 @@ impl<'a> RowPass<'a> {
         let (stride, extra_stride) = (quantizer.stride(), quantizer.extra_stride());
         let mut codes = RamArray::<u8>::zeroed(coded * stride)?;
         let mut extra = RamArray::<u8>::zeroed(coded * extra_stride)?;
-        let places = inverse(rows);
+        let positions = inverse(rows);
         let lifted = self.metric.is_product();
         let mut lifts = vec![0.0f32; if lifted { coded } else { 0 }];
         let mut records = Vec::new();
         let is_first = self.digest.is_none();
         let limits = if is_first { self.limits } else { Limits::NONE };
-        let mut far = Far { limits, places: Vec::new() };
+        let mut far = Far { limits, positions: Vec::new() };
         let (base, cosine) = (self.base, self.metric.needs_direction());
         let mut all = RowFacts::default();
         let refuse = |row: usize, what| BuildError::Row { path: base.path().into(), row, what };
@@ -143,16 +143,16 @@ impl<'a> RowPass<'a> {
                 if !fact.residual_square.is_finite() {
                     endless = endless.or(Some(first + i));
                 }
-                let place = places[first + i] as usize;
-                if place >= coded {
+                let position = positions[first + i] as usize;
+                if position >= coded {
                     continue;
                 }
-                codes[place * stride..][..stride].copy_from_slice(&record[..stride]);
-                extra[place * extra_stride..][..extra_stride].copy_from_slice(&record[stride..]);
+                codes[position * stride..][..stride].copy_from_slice(&record[..stride]);
+                extra[position * extra_stride..][..extra_stride].copy_from_slice(&record[stride..]);
                 if lifted {
-                    lifts[place] = fact.square;
+                    lifts[position] = fact.square;
                 }
-                if !far.takes(place, fact) {
+                if !far.takes(position, fact) {
                     all = all.and(*fact);
                 }
             }
@@ -163,9 +163,9 @@ impl<'a> RowPass<'a> {
         }
         if is_first {
             let most = Extremes::most(coded, self.base.dim());
-            self.far_rows = far.places.len();
+            self.far_rows = far.positions.len();
             let (extremes, others) = far.farthest(most);
-            self.extremes = extremes.iter().map(|place| rows[*place as usize]).collect();
+            self.extremes = extremes.iter().map(|position| rows[*position as usize]).collect();
             all = all.and(others);
         }
         self.facts = all;
@@ -173,7 +173,7 @@ impl<'a> RowPass<'a> {
         Ok(BuildCodes { codes, extra, lifts })
     }
 
-    /// The token records of all rows (`[n x stride]`), that of row `rows[id]` at place `id`.
+    /// The token records of all rows (`[n x stride]`), that of row `rows[id]` at position `id`.
     pub(super) fn encode_tokens(
         &mut self,
         learned: &Learned,
@@ -255,31 +255,32 @@ impl<'a> RowPass<'a> {
 /// Rows that may be extreme.
 struct Far {
     limits: Limits,
-    /// How many times the limits they lie away, squared, the place of the row in the order of
+    /// How many times the limits they lie away, squared, the position of the row in the order of
     /// insertion, and its facts.
-    places: Vec<(f32, u32, RowFacts)>,
+    positions: Vec<(f32, u32, RowFacts)>,
 }
 
 impl Far {
-    /// Takes the row at a place if it lies beyond the limits; whether it does.
-    fn takes(&mut self, place: usize, facts: &RowFacts) -> bool {
+    /// Takes the row at a position if it lies beyond the limits; whether it does.
+    fn takes(&mut self, position: usize, facts: &RowFacts) -> bool {
         let excess = self.limits.excess(facts);
         let is_far = excess > 1.0;
         if is_far {
-            self.places.push((excess, place as u32, *facts));
+            self.positions.push((excess, position as u32, *facts));
         }
         is_far
     }
 
-    /// The places of the farthest rows, at most so many, ascending, and the facts of the others,
-    /// cut to the limits: what is beyond them must not decide how the rest is coded.
+    /// The positions of the farthest rows, at most so many, ascending, and the facts of the others,
+    /// clamped to the limits: what is beyond them must not decide how the rest is coded.
     fn farthest(mut self, most: usize) -> (Vec<u32>, RowFacts) {
-        self.places.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let others = self.places.drain(most.min(self.places.len())..);
+        self.positions.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let others = self.positions.drain(most.min(self.positions.len())..);
         let others = others.map(|(_, _, facts)| facts).fold(RowFacts::default(), RowFacts::and);
-        let mut extremes: Vec<u32> = self.places.iter().map(|(_, place, _)| *place).collect();
+        let mut extremes: Vec<u32> =
+            self.positions.iter().map(|(_, position, _)| *position).collect();
         extremes.sort_unstable();
-        (extremes, self.limits.cut(others))
+        (extremes, self.limits.clamp(others))
     }
 }
 
@@ -288,13 +289,13 @@ fn encode_rows(quantizer: &Quantizer, rows: &Rows, records: &mut Vec<u8>) -> Vec
     let stride = quantizer.stride();
     let whole = stride + quantizer.extra_stride();
     records.resize(rows.len() * whole, 0);
-    let places =
+    let positions =
         records.par_chunks_mut(whole * 64).zip((0..rows.len()).into_par_iter().step_by(64));
     let encode = |encoder: &mut Encoder<'_>, (block, first): (&mut [u8], usize)| {
-        let places = block.chunks_exact_mut(whole).enumerate();
-        let facts = places
+        let positions = block.chunks_exact_mut(whole).enumerate();
+        let facts = positions
             .map(|(i, record)| encoder.encode(rows.row(first + i), record.split_at_mut(stride)));
         facts.collect::<Vec<RowFacts>>()
     };
-    places.map_init(|| Encoder::new(quantizer), encode).flatten_iter().collect()
+    positions.map_init(|| Encoder::new(quantizer), encode).flatten_iter().collect()
 }

@@ -13,7 +13,7 @@ use crate::graph::order::inverse;
 use crate::params::BuildParams;
 use crate::stats::Job;
 use crate::vocabulary::{
-    self, CLUSTER, Clustering, Cut, ScanPoint, TokenScores, Vocabulary, VocabularySpec,
+    self, CLUSTER, Clustering, ScanPoint, Threshold, TokenScores, Vocabulary, VocabularySpec,
 };
 
 /// The most rows that get token codes: with more, a scan of them all is no way to decode.
@@ -157,7 +157,7 @@ fn points(
 ) -> Result<Vec<ScanPoint>, BuildError> {
     let k = KS[KS.len() - 1] as usize;
     let request = ExactRequest { metric: params.metric, k, threads: params.threads };
-    let (ids, places) = (inverse(rows), vocabulary.rows());
+    let (ids, positions) = (inverse(rows), vocabulary.rows());
     let truth = exact::search_ids(input.base, checked, (&request, &ids, Sums::InFixedOrder), job)?;
     let mut points = Vec::new();
     let (mut done, all) = (0, (KS.len() * SHARES.len()) as u64);
@@ -169,9 +169,9 @@ fn points(
             job.tell("calibrating tokens", done, all);
             done += 1;
             let of_state = |scores: &mut TokenScores, state: usize| {
-                scores.score(vocabulary, checked.row(state), Cut::of(k, margin));
+                scores.score(vocabulary, checked.row(state), Threshold::of(k, margin));
                 let true_best = truth[state][..k as usize].iter();
-                scores.ranks_of(&places, true_best.map(|found| found.key as u32))
+                scores.ranks_of(&positions, true_best.map(|found| found.key as u32))
             };
             let states = (0..checked.len()).into_par_iter();
             let ranks: Vec<Vec<u32>> = states.map_init(TokenScores::default, of_state).collect();
@@ -191,17 +191,18 @@ fn points(
 /// The margins that scan about each of `SHARES`, and the shares of the clusters that they do scan.
 fn margins(vocabulary: &Vocabulary, checked: &Rows, k: u32) -> Vec<(f32, f64)> {
     let mut scores = TokenScores::default();
-    let mut lags = Vec::new();
+    let mut deficits = Vec::new();
     let step = checked.len().div_ceil(MARGIN_STATES);
     for state in (0..checked.len()).step_by(step) {
-        scores.lags(vocabulary, checked.row(state), (Cut::of(k, 0.0), &mut lags));
+        scores.deficits(vocabulary, checked.row(state), (Threshold::of(k, 0.0), &mut deficits));
     }
-    lags.sort_unstable_by(f32::total_cmp);
+    deficits.sort_unstable_by(f32::total_cmp);
     let mut margins: Vec<(f32, f64)> = Vec::new();
     for share in SHARES {
-        let at = ((share * lags.len() as f64) as usize).min(lags.len() - 1);
-        let margin = lags[at].max(0.0);
-        let scanned = lags.partition_point(|lag| *lag <= margin) as f64 / lags.len() as f64;
+        let at = ((share * deficits.len() as f64) as usize).min(deficits.len() - 1);
+        let margin = deficits[at].max(0.0);
+        let scanned =
+            deficits.partition_point(|deficit| *deficit <= margin) as f64 / deficits.len() as f64;
         let same = margins.last().is_some_and(|(before, _)| *before == margin);
         if share < 1.0 && scanned < 1.0 && !same {
             margins.push((margin, scanned));

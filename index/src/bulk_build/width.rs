@@ -80,7 +80,7 @@ impl Width {
         let mut shares = Vec::new();
         for tried in TRIED {
             let quantizer = train(tried, &width.sample);
-            let facts = width.limits.cut(quantizer.facts_of(&some));
+            let facts = width.limits.clamp(quantizer.facts_of(&some));
             let share = quantizer.serving(tried, &facts, samples).share_found(&TRIAL, samples);
             shares.push((tried, share));
             if share >= ENOUGH || tried == CodeWidth::Whole {

@@ -71,7 +71,7 @@ impl Decoder {
         match (&shared.vocabulary, effort.mode) {
             (_, DecodeMode::Exact) => self.score_exactly(shared, request, stats)?,
             (Some(vocabulary), _) => {
-                self.scores.score(vocabulary, hidden, effort.cut);
+                self.scores.score(vocabulary, hidden, effort.threshold);
                 self.scores.take_off(self.common);
             }
             (None, _) => {

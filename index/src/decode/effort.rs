@@ -3,7 +3,7 @@
 use super::{DecodeRequest, KNOWN_OF_Z};
 use crate::params::{DecodeMode, DecodeParams, LogZMode};
 use crate::segment::Shared;
-use crate::vocabulary::Cut;
+use crate::vocabulary::Threshold;
 
 /// The effort of the last decode: the next one mostly has the same parameters.
 #[derive(Default)]
@@ -40,8 +40,8 @@ impl Shared {
             Some(vocabulary) => {
                 let whole = listed || params.log_z == LogZMode::Interval;
                 let wanted = (params.k, params.precision);
-                let (cut, share, ranked) = vocabulary.spec.effort(wanted, whole, n);
-                Effort { mode: DecodeMode::Scan, cut, share, ranked }
+                let (threshold, share, ranked) = vocabulary.spec.effort(wanted, whole, n);
+                Effort { mode: DecodeMode::Scan, threshold, share, ranked }
             }
             None => {
                 let ranked = UNKNOWN_RANKED.max(params.k.saturating_mul(UNKNOWN_RANKED_A_TOKEN));
@@ -62,7 +62,7 @@ impl Shared {
             DecodeMode::Graph => Effort { mode: DecodeMode::Graph, ..scan },
         };
         if let Some(ranked) = params.rerank_size {
-            (effort.ranked, effort.cut) = (ranked, Cut::ALL);
+            (effort.ranked, effort.threshold) = (ranked, Threshold::ALL);
         }
         let sampled = params.log_z == LogZMode::Interval && effort.mode != DecodeMode::Exact;
         effort.ranked = effort.ranked.max(if sampled { KNOWN_OF_Z } else { 0 }).max(params.k);
@@ -96,7 +96,7 @@ impl Shared {
 pub(super) struct Effort {
     pub(super) mode: DecodeMode,
     /// Which tokens are scanned.
-    pub(super) cut: Cut,
+    pub(super) threshold: Threshold,
     /// What share of all they are, about.
     share: f64,
     /// How many are ranked exactly.
@@ -106,7 +106,7 @@ pub(super) struct Effort {
 impl Effort {
     /// The logits of all tokens.
     pub(super) fn exact(k: u32) -> Effort {
-        Effort { mode: DecodeMode::Exact, cut: Cut::ALL, share: 1.0, ranked: k }
+        Effort { mode: DecodeMode::Exact, threshold: Threshold::ALL, share: 1.0, ranked: k }
     }
 }
 

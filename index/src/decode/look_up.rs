@@ -130,8 +130,9 @@ impl Decoder {
             if x > 0.0 { 0.5 * (-0.717 * x - 0.416 * x * x).exp() } else { 1.0 }
         };
         let scores = self.scores.scores();
-        let places = self.scores.places_above((last - 4.0 * error) as f32);
-        let expected: f64 = places.iter().map(|place| chance(scores[*place as usize])).sum();
+        let positions = self.scores.positions_above((last - 4.0 * error) as f32);
+        let expected: f64 =
+            positions.iter().map(|position| chance(scores[*position as usize])).sum();
         let looked_at = self.known.iter().chain(&self.passed);
         let scanned = looked_at.clone().filter(|known| known.estimate.is_finite());
         let seen: f64 = scanned.map(|known| chance(known.estimate)).sum();
@@ -139,11 +140,12 @@ impl Decoder {
             return Ok((true, false));
         }
         let least = (last - f64::from(LIKELY) * error) as f32;
-        let places = places.into_iter().filter(|place| scores[*place as usize] >= least);
+        let positions =
+            positions.into_iter().filter(|position| scores[*position as usize] >= least);
         let mut known: Vec<u32> = looked_at.map(|known| known.id).collect();
         known.sort_unstable();
         let vocabulary = shared.vocabulary.as_ref();
-        let ids = places.map(|place| self.scores.id(vocabulary, place));
+        let ids = positions.map(|position| self.scores.id(vocabulary, position));
         let mut more: Vec<u32> = ids.filter(|id| known.binary_search(id).is_err()).collect();
         more.sort_unstable();
         if more.len() > shared.manifest.n as usize / WIDEST_PART {
@@ -201,10 +203,10 @@ impl Decoder {
     fn rank(
         &mut self,
         shared: &Shared,
-        places: Range<usize>,
+        positions: Range<usize>,
         (request, stats): (&DecodeRequest<'_>, &mut QueryStats),
     ) -> Result<(), SearchError> {
-        let known = &mut self.known[places];
+        let known = &mut self.known[positions];
         self.ids.clear();
         self.ids.extend(known.iter().map(|known| known.id));
         Ok(self.fullview.distances(

@@ -60,7 +60,7 @@ pub struct Decoder {
     known: Vec<Known>,
     /// Tokens that are looked up whatever their estimates.
     certain: Vec<u32>,
-    /// Candidates that better estimates leave no place among the best.
+    /// Candidates that better estimates rule out of the best.
     passed: Vec<Known>,
     /// How far better estimates of candidates were from those of the scan, and logits from them.
     spreads: [Spread; 2],

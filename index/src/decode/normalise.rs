@@ -119,20 +119,21 @@ impl Decoder {
         let Decoder { fullview, exact, scores, sampler, preview, common, .. } = self;
         let (vocabulary, origin) = (shared.vocabulary.as_ref(), shared.row_origin());
         let (estimates, mut ids) = (scores.scores(), Vec::new());
-        let better = |places: &[u32], out: &mut [f32]| {
+        let better = |positions: &[u32], out: &mut [f32]| {
             if scores.in_order() {
                 // The estimates are those of preview's codes already.
-                let same = places.iter().map(|place| estimates[*place as usize]);
+                let same = positions.iter().map(|position| estimates[*position as usize]);
                 return out.iter_mut().zip(same).for_each(|(out, logit)| *out = logit);
             }
             ids.clear();
-            ids.extend(places.iter().map(|place| scores.id(vocabulary, *place)));
+            ids.extend(positions.iter().map(|position| scores.id(vocabulary, *position)));
             better(shared, (preview, *common), &ids, out);
         };
         let mut found = Vec::new();
         let unknown = Unknown { estimates, known, temperature, error };
-        let sampled = sampler.log_z(&unknown, better, |places, visit| {
-            let ids: Vec<u32> = places.iter().map(|place| scores.id(vocabulary, *place)).collect();
+        let sampled = sampler.log_z(&unknown, better, |positions, visit| {
+            let ids: Vec<u32> =
+                positions.iter().map(|position| scores.id(vocabulary, *position)).collect();
             let mut visit = |i: usize, distance: f32| {
                 if -distance >= last {
                     let known = Known::looked_up(ids[i], -distance);
@@ -168,12 +169,12 @@ impl Decoder {
         let error = self.error();
         let unknown = Unknown { estimates, known, temperature, error };
         let (least, rest) = self.sampler.split(&unknown, spread);
-        let places = self.scores.places_above(least);
-        if places.len() > shared.manifest.n as usize / WIDEST_PART {
+        let positions = self.scores.positions_above(least);
+        if positions.len() > shared.manifest.n as usize / WIDEST_PART {
             return Ok(Total::Unsure);
         }
         let vocabulary = shared.vocabulary.as_ref();
-        let ids: Vec<u32> = places.iter().map(|at| self.scores.id(vocabulary, *at)).collect();
+        let ids: Vec<u32> = positions.iter().map(|at| self.scores.id(vocabulary, *at)).collect();
         self.add(shared, (request, &ids), stats)?;
         self.sort(shared);
         let value = self.log_z_known(temperature);

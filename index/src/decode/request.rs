@@ -32,7 +32,7 @@ pub struct Decoded {
     /// probabilities are normalised by. None if it was not requested: they are then normalised over
     /// `tokens`, as FGD does.
     pub log_z: Option<LogZ>,
-    /// Whether no other allowed token can have a place among the tokens.
+    /// Whether no other allowed token can be among the tokens.
     pub order_proved: bool,
     /// How candidates were found; never `Auto`, and `Exact` where estimates told too little.
     pub mode: DecodeMode,

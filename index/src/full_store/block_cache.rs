@@ -8,7 +8,7 @@ use super::layout::Layout;
 /// Units of a set: few to look through, enough to choose from.
 const WAYS: usize = 8;
 /// What a unit takes beside its bytes, at most.
-const PLACE_BYTES: usize = 64;
+const ENTRY_BYTES: usize = 64;
 
 /// Units by their number, verified; shared by all readers.
 pub(super) struct BlockCache {
@@ -20,14 +20,14 @@ pub(super) struct BlockCache {
 /// The units of some numbers.
 #[derive(Default)]
 struct Set {
-    places: Vec<Place>,
-    /// The place that is looked at next when one must be given up.
+    entries: Vec<Entry>,
+    /// The CLOCK hand: the entry that is examined next when one must be evicted.
     hand: usize,
 }
 
-struct Place {
+struct Entry {
     unit: u32,
-    /// Whether it was read since the hand passed it, or since it was added.
+    /// The reference bit: whether it was read since the hand passed it, or since it was added.
     referenced: bool,
     /// Its bytes, at an address that suits numbers of any type.
     words: Box<[u64]>,
@@ -36,7 +36,7 @@ struct Place {
 impl BlockCache {
     /// Room for as many of `units` units as `bytes` bytes hold; none if that is not one.
     pub(super) fn new(bytes: u64, layout: Layout, units: u32) -> Option<BlockCache> {
-        let fit = bytes / (layout.unit_bytes() + PLACE_BYTES) as u64;
+        let fit = bytes / (layout.unit_bytes() + ENTRY_BYTES) as u64;
         let most = fit.min(u64::from(units)) as usize;
         let sets = most.div_ceil(WAYS);
         let ways = most.checked_div(sets)?;
@@ -47,33 +47,33 @@ impl BlockCache {
     /// meanwhile, `visit` itself included.
     pub(super) fn visit(&self, unit: u32, visit: impl FnOnce(&[u8])) -> bool {
         let mut set = self.set(unit);
-        let Some(place) = set.places.iter_mut().find(|place| place.unit == unit) else {
+        let Some(entry) = set.entries.iter_mut().find(|entry| entry.unit == unit) else {
             return false;
         };
-        place.referenced = true;
-        visit(bytemuck::cast_slice(&place.words));
+        entry.referenced = true;
+        visit(bytemuck::cast_slice(&entry.words));
         true
     }
 
-    /// Keeps a unit, if need be in the place of one that was not referenced lately.
+    /// Keeps a unit; a full set evicts, by CLOCK, one that was not referenced lately.
     pub(super) fn keep(&self, unit: u32, bytes: &[u8]) {
         let mut set = self.set(unit);
-        if set.places.iter().any(|place| place.unit == unit) {
+        if set.entries.iter().any(|entry| entry.unit == unit) {
             return;
         }
-        if set.places.len() < self.ways {
+        if set.entries.len() < self.ways {
             let mut words = vec![0; bytes.len() / size_of::<u64>()];
             bytemuck::cast_slice_mut(&mut words).copy_from_slice(bytes);
-            set.places.push(Place { unit, referenced: false, words: words.into() });
+            set.entries.push(Entry { unit, referenced: false, words: words.into() });
             return;
         }
         loop {
             let at = set.hand;
             set.hand = (at + 1) % self.ways;
-            let place = &mut set.places[at];
-            if !std::mem::take(&mut place.referenced) {
-                place.unit = unit;
-                bytemuck::cast_slice_mut(&mut place.words).copy_from_slice(bytes);
+            let entry = &mut set.entries[at];
+            if !std::mem::take(&mut entry.referenced) {
+                entry.unit = unit;
+                bytemuck::cast_slice_mut(&mut entry.words).copy_from_slice(bytes);
                 return;
             }
         }
@@ -83,7 +83,7 @@ impl BlockCache {
     pub(super) fn bytes(&self) -> u64 {
         let held = |set: &Mutex<Set>| -> u64 {
             let set = set.lock().unwrap_or_else(PoisonError::into_inner);
-            set.places.iter().map(|place| size_of_val(&*place.words) as u64).sum()
+            set.entries.iter().map(|entry| size_of_val(&*entry.words) as u64).sum()
         };
         self.sets.iter().map(held).sum()
     }
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn units_come_back_as_they_were_kept_within_the_bytes_given() {
         let layout = Layout::new(128);
-        let unit = (4096 + PLACE_BYTES) as u64;
+        let unit = (4096 + ENTRY_BYTES) as u64;
         for (room, units) in [(1, 40), (7, 40), (8, 40), (9, 40), (30, 40), (100, 40), (1, 1)] {
             let cache = BlockCache::new(room * unit, layout, units).unwrap();
             let mut random = Seeded::new(room);
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_again_stays() {
-        let room = 8 * (4096 + PLACE_BYTES) as u64;
+        let room = 8 * (4096 + ENTRY_BYTES) as u64;
         let cache = BlockCache::new(room, Layout::new(4096), 1000).unwrap();
         cache.keep(0, &bytes_of(0));
         for unit in 1..500 {

@@ -38,14 +38,14 @@ struct Plan {
     units: Vec<u32>,
     /// Where the rows of each unit start, and where those of the last one end.
     starts: Vec<u32>,
-    /// The units that are to be read, and the place of each in `units`, or `NOWHERE`.
+    /// The units that are to be read, and the position of each in `units`, or `NOWHERE`.
     missing: Vec<u32>,
-    places: Vec<u32>,
+    positions: Vec<u32>,
     /// So many of `missing`, the first ones, are read ahead.
     ahead: usize,
 }
 
-/// The place of a unit that was read ahead for nothing.
+/// The position of a unit that was read ahead for nothing.
 const NOWHERE: u32 = u32::MAX;
 
 impl Plan {
@@ -300,8 +300,8 @@ impl RowReader {
             return Ok(true);
         };
         ring.advance((file, &plan.missing), (stop, wait), |at, unit| {
-            if plan.places[at] != NOWHERE {
-                shared.give(plan, plan.places[at] as usize, unit, &mut visit);
+            if plan.positions[at] != NOWHERE {
+                shared.give(plan, plan.positions[at] as usize, unit, &mut visit);
             }
             shared.keep(plan.missing[at], unit);
         })
@@ -316,24 +316,24 @@ impl RowReader {
     ) {
         let RowReader { shared, plan, .. } = self;
         plan.make(ids, shared.layout);
-        let (mut missing, mut places) = (take(&mut plan.missing), take(&mut plan.places));
+        let (mut missing, mut positions) = (take(&mut plan.missing), take(&mut plan.positions));
         let ahead = plan.ahead;
         missing.truncate(ahead);
-        places.clear();
-        places.resize(ahead, NOWHERE);
+        positions.clear();
+        positions.resize(ahead, NOWHERE);
         for (at, &unit) in plan.units.iter().enumerate() {
-            if let Some(place) = missing[..ahead].iter().position(|other| *other == unit) {
-                places[place] = at as u32;
+            if let Some(position) = missing[..ahead].iter().position(|other| *other == unit) {
+                positions[position] = at as u32;
                 continue;
             }
             let give = |bytes: &[u8]| shared.give(plan, at, bytes, &mut visit);
             if !shared.cache.as_ref().is_some_and(|cache| cache.visit(unit, give)) {
                 missing.push(unit);
-                places.push(at as u32);
+                positions.push(at as u32);
             }
         }
         shared.count(missing.len() - ahead, stats);
-        (plan.missing, plan.places) = (missing, places);
+        (plan.missing, plan.positions) = (missing, positions);
     }
 
     fn read_one_by_one(
@@ -356,7 +356,7 @@ impl RowReader {
                 buffer.insert(unit)
             }
         };
-        for (&unit, at) in plan.missing.iter().zip(&plan.places) {
+        for (&unit, at) in plan.missing.iter().zip(&plan.positions) {
             if let Some(why) = stop.now() {
                 return Err(ReadError::Stopped(why));
             }
@@ -387,7 +387,7 @@ impl RowReader {
 }
 
 impl Shared {
-    /// Hands the rows of the unit at a place of `plan` to `visit(i, row)`.
+    /// Hands the rows of the unit at a position of `plan` to `visit(i, row)`.
     fn give(&self, plan: &Plan, at: usize, unit: &[u8], visit: &mut impl FnMut(usize, Row<'_>)) {
         for (i, id) in plan.rows_in(at) {
             visit(i, row_of(self.element, &unit[self.layout.within_unit(id)]));

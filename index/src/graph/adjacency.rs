@@ -4,7 +4,7 @@ use crate::disk::{MemoryError, RamArray};
 use crate::kernel::fresh::NO_ID;
 use crate::kernel::{LINE, prefetch};
 
-/// Fills the places of a list that hold no neighbor; they come last.
+/// Fills the slots of a list that hold no neighbor; they come last.
 pub(crate) const NO_NEIGHBOR: u32 = NO_ID;
 
 /// `[n x stride]` neighbor ids; a list ends at its stride or at `NO_NEIGHBOR`.
@@ -14,7 +14,7 @@ pub(crate) struct Adjacency {
 }
 
 impl Adjacency {
-    /// `n` empty lists of `stride` places.
+    /// `n` empty lists of `stride` slots.
     pub(crate) fn empty(n: usize, stride: usize) -> Result<Adjacency, MemoryError> {
         let mut lists = RamArray::zeroed(n * stride)?;
         lists.fill(NO_NEIGHBOR);
@@ -32,25 +32,25 @@ impl Adjacency {
         self.lists.len() / self.stride
     }
 
-    /// Places of a list.
+    /// Neighbor slots of a list.
     pub(crate) fn stride(&self) -> usize {
         self.stride
     }
 
-    /// The places of a node's list, those without a neighbor included.
+    /// The slots of a node's list, those without a neighbor included.
     #[inline(always)]
-    pub(crate) fn places(&self, id: u32) -> &[u32] {
+    pub(crate) fn slots(&self, id: u32) -> &[u32] {
         &self.lists[id as usize * self.stride..][..self.stride]
     }
 
     /// The neighbors of a node.
     pub(crate) fn neighbors(&self, id: u32) -> &[u32] {
-        let places = self.places(id);
-        &places[..filled(places)]
+        let slots = self.slots(id);
+        &slots[..filled(slots)]
     }
 
-    /// The places of a node's list, to be changed.
-    pub(crate) fn places_mut(&mut self, id: u32) -> &mut [u32] {
+    /// The slots of a node's list, to be changed.
+    pub(crate) fn slots_mut(&mut self, id: u32) -> &mut [u32] {
         &mut self.lists[id as usize * self.stride..][..self.stride]
     }
 
@@ -76,7 +76,7 @@ impl Adjacency {
     }
 }
 
-/// How many places of a list hold a neighbor.
-pub(crate) fn filled(places: &[u32]) -> usize {
-    places.iter().position(|id| *id == NO_NEIGHBOR).unwrap_or(places.len())
+/// How many slots of a list hold a neighbor.
+pub(crate) fn filled(slots: &[u32]) -> usize {
+    slots.iter().position(|id| *id == NO_NEIGHBOR).unwrap_or(slots.len())
 }

@@ -57,10 +57,10 @@ pub(crate) fn breadth_first(graph: &Adjacency, entry_points: u32) -> Vec<u32> {
 
 /// Makes every node reachable; returns how many were not.
 ///
-/// A node that is not reached is attached to the nearest reached node that has a free place or an
+/// A node that is not reached is attached to the nearest reached node that has a free slot or an
 /// edge that no other node depends on (one outside the spanning forest), so that nothing else is
 /// lost; where no near node has one, to the last node attached, which has just been reached and
-/// keeps places of its own.
+/// keeps slots of its own.
 pub(crate) fn repair<S: Space>(space: &S, graph: &mut Adjacency, entry_points: u32) -> usize {
     let n = graph.len();
     let mut forest = Forest::new(n, entry_points);
@@ -95,23 +95,23 @@ pub(crate) fn repair<S: Space>(space: &S, graph: &mut Adjacency, entry_points: u
     orphans
 }
 
-/// Puts `id` into the list of `host`, in a free place or instead of the farthest neighbor that is
+/// Puts `id` into the list of `host`, in a free slot or instead of the farthest neighbor that is
 /// reached from elsewhere. False if there is none, or if the host is not reached itself.
 fn attach(graph: &mut Adjacency, forest: &mut Forest, host: u32, id: u32) -> bool {
     if forest.parents[host as usize] == NO_PARENT {
         return false;
     }
-    let list = graph.places_mut(host);
+    let list = graph.slots_mut(host);
     let length = filled(list);
-    let place = if length < list.len() {
+    let slot = if length < list.len() {
         Some(length)
     } else {
         list.iter().rposition(|neighbor| {
             *neighbor != NO_NEIGHBOR && forest.parents[*neighbor as usize] != host
         })
     };
-    let Some(place) = place else { return false };
-    list[place] = id;
+    let Some(slot) = slot else { return false };
+    list[slot] = id;
     forest.parents[id as usize] = host;
     true
 }

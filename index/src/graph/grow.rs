@@ -45,7 +45,7 @@ pub(crate) struct GrowParams {
 }
 
 impl GrowParams {
-    /// Places of a list while the graph grows: reverse edges gather before a list is pruned.
+    /// Slots of a list while the graph grows: reverse edges gather before a list is pruned.
     pub(crate) fn growing_stride(&self) -> usize {
         self.rule.max_degree + self.rule.max_degree / 4 + 1
     }
@@ -61,7 +61,7 @@ pub(crate) enum GrowError {
 }
 
 /// Grows the graph of the first `count` rows of `space` on the current rayon pool. Every row has a
-/// list of `max_degree` places; the others' are empty. Panics unless the entry points of all rows
+/// list of `max_degree` slots; the others' are empty. Panics unless the entry points of all rows
 /// are among the first.
 pub(crate) fn grow<S: Space>(
     space: &S,
@@ -73,7 +73,7 @@ pub(crate) fn grow<S: Space>(
     let mut graph = Adjacency::empty(n as usize, params.growing_stride())?;
     let first = entry_points_of(n);
     assert!(first <= count && count <= n, "entry points come first");
-    introduce(space, params, &mut graph, first);
+    seed(space, params, &mut graph, first);
     let inserted = AtomicU64::new(u64::from(first));
     for rows in batches(n, count) {
         let lists = insert_batch(space, params, &graph, rows.clone(), &|rows| {
@@ -86,7 +86,7 @@ pub(crate) fn grow<S: Space>(
         }
         let mut edges = Vec::with_capacity(lists.iter().map(Vec::len).sum());
         for (id, kept) in rows.zip(&lists) {
-            graph.places_mut(id)[..kept.len()].copy_from_slice(kept);
+            graph.slots_mut(id)[..kept.len()].copy_from_slice(kept);
             edges.extend(kept.iter().map(|target| (*target, id)));
         }
         edges.par_sort_unstable();
@@ -99,9 +99,9 @@ pub(crate) fn grow<S: Space>(
 /// pages of memory: the rows of each batch by the entry point nearest to them. `order[i]` is the
 /// row that should be number i.
 pub(crate) fn order<S: Space>(space: &S, count: u32) -> Vec<u32> {
-    let (n, homes) = (space.len(), homes(space));
+    let (n, nearest_entry_points) = (space.len(), nearest_entry_points(space));
     let mut order: Vec<u32> = (0..entry_points_of(n)).collect();
-    order.extend(batches(n, count).flat_map(|rows| near_each_other(&homes, rows)));
+    order.extend(batches(n, count).flat_map(|rows| by_entry_point(&nearest_entry_points, rows)));
     order.extend(count..n);
     order
 }
@@ -124,7 +124,7 @@ pub(crate) fn append<S: Space>(space: &S, params: &GrowParams, graph: &mut Adjac
     let lists = insert_batch(space, params, graph, rows.clone(), &|_| false);
     let mut edges = Vec::with_capacity(lists.iter().map(Vec::len).sum());
     for (id, kept) in rows.clone().zip(&lists) {
-        graph.places_mut(id)[..kept.len()].copy_from_slice(kept);
+        graph.slots_mut(id)[..kept.len()].copy_from_slice(kept);
         edges.extend(kept.iter().map(|target| (*target, id)));
     }
     edges.par_sort_unstable();
@@ -136,16 +136,16 @@ pub(crate) fn append<S: Space>(space: &S, params: &GrowParams, graph: &mut Adjac
         worker.gather(space, target, &ids);
         worker.choose(space, params);
         worker.pruner.fill(&params.rule, &mut worker.kept);
-        write_list(graph.places_mut(target), &worker.kept);
+        write_list(graph.slots_mut(target), &worker.kept);
     }
     for id in rows {
         worker.complete(space, params, graph, id);
-        write_list(graph.places_mut(id), &worker.kept);
+        write_list(graph.slots_mut(id), &worker.kept);
     }
 }
 
 /// The lists of the first rows, each pruned from all the others.
-fn introduce<S: Space>(space: &S, params: &GrowParams, graph: &mut Adjacency, first: u32) {
+fn seed<S: Space>(space: &S, params: &GrowParams, graph: &mut Adjacency, first: u32) {
     let stride = graph.stride();
     let rows = &mut graph.lists_mut()[..first as usize * stride];
     rows.par_chunks_mut(stride).enumerate().for_each_init(
@@ -206,7 +206,7 @@ fn add_reverse<S: Space>(
         for group in edges[from..to].chunk_by(|x, y| x.0 == y.0) {
             let target = group[0].0;
             let list = &mut lists[(target - base) as usize * stride..][..stride];
-            worker.take_in(space, params, target, (list, group));
+            worker.insert(space, params, target, (list, group));
         }
     });
 }
@@ -239,27 +239,27 @@ fn finish<S: Space>(
 }
 
 /// The entry point nearest to each row.
-fn homes<S: Space>(space: &S) -> Vec<u32> {
+fn nearest_entry_points<S: Space>(space: &S) -> Vec<u32> {
     let entries: Vec<u32> = (0..entry_points_of(space.len())).collect();
-    let mut homes = vec![0; space.len() as usize];
-    let tasks = homes.par_chunks_mut(NODES_A_TASK).enumerate();
+    let mut nearest_entry_points = vec![0; space.len() as usize];
+    let tasks = nearest_entry_points.par_chunks_mut(NODES_A_TASK).enumerate();
     let scratch = || (S::Scratch::default(), vec![0.0; entries.len()]);
-    tasks.for_each_init(scratch, |(scratch, distances), (task, homes)| {
-        for (i, home) in homes.iter_mut().enumerate() {
+    tasks.for_each_init(scratch, |(scratch, distances), (task, nearest_entry_points)| {
+        for (i, entry_point) in nearest_entry_points.iter_mut().enumerate() {
             let id = (task * NODES_A_TASK + i) as u32;
             space.distances_from(id, scratch).distances(&entries, distances);
             let entries = distances.iter().zip(&entries);
             let nearest = entries.min_by(|x, y| x.0.total_cmp(y.0));
-            *home = nearest.map_or(0, |(_, id)| *id);
+            *entry_point = nearest.map_or(0, |(_, id)| *id);
         }
     });
-    homes
+    nearest_entry_points
 }
 
-/// The rows of a range, those of one home after each other.
-fn near_each_other(homes: &[u32], rows: Range<u32>) -> Vec<u32> {
+/// The rows of a range, those with the same nearest entry point after each other.
+fn by_entry_point(nearest_entry_points: &[u32], rows: Range<u32>) -> Vec<u32> {
     let mut rows: Vec<u32> = rows.collect();
-    rows.par_sort_unstable_by_key(|id| (homes[*id as usize], *id));
+    rows.par_sort_unstable_by_key(|id| (nearest_entry_points[*id as usize], *id));
     rows
 }
 
@@ -268,7 +268,7 @@ fn write_list(list: &mut [u32], kept: &[u32]) {
     list[kept.len()..].fill(NO_NEIGHBOR);
 }
 
-/// The distances of `others`, into the first places of `out`.
+/// The distances of `others`, into the first elements of `out`.
 fn measure(distance: &impl QueryDistance, others: &[u32], out: &mut Vec<f32>) {
     others.iter().for_each(|other| distance.prefetch(*other));
     out.resize(out.len().max(others.len()), 0.0);
@@ -336,7 +336,7 @@ impl<S: Space> Worker<S> {
     }
 
     /// Adds the sources of `group` to the list of `target`.
-    fn take_in(
+    fn insert(
         &mut self,
         space: &S,
         params: &GrowParams,
@@ -379,9 +379,9 @@ impl<S: Space> Worker<S> {
         ids.clear();
         self.seen.begin();
         for neighbor in own {
-            let (places, before) = (graph.places(*neighbor), ids.len());
-            ids.resize(before + places.len() + GROUP, 0);
-            let fresh = self.seen.fresh(places, &mut ids[before..]);
+            let (slots, before) = (graph.slots(*neighbor), ids.len());
+            ids.resize(before + slots.len() + GROUP, 0);
+            let fresh = self.seen.fresh(slots, &mut ids[before..]);
             ids.truncate(before + fresh);
         }
         measure(&space.estimates_from(id, &mut self.scratch), &ids, &mut self.distances);

@@ -7,7 +7,7 @@
 //! | `walk` | which ids are near a query? (best-first search) |
 //! | `prune` | which of many candidates become neighbors? |
 //! | `grow` | how does a graph come to be, the same one at any thread count? |
-//! | `connectivity` | can every node be reached from the entry points, and if not, how is that mended? |
+//! | `connectivity` | can every node be reached from the entry points; repair |
 //! | `order` | in which order do ids lie in memory? |
 //!
 //! The entry points are always the ids `0..entry_points`. Nothing here knows what a distance is

@@ -39,7 +39,7 @@ pub(crate) fn renumber(
     let stride = graph.stride();
     let mut renumbered = Adjacency::empty(graph.len(), stride)?;
     renumbered.lists_mut().par_chunks_mut(stride).zip(&old).for_each(|(list, from)| {
-        for (to, neighbor) in list.iter_mut().zip(graph.places(*from)) {
+        for (to, neighbor) in list.iter_mut().zip(graph.slots(*from)) {
             *to = if *neighbor == NO_NEIGHBOR { NO_NEIGHBOR } else { new[*neighbor as usize] };
         }
     });
@@ -79,8 +79,8 @@ fn grouped(graph: &Adjacency, entry_points: u32, group: usize) -> Vec<u32> {
 
 /// Free ids that members of a group have as neighbors, and how many of them do.
 struct Near {
-    /// `[n]`: the place of an id in `ids`, from 1 on; 0 for those that are not there.
-    places: Vec<u32>,
+    /// `[n]`: the position of an id in `ids`, from 1 on; 0 for those that are not there.
+    positions: Vec<u32>,
     ids: Vec<u32>,
     /// Of the ids; 0 for those that were removed.
     counts: Vec<u32>,
@@ -88,33 +88,33 @@ struct Near {
 
 impl Near {
     fn new(n: usize) -> Near {
-        Near { places: vec![0; n], ids: Vec::new(), counts: Vec::new() }
+        Near { positions: vec![0; n], ids: Vec::new(), counts: Vec::new() }
     }
 
     fn clear(&mut self) {
-        self.ids.drain(..).for_each(|id| self.places[id as usize] = 0);
+        self.ids.drain(..).for_each(|id| self.positions[id as usize] = 0);
         self.counts.clear();
     }
 
     fn count(&mut self, id: u32) {
-        let place = &mut self.places[id as usize];
-        if *place == 0 {
+        let position = &mut self.positions[id as usize];
+        if *position == 0 {
             self.ids.push(id);
             self.counts.push(0);
-            *place = self.ids.len() as u32;
+            *position = self.ids.len() as u32;
         }
-        self.counts[*place as usize - 1] += 1;
+        self.counts[*position as usize - 1] += 1;
     }
 
     fn remove(&mut self, id: u32) {
-        if let Some(place) = self.places[id as usize].checked_sub(1) {
-            self.counts[place as usize] = 0;
+        if let Some(position) = self.positions[id as usize].checked_sub(1) {
+            self.counts[position as usize] = 0;
         }
     }
 
     fn best(&self) -> Option<u32> {
         let most = self.counts.iter().max().filter(|most| **most > 0)?;
-        let place = self.counts.iter().position(|count| count == most)?;
-        Some(self.ids[place])
+        let position = self.counts.iter().position(|count| count == most)?;
+        Some(self.ids[position])
     }
 }

@@ -134,7 +134,7 @@ fn grid_graph(side: usize, dim: usize) -> (Points, Adjacency) {
             .take_while(|(distance, _)| *distance <= 1.0)
             .map(|(_, id)| id)
             .collect();
-        graph.places_mut(id)[..steps.len()].copy_from_slice(&steps);
+        graph.slots_mut(id)[..steps.len()].copy_from_slice(&steps);
     }
     (points, graph)
 }
@@ -217,7 +217,7 @@ fn reached(graph: &Adjacency, entry_points: u32) -> Vec<bool> {
     let mut stack: Vec<u32> = (0..entry_points).collect();
     while let Some(id) = stack.pop() {
         if !std::mem::replace(&mut seen[id as usize], true) {
-            stack.extend(graph.places(id).iter().filter(|id| **id != NO_NEIGHBOR));
+            stack.extend(graph.slots(id).iter().filter(|id| **id != NO_NEIGHBOR));
         }
     }
     seen
@@ -237,7 +237,7 @@ fn repair_connects_orphans_and_loses_nobody() {
             let mut ids: Vec<u32> = (0..known as u32).filter(|other| *other != id).collect();
             random.shuffle(&mut ids);
             ids.truncate(if known == 1 { 0 } else { degree });
-            graph.places_mut(id)[..ids.len()].copy_from_slice(&ids);
+            graph.slots_mut(id)[..ids.len()].copy_from_slice(&ids);
         }
         let before = reached(&graph, entry_points).iter().filter(|seen| **seen).count();
         assert_eq!(before, connectivity::count_reached(&graph, entry_points));

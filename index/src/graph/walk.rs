@@ -26,7 +26,7 @@ const SPREAD: usize = 8;
 pub(crate) struct Walk {
     /// The candidate pool: `[list_size]` keys, ascending.
     pool: Vec<u64>,
-    /// No place before this one waits for expansion.
+    /// No position before this one waits for expansion.
     cursor: usize,
     seen: Seen,
     fresh: Vec<u32>,
@@ -156,9 +156,9 @@ impl Walk {
         self.cursor += 1;
         self.prefetch_next(graph);
         self.expanded.push((distance_of_key(node), id_of(node)));
-        let places = graph.places(id_of(node));
-        self.fresh.resize(places.len() + GROUP, 0);
-        let count = self.seen.fresh(places, &mut self.fresh);
+        let slots = graph.slots(id_of(node));
+        self.fresh.resize(slots.len() + GROUP, 0);
+        let count = self.seen.fresh(slots, &mut self.fresh);
         self.fresh.truncate(count);
     }
 
@@ -196,9 +196,9 @@ impl Walk {
         keys.map(|key| (distance_of_key(*key), id_of(*key)))
     }
 
-    /// The distance of the candidate at a place of the pool, the nearest at 0, if there is one.
-    pub(crate) fn distance_at(&self, place: usize) -> Option<f32> {
-        self.pool.get(place).filter(|key| **key != EMPTY).map(|key| distance_of_key(*key))
+    /// The distance of the candidate at a position of the pool, the nearest at 0, if there is one.
+    pub(crate) fn distance_at(&self, position: usize) -> Option<f32> {
+        self.pool.get(position).filter(|key| **key != EMPTY).map(|key| distance_of_key(*key))
     }
 
     /// How many of the nearest candidates, at least, have been expanded.
@@ -213,7 +213,7 @@ impl Walk {
 
     fn next_waiting(&mut self) -> Option<u64> {
         while let Some(key) = self.pool.get(self.cursor) {
-            // An empty place has the expanded bit set as well.
+            // An empty slot has the expanded bit set as well.
             if key & 1 == 0 {
                 return (distance_of_key(*key) <= self.limit()).then_some(*key);
             }

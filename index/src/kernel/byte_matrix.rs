@@ -30,9 +30,9 @@ impl ByteMatrix {
         let start = self.records.len();
         self.ids.push((start / self.stride) as u32);
         self.records.resize(start + self.stride, 0);
-        let (places, tail) = self.records[start..].split_at_mut(self.stride - 8);
+        let (fields, tail) = self.records[start..].split_at_mut(self.stride - 8);
         for (i, x) in row.enumerate() {
-            places[..self.width][i] = (i32::from(x) + OFFSET) as u8;
+            fields[..self.width][i] = (i32::from(x) + OFFSET) as u8;
         }
         tail[..4].copy_from_slice(&unit.to_le_bytes());
     }

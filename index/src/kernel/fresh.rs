@@ -12,9 +12,9 @@ use super::level::{Level, best_version};
 pub(crate) const SLOT_BITS: u32 = 14;
 /// Ids are below 2^31: what remains of them, and how far the number of the walk is shifted.
 pub(crate) const HIGH_BITS: u32 = 31 - SLOT_BITS;
-/// Fills the places of a list that hold no id; they come last.
+/// Fills the slots of a list that hold no id; they come last.
 pub(crate) const NO_ID: u32 = u32::MAX;
-/// Ids of a group, and how many places `out` must have beyond the list's.
+/// Ids of a group, and how many elements `out` must have beyond the list's.
 pub(crate) const GROUP: usize = 16;
 
 /// `[2^SLOT_BITS]` slots.
@@ -22,7 +22,7 @@ pub(crate) type Slots = [u32; 1 << SLOT_BITS];
 
 /// `fresh(slots, walk, list, out)`: writes the ids of `list` that are new to walk number `walk` to
 /// the front of `out`, in order, and returns how many; they are seen from then on. What follows
-/// them in `out` is anything. Panics if `out` is not `GROUP` places longer than `list`.
+/// them in `out` is anything. Panics if `out` is not `GROUP` elements longer than `list`.
 pub(crate) type FreshKernel = fn(&mut Slots, u32, &[u32], &mut [u32]) -> usize;
 
 /// The kernel of a level.
@@ -66,7 +66,7 @@ mod x86 {
     use super::{GROUP, HIGH_BITS, NO_ID, SLOT_BITS, Slots};
 
     /// # Safety
-    /// AVX-512 F is there; `out` is `GROUP` places longer than `list`.
+    /// AVX-512 F is there; `out` is `GROUP` elements longer than `list`.
     #[target_feature(enable = "avx512f,popcnt,bmi1,bmi2")]
     pub(super) unsafe fn avx512(
         slots: &mut Slots,
@@ -89,20 +89,20 @@ mod x86 {
             // SAFETY: `at` holds slots, all of them inside the table.
             let old = unsafe { _mm512_i32gather_epi32::<4>(at, slots) };
             let fresh = _mm512_mask_cmpneq_epi32_mask(some, old, marks);
-            let (mut places, mut new) = ([0u32; GROUP], [0i32; GROUP]);
+            let (mut positions, mut new) = ([0u32; GROUP], [0i32; GROUP]);
             // SAFETY: both arrays are as long as a register.
             unsafe {
-                _mm512_storeu_si512(places.as_mut_ptr().cast(), at);
+                _mm512_storeu_si512(positions.as_mut_ptr().cast(), at);
                 _mm512_storeu_si512(new.as_mut_ptr().cast(), marks);
             }
             // One by one: where scatters are microcode they take several times as long.
-            for (place, mark) in places.iter().zip(new).take(some.count_ones() as usize) {
+            for (position, mark) in positions.iter().zip(new).take(some.count_ones() as usize) {
                 // SAFETY: as above.
-                unsafe { *slots.add(*place as usize) = mark };
+                unsafe { *slots.add(*position as usize) = mark };
             }
             let kept = _mm512_maskz_compress_epi32(fresh, ids);
             // SAFETY: at most `list.len()` ids were kept before this group, and `out` has `GROUP`
-            // places more.
+            // elements more.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().add(count).cast(), kept) };
             count += fresh.count_ones() as usize;
         }

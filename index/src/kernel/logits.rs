@@ -23,7 +23,7 @@ for_every_level! {
 }
 for_every_level! {
     /// `entries` times `scale` to the nearest whole numbers, ties to even, in bytes. Panics if
-    /// there are fewer places. No product may be below 0 or above 255.
+    /// there are fewer elements. No product may be below 0 or above 255.
     bytes_of, bytes_of_text, (entries: &[f32], scale: f32, out: &mut [u8])
 }
 for_every_level! {
@@ -44,7 +44,7 @@ for_every_level! {
 }
 for_every_level! {
     /// `exp((x - shift) * scale)` of each value; relative errors are below 4e-7, and what is below
-    /// 1e-37 becomes 0. Panics unless `out` has a place for each.
+    /// 1e-37 becomes 0. Panics unless `out` has an element for each.
     exp_of_each, exp_of_each_text,
     (values: &[f32], shift_and_scale: (f32, f32), out: &mut [f32])
 }
@@ -52,7 +52,7 @@ for_every_level! {
     /// About `exp((x - shift) * scale)` of each value: powers of 2 with straight lines between, up
     /// to 6.2 % more. What is below 1e-37 becomes 0. And the sums of groups: the values of a tile
     /// of 256 that lie 16 apart are one; the last tile may be shorter. Panics unless values are
-    /// whole sixteens, `out` has a place for each and `sums` 16 for each tile.
+    /// whole sixteens, `out` has an element for each and `sums` 16 for each tile.
     weights_of, weights_of_text,
     (values: &[f32], shift_and_scale: (f32, f32), out: &mut [f32], sums: &mut [f32])
 }

@@ -27,32 +27,33 @@ pub(crate) fn kernel(level: Level) -> LookupKernel {
     best_version!(level, Avx512Vbmi => avx512vbmi, Avx2 => avx2, _ => portable)
 }
 
-/// Fills `places` with the places of all values of at least `least`, in order. No value may be NaN.
-pub(crate) fn places_above(values: &[f32], least: f32, places: &mut Vec<u32>) {
-    places.clear();
+/// Fills `positions` with the places of all values of at least `least`, in order. No value may be
+/// NaN.
+pub(crate) fn positions_above(values: &[f32], least: f32, positions: &mut Vec<u32>) {
+    positions.clear();
     #[cfg(target_arch = "x86_64")]
     if Level::in_use() >= Level::Avx512 {
-        places.reserve(values.len() + BLOCK_ROWS);
+        positions.reserve(values.len() + BLOCK_ROWS);
         // SAFETY: the level in use is one the CPU has; there is room for each value and a block
-        // more, and as many places are written as are found.
+        // more, and as many positions are written as are found.
         unsafe {
-            let found = x86::places_above(values, least, places.as_mut_ptr());
-            places.set_len(found);
+            let found = x86::positions_above(values, least, positions.as_mut_ptr());
+            positions.set_len(found);
         }
         return;
     }
     let all = (0..).zip(values).filter(|(_, value)| **value >= least);
-    places.extend(all.map(|(place, _)| place));
+    positions.extend(all.map(|(position, _)| position));
 }
 
 /// Where the part of a row lies in its block: the byte, and how far its four bits are shifted.
-pub(crate) fn place(row: usize, part: usize) -> (usize, u32) {
+pub(crate) fn code_position(row: usize, part: usize) -> (usize, u32) {
     let (line, within) = (part / LINE_PARTS, part % LINE_PARTS);
     (line * LINE + 4 * row + within % 4, if within < 4 { 0 } else { 4 })
 }
 
 /// Lines of codes of a block. Panics unless tables are whole pairs of lines, `codes` holds every
-/// block and `out` has a place for each of their rows.
+/// block and `out` has an element for each of their rows.
 fn check(codes: &[u8], tables: &[u8], blocks: &[u32], out: &[u32]) -> usize {
     assert!(!tables.is_empty() && tables.len().is_multiple_of(2 * LINE), "eight parts a line");
     let lines = tables.len() / (2 * LINE);
@@ -164,9 +165,9 @@ mod x86 {
     }
 
     /// # Safety
-    /// AVX-512 F is there; `places` has room for as many numbers as there are values, and 16 more.
+    /// AVX-512 F is there; `positions` can hold as many numbers as there are values, and 16 more.
     #[target_feature(enable = "avx512f,popcnt")]
-    pub(super) unsafe fn places_above(values: &[f32], least: f32, places: *mut u32) -> usize {
+    pub(super) unsafe fn positions_above(values: &[f32], least: f32, positions: *mut u32) -> usize {
         let wanted = _mm512_set1_ps(least);
         let first = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
         let (blocks, rest) = values.as_chunks::<BLOCK_ROWS>();
@@ -178,14 +179,14 @@ mod x86 {
             // Without a branch: which blocks have any is hard to foresee.
             let here = _mm512_add_epi32(first, _mm512_set1_epi32((i * BLOCK_ROWS) as i32));
             let kept = _mm512_maskz_compress_epi32(mask, here);
-            // SAFETY: `found` is at most the number of values before this block, and `places` has
-            // room for those and 16 more.
-            unsafe { _mm512_storeu_si512(places.add(found).cast(), kept) };
+            // SAFETY: `found` is at most the number of values before this block, and `positions` can
+            // hold those and 16 more.
+            unsafe { _mm512_storeu_si512(positions.add(found).cast(), kept) };
             found += mask.count_ones() as usize;
         }
         for (i, _) in rest.iter().enumerate().filter(|(_, value)| **value >= least) {
             // SAFETY: fewer were found than there are values.
-            unsafe { places.add(found).write((blocks.len() * BLOCK_ROWS + i) as u32) };
+            unsafe { positions.add(found).write((blocks.len() * BLOCK_ROWS + i) as u32) };
             found += 1;
         }
         found
@@ -281,7 +282,7 @@ mod tests {
             for (i, sum) in wanted.iter_mut().enumerate() {
                 for part in 0..parts {
                     let code = (random.next_u64() % 16) as u8;
-                    let (byte, shift) = place(i % BLOCK_ROWS, part);
+                    let (byte, shift) = code_position(i % BLOCK_ROWS, part);
                     codes[i / BLOCK_ROWS * lines * LINE + byte] |= code << shift;
                     *sum += u32::from(tables[part * 16 + usize::from(code)]);
                 }
@@ -309,15 +310,15 @@ mod tests {
         for n in [0, 1, 15, 16, 17, 100, 1000] {
             let values: Vec<f32> = (0..n).map(|_| random.gaussian()).collect();
             for least in [f32::MIN, -0.5, 0.7, 9.0] {
-                let places = (0..).zip(&values).filter(|(_, value)| **value >= least);
-                let wanted: Vec<u32> = places.map(|(place, _)| place).collect();
+                let positions = (0..).zip(&values).filter(|(_, value)| **value >= least);
+                let wanted: Vec<u32> = positions.map(|(position, _)| position).collect();
                 let mut found = vec![3; 7];
-                places_above(&values, least, &mut found);
+                positions_above(&values, least, &mut found);
                 assert_eq!(found, wanted, "{n} {least}");
             }
         }
         let mut found = Vec::new();
-        places_above(&[f32::NEG_INFINITY; 40], f32::MIN, &mut found);
+        positions_above(&[f32::NEG_INFINITY; 40], f32::MIN, &mut found);
         assert_eq!(found, [0u32; 0]);
     }
 

@@ -1,7 +1,7 @@
 //! A sorted array of keys that takes new ones: the candidate pool's inner loop.
 //!
 //! A key holds everything that orders a candidate in one integer: order-preserving bits of the
-//! distance, then the id, then one bit for "expanded". Unused places hold `u64::MAX`.
+//! distance, then the id, then one bit for "expanded". Unused slots hold `u64::MAX`.
 
 use super::level::{Level, best_version};
 
@@ -47,13 +47,13 @@ fn portable(keys: &mut [u64], limit: f32, ids: &[u32], distances: &[f32]) -> usi
         if *distance > limit || key >= keys[capacity - 1] {
             continue;
         }
-        let place = keys.partition_point(|other| *other < key);
-        if keys[place] | 1 == key | 1 {
+        let position = keys.partition_point(|other| *other < key);
+        if keys[position] | 1 == key | 1 {
             continue;
         }
-        keys.copy_within(place..capacity - 1, place + 1);
-        keys[place] = key;
-        first = first.min(place);
+        keys.copy_within(position..capacity - 1, position + 1);
+        keys[position] = key;
+        first = first.min(position);
     }
     first
 }
@@ -71,7 +71,7 @@ mod x86 {
 
     use super::{EMPTY, ordered_bits};
 
-    /// From this capacity on a binary search finds a place faster than counting does.
+    /// From this capacity on a binary search finds a position faster than counting does.
     const COUNTED: usize = 128;
 
     /// Candidates that are near enough at first sight, of one group.
@@ -101,8 +101,8 @@ mod x86 {
     }
 
     /// The keys of the candidates whose ordered bits are at most `limit`, in order, at the front of
-    /// `news`, and how many they are; of two that are the same one is `EMPTY`. Each finds its place
-    /// by counting the smaller ones: no branch depends on a key.
+    /// `news`, and how many they are; of two that are the same one is `EMPTY`. Each finds its
+    /// position by counting the smaller ones: no branch depends on a key.
     ///
     /// # Safety
     /// AVX-512 F is there; `ids` and `distances` have one length, at most `GROUP`.
@@ -168,7 +168,7 @@ mod x86 {
     #[inline]
     unsafe fn merge(keys: &mut [u64], news: &mut [u64]) -> usize {
         let capacity = keys.len();
-        let mut places = [0usize; GROUP];
+        let mut positions = [0usize; GROUP];
         let mut kept = 0;
         for i in 0..news.len() {
             let key = news[i];
@@ -177,23 +177,23 @@ mod x86 {
                 continue;
             }
             // SAFETY: the level is there.
-            let place = unsafe { place_of(keys, key) };
-            if keys[place] | 1 != key | 1 {
-                (news[kept], places[kept]) = (key, place);
+            let position = unsafe { position_of(keys, key) };
+            if keys[position] | 1 != key | 1 {
+                (news[kept], positions[kept]) = (key, position);
                 kept += 1;
             }
         }
         let mut end = capacity;
         for i in (0..kept).rev() {
-            let (place, shift) = (places[i], i + 1);
-            // SAFETY: `place <= end <= capacity`.
-            unsafe { shift_up(keys, place, end.min(capacity.saturating_sub(shift)), shift) };
-            if place + i < capacity {
-                keys[place + i] = news[i];
+            let (position, shift) = (positions[i], i + 1);
+            // SAFETY: `position <= end <= capacity`.
+            unsafe { shift_up(keys, position, end.min(capacity.saturating_sub(shift)), shift) };
+            if position + i < capacity {
+                keys[position + i] = news[i];
             }
-            end = place;
+            end = position;
         }
-        if kept == 0 { capacity } else { places[0] }
+        if kept == 0 { capacity } else { positions[0] }
     }
 
     /// How many keys are smaller.
@@ -202,7 +202,7 @@ mod x86 {
     /// AVX-512 F is there.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,popcnt,bmi1,bmi2")]
     #[inline]
-    unsafe fn place_of(keys: &[u64], key: u64) -> usize {
+    unsafe fn position_of(keys: &[u64], key: u64) -> usize {
         if keys.len() > COUNTED {
             return keys.partition_point(|other| *other < key);
         }
@@ -217,7 +217,7 @@ mod x86 {
         below + rest.iter().filter(|other| **other < key).count()
     }
 
-    /// Moves `keys[from..to]` up by `shift` places.
+    /// Moves `keys[from..to]` up by `shift` slots.
     ///
     /// # Safety
     /// AVX-512 F is there; `to + shift <= keys.len()`, or there is nothing to move.

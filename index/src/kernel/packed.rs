@@ -211,7 +211,7 @@ mod x86 {
                 if group * 4 >= ids.len() {
                     break;
                 }
-                // SAFETY: every place in `at` is that of a record.
+                // SAFETY: every position in `at` is that of a record.
                 let (dot, word) = unsafe { four::<LINES, FIELDS>(codes, query, at) };
                 match group {
                     0 => {
@@ -256,10 +256,10 @@ mod x86 {
         }
     }
 
-    /// The dot products and the factors of the records at four places.
+    /// The dot products and the factors of the records at four positions.
     ///
     /// # Safety
-    /// As for `avx512`; each place is the start of a record in `codes`.
+    /// As for `avx512`; each position is the start of a record in `codes`.
     #[target_feature(
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,popcnt,bmi1,bmi2"
     )]
@@ -283,7 +283,7 @@ mod x86 {
                 *lanes = unsafe { _mm512_loadu_si512(query.lanes.as_ptr().add(lane).cast()) };
             }
             for i in 0..4 {
-                // SAFETY: the record of each place lies inside `codes`.
+                // SAFETY: the record of each position lies inside `codes`.
                 let bytes =
                     unsafe { _mm512_loadu_si512(codes.as_ptr().add(at[i] + line * LINE).cast()) };
                 for (field, lanes) in lanes.into_iter().enumerate() {
@@ -299,7 +299,7 @@ mod x86 {
         }
         if !query.borrowed {
             for i in 0..4 {
-                // SAFETY: the last four bytes of the record at each place.
+                // SAFETY: the last four bytes of the record at each position.
                 words[i] = unsafe {
                     codes.as_ptr().add(at[i] + lines * LINE - 4).cast::<i32>().read_unaligned()
                 };

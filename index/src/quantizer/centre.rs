@@ -45,7 +45,7 @@ impl Limits {
     }
 
     /// Facts with no length beyond the limits.
-    pub(crate) fn cut(&self, facts: RowFacts) -> RowFacts {
+    pub(crate) fn clamp(&self, facts: RowFacts) -> RowFacts {
         RowFacts {
             square: facts.square.min(self.square),
             residual_square: facts.residual_square.min(self.residual_square),
@@ -113,8 +113,8 @@ fn is_bounded(metric: Metric, element: Element) -> bool {
 fn widened(sample: &Rows) -> Vec<f32> {
     let rows = sample.len().min(MEDIAN_ROWS);
     let mut wide = vec![0.0; rows * sample.dim()];
-    let places = wide.chunks_exact_mut(sample.dim()).zip(sample.iter());
-    places.for_each(|(place, row)| row.widen_into(place));
+    let targets = wide.chunks_exact_mut(sample.dim()).zip(sample.iter());
+    targets.for_each(|(target, row)| row.widen_into(target));
     wide
 }
 

@@ -278,7 +278,7 @@ fn write_packed4(
     record: &mut [u8],
 ) {
     let coarse = if borrowed { BORROWED_DIMS } else { 0 };
-    for (i, (value, at)) in point.iter().zip(places(point.len(), 2)).enumerate() {
+    for (i, (value, at)) in point.iter().zip(field_positions(point.len(), 2)).enumerate() {
         let level = if i < coarse { value + 7.0 } else { value + 7.5 } as u8;
         record[at.byte] |= level << at.shift;
     }
@@ -292,7 +292,7 @@ fn write_packed4(
 }
 
 fn write_packed2(quantizer: &Quantizer, point: &[f32], factors: Factors, record: &mut [u8]) {
-    for (value, at) in point.iter().zip(places(point.len(), 4)) {
+    for (value, at) in point.iter().zip(field_positions(point.len(), 4)) {
         record[at.byte] |= ((value + 1.5) as u8) << at.shift;
     }
     let end = record.len();
@@ -312,20 +312,20 @@ fn factor_word(quantizer: &Quantizer, factors: Factors) -> u32 {
 }
 
 /// Where a dimension lies in a record of fewer than 8 bits.
-pub(super) struct Place {
+pub(super) struct FieldPosition {
     pub(super) byte: usize,
     pub(super) shift: usize,
 }
 
-/// The places of dimensions `0..dim` of a record with `fields` of them a byte, in order.
-pub(super) fn places(dim: usize, fields: usize) -> impl Iterator<Item = Place> {
+/// The positions of dimensions `0..dim` of a record with `fields` of them a byte, in order.
+pub(super) fn field_positions(dim: usize, fields: usize) -> impl Iterator<Item = FieldPosition> {
     let in_line = fields * LINE;
     let full_lines = (dim - 1) / in_line;
     (0..dim).map(move |i| {
-        let (line, place) = (i / in_line, i % in_line);
+        let (line, position) = (i / in_line, i % in_line);
         let bytes = if line < full_lines { LINE } else { last_line_bytes(dim, fields) };
-        let (field, byte) = (place / bytes, place % bytes);
-        Place { byte: line * LINE + byte, shift: field * 8 / fields }
+        let (field, byte) = (position / bytes, position % bytes);
+        FieldPosition { byte: line * LINE + byte, shift: field * 8 / fields }
     })
 }
 

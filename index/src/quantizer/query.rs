@@ -194,8 +194,8 @@ impl PreparedQuery {
         if let Transform::Rotate(_) = of.transform {
             // The same rotation, of the same residual.
             let (scale, _) = planar::factors(record);
-            let places = self.residual.iter_mut().zip(record);
-            places.for_each(|(x, byte)| *x = scale * (i32::from(*byte) - OFFSET) as f32);
+            let fields = self.residual.iter_mut().zip(record);
+            fields.for_each(|(x, byte)| *x = scale * (i32::from(*byte) - OFFSET) as f32);
         } else {
             let mut flipped = std::mem::take(&mut self.bytes);
             flipped.resize(quantizer.dim, 0);

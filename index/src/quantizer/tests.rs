@@ -5,7 +5,7 @@ use foveal_datasets::seeded::Seeded;
 use crate::code_width::CodeWidth;
 use foveal_datasets::{Element, Metric, Row, Rows, Values};
 
-use super::encode::places;
+use super::encode::field_positions;
 use super::{BORROWED_DIMS, CodeSpace, Encoder, PreparedQuery, Quantizer, Record, RowFacts};
 use crate::distance::{QueryDistance, Space};
 use crate::kernel::packed;
@@ -285,7 +285,7 @@ fn plain_extra_estimate(
     let bits = usize::from(quantizer.spec.bits - 4);
     let plane_bytes = planes.len() / bits;
     let (mut product, mut square) = (0.0, 0.0);
-    for (i, (at, x)) in places(quantizer.dim, 2).zip(&query.residual).enumerate() {
+    for (i, (at, x)) in field_positions(quantizer.dim, 2).zip(&query.residual).enumerate() {
         let packed4 = code[at.byte] >> at.shift & 15;
         let coarse = borrowed && i < BORROWED_DIMS;
         let (level, width) = match coarse {

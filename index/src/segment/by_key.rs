@@ -17,13 +17,13 @@ impl KeyedRows for Segment {
 
     fn rows(&self, keys: &[u64]) -> Result<Rows, SearchError> {
         // A row that several keys of the list name is read once.
-        let mut places: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        for (place, key) in keys.iter().enumerate() {
+        let mut positions: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (position, key) in keys.iter().enumerate() {
             let id = self.shared.keys.id_of(*key)?;
             let id = id.ok_or(SearchError::UnknownKey { key: *key })?;
-            places.entry(id).or_default().push(place);
+            positions.entry(id).or_default().push(position);
         }
-        let ids: Vec<u32> = places.keys().copied().collect();
+        let ids: Vec<u32> = positions.keys().copied().collect();
         let (shared, dim) = (&*self.shared, self.dim());
         let mut wide = vec![0.0; keys.len() * dim];
         let mut source = shared.full_vectors();
@@ -31,8 +31,8 @@ impl KeyedRows for Segment {
         let (stop, mut stats) = (Stop::default(), QueryStats::default());
         let wanted = (&ids[..], &stop, &mut stats);
         source.rows(&shared.row_origin(), wanted, &mut |i, row| {
-            for place in &places[&ids[i]] {
-                row.widen_into(&mut wide[place * dim..][..dim]);
+            for position in &positions[&ids[i]] {
+                row.widen_into(&mut wide[position * dim..][..dim]);
             }
         })?;
         Ok(Rows::new(dim, Values::F32(wide)).expect("whole rows of the index's dimension"))

@@ -11,13 +11,13 @@ pub(super) struct Draws {
     /// By group: the sum of what is not certain; and of all groups.
     small: Vec<f32>,
     pub(super) rest: f64,
-    /// Places: those that are certain, or those of a round.
+    /// Positions: those that are certain, or those of a round.
     pub(super) drawn: Vec<u32>,
 }
 
 impl Draws {
-    /// Parts places by their weights, of which `sums` are those of groups: `drawn` are the ones of
-    /// a `parts`-th of all or more, and `small` and `rest` what the others sum to.
+    /// Partitions positions by their weights, of which `sums` are those of groups: `drawn` are the
+    /// ones of a `parts`-th of all or more, and `small` and `rest` what the others sum to.
     pub(super) fn split(&mut self, weights: &[f32], sums: &[f32], parts: f64) {
         self.largest = sums.iter().map(|sum| f64::from(*sum)).sum::<f64>() / parts;
         self.drawn.clear();
@@ -26,7 +26,7 @@ impl Draws {
         let largest = self.largest as f32;
         for (at, small) in self.small.iter_mut().enumerate().filter(|(_, sum)| **sum >= largest) {
             let certain = group(weights, at).filter(|(_, w)| *w >= largest && *w > 0.0);
-            self.drawn.extend(certain.map(|(place, _)| place as u32));
+            self.drawn.extend(certain.map(|(position, _)| position as u32));
             *small = group(weights, at).map(|(_, w)| if w < largest { w } else { 0.0 }).sum();
         }
         self.rest = self.small.iter().map(|small| f64::from(*small)).sum();
@@ -62,7 +62,7 @@ impl Draws {
     }
 }
 
-/// The places and weights of a group, every sixteenth of a tile.
+/// The positions and weights of a group, every sixteenth of a tile.
 fn group(weights: &[f32], at: usize) -> impl Iterator<Item = (usize, f32)> {
     let (tile, lane) = (at / GROUP * TILE, at % GROUP);
     let weights = &weights[tile..weights.len().min(tile + TILE)];

@@ -109,17 +109,17 @@ pub(crate) fn log_sum_exp(logits: impl Iterator<Item = f32> + Clone, temperature
 /// Estimates log Z; owns its buffers.
 #[derive(Default)]
 pub(crate) struct Sampler {
-    /// By place: about `exp` of the estimates; and the sums of groups of 16, see `weights_of`.
+    /// By position: about `exp` of the estimates; and the sums of groups of 16, see `weights_of`.
     weights: Vec<f32>,
     sums: Vec<f32>,
     draws: Draws,
-    /// What the first phase drew, that of its certain ones first: places, better estimates, and
+    /// What the first phase drew, that of its certain ones first: positions, better estimates, and
     /// masses over weights, then masses.
-    places: Vec<u32>,
+    positions: Vec<u32>,
     better: Vec<f32>,
     masses: Vec<f64>,
     certain: usize,
-    /// Those of a round: logits, and `exp` of them; the places of the second phase.
+    /// Those of a round: logits, and `exp` of them; the positions of the second phase.
     looked_up: Vec<f32>,
     raised: Vec<f32>,
     second: Vec<u32>,
@@ -129,7 +129,8 @@ pub(crate) struct Sampler {
 
 /// What is known of tokens whose logits are not.
 pub(crate) struct Unknown<'a> {
-    /// An estimated logit by place, in whole groups of 16; minus infinity for what does not count.
+    /// An estimated logit by position, in whole groups of 16; minus infinity for what does not
+    /// count.
     pub(crate) estimates: &'a [f32],
     /// log Z of all other tokens.
     pub(crate) known: f64,
@@ -203,8 +204,8 @@ struct Phase {
 }
 
 impl Sampler {
-    /// log Z of all tokens, if draws can tell. `better(places, out)` estimates logits better;
-    /// `exact(places, visit)` tells the true logit of the i-th place, i in any order.
+    /// log Z of all tokens, if draws can tell. `better(positions, out)` estimates logits better;
+    /// `exact(positions, visit)` tells the true logit of the i-th place, i in any order.
     ///
     /// # Errors
     /// Those of `exact`.
@@ -303,7 +304,7 @@ impl Sampler {
         (((known - step as f64 / STEPS_A_NAT) * temperature) as f32, rest)
     }
 
-    /// Fills `places`, `better` and `masses`.
+    /// Fills `positions`, `better` and `masses`.
     fn first_phase(
         &mut self,
         unknown: &Unknown<'_>,
@@ -311,15 +312,15 @@ impl Sampler {
         random: &mut Seeded,
         mut better: impl FnMut(&[u32], &mut [f32]),
     ) -> Phase {
-        self.places.clear();
+        self.positions.clear();
         self.better.clear();
         self.masses.clear();
         self.draws.split(&self.weights, &self.sums, FIRST.0 as f64 / CERTAIN);
         let mut ratios = Spread::default();
         self.meet(unknown, shift, &mut ratios, &mut better);
-        self.certain = self.places.len();
-        let raised = self.masses.iter().zip(&self.places);
-        let sure: f64 = raised.map(|(r, place)| r * self.weight(*place)).sum();
+        self.certain = self.positions.len();
+        let raised = self.masses.iter().zip(&self.positions);
+        let sure: f64 = raised.map(|(r, position)| r * self.weight(*position)).sum();
         let mut count = steps(self.draws.rest, self.draws.largest / CERTAIN);
         let mut told = Phase::default();
         for round in 0..2 {
@@ -334,13 +335,13 @@ impl Sampler {
         }
         let step = self.draws.rest / (self.masses.len() - self.certain).max(1) as f64;
         for i in 0..self.masses.len() {
-            self.masses[i] *= if i < self.certain { self.weight(self.places[i]) } else { step };
+            self.masses[i] *= if i < self.certain { self.weight(self.positions[i]) } else { step };
         }
         told
     }
 
-    fn weight(&self, place: u32) -> f64 {
-        f64::from(self.weights[place as usize])
+    fn weight(&self, position: u32) -> f64 {
+        f64::from(self.weights[position as usize])
     }
 
     /// Looks closer at what was drawn.
@@ -356,19 +357,19 @@ impl Sampler {
         self.raised.resize(drawn.len(), 0.0);
         better(drawn, &mut self.looked_up);
         let farthest = (FARTHEST * unknown.temperature) as f32;
-        for (place, logit) in drawn.iter().zip(&mut self.looked_up) {
-            let estimate = unknown.estimates[*place as usize];
+        for (position, logit) in drawn.iter().zip(&mut self.looked_up) {
+            let estimate = unknown.estimates[*position as usize];
             self.errors[0].add(f64::from(*logit - estimate) / unknown.temperature);
             *logit = logit.min(estimate + farthest);
         }
         let scale = (1.0 / unknown.temperature) as f32;
         logits::exp_of_each(&self.looked_up, (shift, scale), &mut self.raised);
-        for (place, raised) in drawn.iter().zip(&self.raised) {
-            let ratio = f64::from(*raised) / f64::from(self.weights[*place as usize]);
+        for (position, raised) in drawn.iter().zip(&self.raised) {
+            let ratio = f64::from(*raised) / f64::from(self.weights[*position as usize]);
             ratios.add(ratio);
             self.masses.push(ratio);
         }
-        self.places.extend_from_slice(drawn);
+        self.positions.extend_from_slice(drawn);
         self.better.extend_from_slice(&self.looked_up);
     }
 
@@ -430,7 +431,7 @@ impl Sampler {
         seen: &mut Vec<f64>,
     ) -> Result<(), E> {
         self.second.clear();
-        self.second.extend(drawn.iter().map(|i| self.places[*i as usize]));
+        self.second.extend(drawn.iter().map(|i| self.positions[*i as usize]));
         // Rows arrive in any order, and sums must not depend on it.
         self.looked_up.resize(drawn.len(), 0.0);
         let found = &mut self.looked_up;
@@ -513,18 +514,18 @@ mod tests {
         (found, looked_up.len())
     }
 
-    /// log Z by better estimates and logits by place, and the places that were looked up.
+    /// log Z by better estimates and logits by position, and the positions that were looked up.
     fn sampled_by(unknown: &Unknown<'_>, better: &[f32], logits: &[f32]) -> (Sampled, Vec<u32>) {
         let mut looked_up = Vec::new();
         let found = Sampler::default().log_z(
             unknown,
-            |places, out| {
-                let places = places.iter().map(|place| better[*place as usize]);
-                out.iter_mut().zip(places).for_each(|(out, x)| *out = x);
+            |positions, out| {
+                let positions = positions.iter().map(|position| better[*position as usize]);
+                out.iter_mut().zip(positions).for_each(|(out, x)| *out = x);
             },
-            |places, visit| {
-                looked_up.extend_from_slice(places);
-                let logits = places.iter().map(|place| logits[*place as usize]);
+            |positions, visit| {
+                looked_up.extend_from_slice(positions);
+                let logits = positions.iter().map(|position| logits[*position as usize]);
                 logits.enumerate().for_each(|(i, logit)| visit(i, logit));
                 Ok::<(), ()>(())
             },
@@ -594,8 +595,10 @@ mod tests {
     fn draws_are_shares_of_the_weights() {
         // Two tiles, the second of one row: a group is every sixteenth of a tile.
         let mut weights = vec![0.0; TILE + GROUP];
-        for (place, weight) in [(0, 1.0), (32, 2.0), (1, 1.0), (241, 3.0), (256, 1.0), (258, 2.0)] {
-            weights[place] = weight;
+        for (position, weight) in
+            [(0, 1.0), (32, 2.0), (1, 1.0), (241, 3.0), (256, 1.0), (258, 2.0)]
+        {
+            weights[position] = weight;
         }
         let sums_of = |weights: &[f32]| {
             let sum = |tile: &[f32], lane: usize| tile[lane..].iter().step_by(GROUP).sum();

@@ -249,13 +249,13 @@ impl Points<'_> {
         let second = (first + 1 + random.below(tokens.len() as u64 - 1)) % tokens.len() as u64;
         let start = |i: u64| self.mean(&[tokens[i as usize]]);
         let mut means = (start(first), start(second));
-        let mut places: Vec<(f32, u32)> = Vec::with_capacity(tokens.len());
+        let mut positions: Vec<(f32, u32)> = Vec::with_capacity(tokens.len());
         for _ in 0..ROUNDS {
             let ((a, a_offset), (b, b_offset)) = &means;
             let line: Vec<f32> = b.iter().zip(a).map(|(b, a)| b - a).collect();
             let table = self.products(&line);
-            places.clear();
-            places.extend(tokens.iter().map(|token| {
+            positions.clear();
+            positions.extend(tokens.iter().map(|token| {
                 let record = self.record(*token);
                 let entry = |(part, entries): (usize, &[f32; CENTROIDS])| {
                     entries[usize::from(part_of(record, part))]
@@ -263,11 +263,11 @@ impl Points<'_> {
                 let along: f32 = table.iter().enumerate().map(entry).sum();
                 (along + (b_offset - a_offset) * offset_of(record), *token)
             }));
-            places.select_nth_unstable_by(left, |x, y| x.0.total_cmp(&y.0).then(x.1.cmp(&y.1)));
-            places[..left].sort_unstable_by_key(|place| place.1);
-            places[left..].sort_unstable_by_key(|place| place.1);
+            positions.select_nth_unstable_by(left, |x, y| x.0.total_cmp(&y.0).then(x.1.cmp(&y.1)));
+            positions[..left].sort_unstable_by_key(|position| position.1);
+            positions[left..].sort_unstable_by_key(|position| position.1);
             let before = tokens.to_vec();
-            tokens.iter_mut().zip(&places).for_each(|(to, place)| *to = place.1);
+            tokens.iter_mut().zip(&positions).for_each(|(to, position)| *to = position.1);
             if before == tokens {
                 break;
             }
@@ -314,7 +314,9 @@ impl VocabularySpec {
 mod tests {
     use foveal_datasets::Values;
 
-    use super::super::{Cut, ScanPoint, TokenScores, Vocabulary, encode_rows, learn, put_clusters};
+    use super::super::{
+        ScanPoint, Threshold, TokenScores, Vocabulary, encode_rows, learn, put_clusters,
+    };
     use super::*;
 
     const DIM: usize = 24;
@@ -362,15 +364,19 @@ mod tests {
         assert!(learned.spec.is_sound(DIM));
         let vocabulary = Vocabulary::arrange(learned.spec, &records).unwrap();
         let mut scores = TokenScores::default();
-        let mut lags = Vec::new();
+        let mut deficits = Vec::new();
         for state in 0..100 {
-            scores.lags(&vocabulary, hidden.row(state), (Cut::of(10, 0.0), &mut lags));
+            scores.deficits(
+                &vocabulary,
+                hidden.row(state),
+                (Threshold::of(10, 0.0), &mut deficits),
+            );
         }
-        lags.sort_by(f32::total_cmp);
-        let cut = Cut::of(10, lags[lags.len() / 5]);
+        deficits.sort_by(f32::total_cmp);
+        let threshold = Threshold::of(10, deficits[deficits.len() / 5]);
         let (mut scanned, mut found) = (0, 0);
         for state in 0..100 {
-            scores.score(&vocabulary, hidden.row(state), cut);
+            scores.score(&vocabulary, hidden.row(state), threshold);
             scanned += scores.scores().len();
             let some: Vec<u32> = scores
                 .best(Some(&vocabulary), 1000, u64::from)

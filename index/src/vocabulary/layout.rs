@@ -9,7 +9,7 @@ use super::groups;
 use crate::disk::{MemoryError, RamArray};
 use crate::kernel::byte_matrix::ByteMatrix;
 use crate::kernel::float::{step_of, whole};
-use crate::kernel::lookup::{self, BLOCK_ROWS, LINE_PARTS, LookupKernel, place};
+use crate::kernel::lookup::{self, BLOCK_ROWS, LINE_PARTS, LookupKernel, code_position};
 use crate::kernel::planar::{self, PlanarKernel};
 use crate::kernel::{LINE, Level};
 
@@ -104,8 +104,8 @@ impl Vocabulary {
     /// The row of every token in the blocks, by id.
     pub(crate) fn rows(&self) -> Vec<u32> {
         let mut rows = vec![0; self.offsets.len()];
-        let places = (0..).zip(self.ids.iter()).filter(|(_, id)| **id != NO_TOKEN);
-        places.for_each(|(row, id)| rows[*id as usize] = row);
+        let positions = (0..).zip(self.ids.iter()).filter(|(_, id)| **id != NO_TOKEN);
+        positions.for_each(|(row, id)| rows[*id as usize] = row);
         rows
     }
 
@@ -155,7 +155,7 @@ impl Blocks {
         let block_bytes = self.codes.len() / (self.offsets.len() / BLOCK_ROWS);
         let block = &mut self.codes[row / BLOCK_ROWS * block_bytes..][..block_bytes];
         for part in 0..block_bytes / LINE * LINE_PARTS {
-            let (byte, shift) = place(row % BLOCK_ROWS, part);
+            let (byte, shift) = code_position(row % BLOCK_ROWS, part);
             block[byte] |= part_of(record, part) << shift;
         }
         self.offsets[row] = offset;

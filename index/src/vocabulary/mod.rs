@@ -38,7 +38,7 @@ mod score;
 pub(crate) use clusters::Clustering;
 pub(crate) use encode::{encode_rows, put_clusters};
 pub(crate) use layout::Vocabulary;
-pub(crate) use score::{Cut, TokenScores};
+pub(crate) use score::{Threshold, TokenScores};
 
 use foveal_datasets::Rows;
 use half::bf16;
@@ -192,7 +192,7 @@ impl VocabularySpec {
         (k, precision): (u32, f64),
         whole: bool,
         tokens: usize,
-    ) -> (Cut, f64, u32) {
+    ) -> (Threshold, f64, u32) {
         let largest = self.points.iter().map(|point| point.k).max().unwrap_or(k);
         let known = self.points.iter().map(|point| point.k).filter(|known| *known >= k).min();
         let known = known.unwrap_or(largest);
@@ -210,13 +210,13 @@ impl VocabularySpec {
                 a.precision.total_cmp(&b.precision).then(price(b).total_cmp(&price(a)))
             })
         };
-        let Some(point) = cheapest.or_else(best) else { return (Cut::ALL, 1.0, k) };
+        let Some(point) = cheapest.or_else(best) else { return (Threshold::ALL, 1.0, k) };
         // Beyond what was tried, in proportion.
         let size = u64::from(point.rerank_size) * u64::from(k.max(known)) / u64::from(known);
         let size = size.min(u64::from(crate::params::MAX_LIST_SIZE)) as u32;
         match k > known {
-            true => (Cut::ALL, 1.0, size),
-            false => (Cut::of(known, point.margin), point.share, size),
+            true => (Threshold::ALL, 1.0, size),
+            false => (Threshold::of(known, point.margin), point.share, size),
         }
     }
 

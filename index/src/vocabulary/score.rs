@@ -17,19 +17,19 @@ const GROUP: usize = 16;
 
 /// Which clusters are scanned.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Cut {
+pub(crate) struct Threshold {
     /// The cluster of this rank by prediction, from 1 on, is what others are held against.
     rank: u32,
     /// They are scanned if their prediction is at most this much below its.
     margin: f32,
 }
 
-impl Cut {
-    pub(crate) const ALL: Cut = Cut { rank: 1, margin: f32::INFINITY };
+impl Threshold {
+    pub(crate) const ALL: Threshold = Threshold { rank: 1, margin: f32::INFINITY };
 
     /// For the best `k` tokens, which lie in about half as many clusters.
-    pub(crate) fn of(k: u32, margin: f32) -> Cut {
-        Cut { rank: k.div_ceil(2), margin }
+    pub(crate) fn of(k: u32, margin: f32) -> Threshold {
+        Threshold { rank: k.div_ceil(2), margin }
     }
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct TokenScores {
     predicted: Estimates,
     found: Estimates,
     /// What `best` found last, among others.
-    picker: Picker,
+    top_k: TopK,
     /// The best, with their ids.
     best: Vec<(f32, u32)>,
 }
@@ -116,18 +116,18 @@ impl Estimates {
     }
 }
 
-/// Finds the places of the largest of many numbers.
+/// Finds the positions of the largest of many numbers.
 #[derive(Default)]
-struct Picker {
+struct TopK {
     best_of: Vec<f32>,
     ranked: Vec<f32>,
-    places: Vec<u32>,
+    positions: Vec<u32>,
 }
 
-impl Picker {
-    /// Fills `places` with those of the `count` largest values and of few others, in order. Values
-    /// are whole groups, minus infinity never counts.
-    fn pick(&mut self, values: &[f32], count: usize) {
+impl TopK {
+    /// Fills `positions` with those of the `count` largest values and of few others, in order.
+    /// Values are whole groups, minus infinity never counts.
+    fn select(&mut self, values: &[f32], count: usize) {
         let groups = values.len() / GROUP;
         self.best_of.resize(groups, 0.0);
         // Group i is made of the positions i, i + groups, i + 2 groups, ...
@@ -140,15 +140,15 @@ impl Picker {
             let (_, nth, _) = self.ranked.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a));
             least = nth.max(f32::MIN);
         }
-        lookup::places_above(values, least, &mut self.places);
+        lookup::positions_above(values, least, &mut self.positions);
     }
 
     /// The value of a rank, from 1 on; the least there is if there are fewer, minus infinity if
     /// there is none.
     fn nth(&mut self, values: &[f32], rank: usize) -> f32 {
-        self.pick(values, rank);
+        self.select(values, rank);
         self.ranked.clear();
-        self.ranked.extend(self.places.iter().map(|place| values[*place as usize]));
+        self.ranked.extend(self.positions.iter().map(|position| values[*position as usize]));
         let Some(at) = rank.min(self.ranked.len()).checked_sub(1) else {
             return f32::NEG_INFINITY;
         };
@@ -160,13 +160,13 @@ impl TokenScores {
     /// Estimates the logits of the tokens of some clusters for a hidden state of the vocabulary's
     /// dimension. `O(dim^2 + tokens dim / 8)` with the number of tokens that are scanned, and a
     /// thirty-second of the others.
-    pub(crate) fn score(&mut self, vocabulary: &Vocabulary, hidden: Row<'_>, cut: Cut) {
+    pub(crate) fn score(&mut self, vocabulary: &Vocabulary, hidden: Row<'_>, threshold: Threshold) {
         self.prepare(vocabulary, hidden);
-        if cut.margin < f32::INFINITY {
+        if threshold.margin < f32::INFINITY {
             self.predict(vocabulary);
             let predicted = self.predicted.values();
-            let least = self.picker.nth(predicted, cut.rank as usize) - cut.margin;
-            lookup::places_above(predicted, least.max(f32::MIN), &mut self.chosen);
+            let least = self.top_k.nth(predicted, threshold.rank as usize) - threshold.margin;
+            lookup::positions_above(predicted, least.max(f32::MIN), &mut self.chosen);
         } else if self.held != Held::Chosen || self.chosen.len() != vocabulary.count() {
             self.chosen.clear();
             self.chosen.extend(0..vocabulary.count() as u32);
@@ -178,18 +178,18 @@ impl TokenScores {
     }
 
     /// How much below that of the cluster of a rank the predictions of all clusters are, to
-    /// `lags`: what margins are measured in. Nothing is scored.
-    pub(crate) fn lags(
+    /// `deficits`: what margins are measured in. Nothing is scored.
+    pub(crate) fn deficits(
         &mut self,
         vocabulary: &Vocabulary,
         hidden: Row<'_>,
-        (cut, lags): (Cut, &mut Vec<f32>),
+        (threshold, deficits): (Threshold, &mut Vec<f32>),
     ) {
         self.prepare(vocabulary, hidden);
         self.predict(vocabulary);
         let predicted = &self.predicted.values()[..vocabulary.count()];
-        let held_against = self.picker.nth(self.predicted.values(), cut.rank as usize);
-        lags.extend(predicted.iter().map(|logit| held_against - logit));
+        let held_against = self.top_k.nth(self.predicted.values(), threshold.rank as usize);
+        deficits.extend(predicted.iter().map(|logit| held_against - logit));
     }
 
     /// Room for the logits of `tokens` tokens that come from elsewhere, in id order, to be filled
@@ -279,7 +279,7 @@ impl TokenScores {
         vocabulary: Option<&Vocabulary>,
         known: impl Fn(u32) -> bool,
     ) {
-        for position in &self.picker.places {
+        for position in &self.top_k.positions {
             if known(id_at(self.held, (vocabulary, &self.chosen), *position)) {
                 self.found.logits[*position as usize] = f32::NEG_INFINITY;
             }
@@ -302,10 +302,10 @@ impl TokenScores {
     }
 
     /// The positions of estimates that are `least` or more, in order.
-    pub(crate) fn places_above(&self, least: f32) -> Vec<u32> {
-        let mut places = Vec::new();
-        lookup::places_above(self.scores(), least.max(f32::MIN), &mut places);
-        places
+    pub(crate) fn positions_above(&self, least: f32) -> Vec<u32> {
+        let mut positions = Vec::new();
+        lookup::positions_above(self.scores(), least.max(f32::MIN), &mut positions);
+        positions
     }
 
     /// The ids of the `count` best estimates, with those, in any order; of equal ones smaller keys
@@ -317,11 +317,11 @@ impl TokenScores {
         key: impl Fn(u32) -> u64,
     ) -> &[(f32, u32)] {
         let scores = &self.found.logits[..self.found.len];
-        self.picker.pick(scores, count);
+        self.top_k.select(scores, count);
         let id = |position: u32| id_at(self.held, (vocabulary, &self.chosen), position);
-        let places = self.picker.places.iter();
+        let positions = self.top_k.positions.iter();
         self.best.clear();
-        self.best.extend(places.map(|at| (scores[*at as usize], id(*at))));
+        self.best.extend(positions.map(|at| (scores[*at as usize], id(*at))));
         let order = |a: &(f32, u32), b: &(f32, u32)| {
             b.0.total_cmp(&a.0).then_with(|| key(a.1).cmp(&key(b.1)))
         };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use foveal_index::{Decoder, SearchError, Searcher, Segment};
 
-use super::flight::{Fly, SingleQuery};
+use super::in_flight::{ErasedTask, SingleQuery};
 use super::{PoolError, Queue};
 
 /// The most searches for one query that a worker goes on with before it lets go of those it had.
@@ -59,54 +59,54 @@ impl Searchers {
 /// Takes turns until the pool closes.
 pub(super) fn work(queue: &Queue) {
     let mut searchers = Searchers::default();
-    while let Some((flight, part)) = queue.next(&mut searchers) {
-        flight.begin();
-        let together: Vec<OnceCell<Arc<dyn Fly>>> = match flight.single() {
+    while let Some((task, part)) = queue.next(&mut searchers) {
+        task.begin();
+        let together: Vec<OnceCell<Arc<dyn ErasedTask>>> = match task.single() {
             Some(single) if single.in_flight > 1 => vec![OnceCell::new(); MOST_TOGETHER],
             _ => Vec::new(),
         };
-        let run = || match flight.single() {
-            Some(single) => run_singles(queue, (&*flight, single), &together, &mut searchers),
-            None => flight.run_part(part, &mut searchers),
+        let run = || match task.single() {
+            Some(single) => run_singles(queue, (&*task, single), &together, &mut searchers),
+            None => task.run_part(part, &mut searchers),
         };
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
             // What the panic left behind is not to be searched with again.
             searchers = Searchers::default();
-            flight.fail(PoolError::Panicked);
+            task.fail(PoolError::Panicked);
             let others = together.iter().filter_map(OnceCell::get);
-            others.for_each(|flight| flight.fail(PoolError::Panicked));
+            others.for_each(|task| task.fail(PoolError::Panicked));
         }
     }
 }
 
 /// Answers a search for one query, and those of the same collection that come up meanwhile, as many
-/// as `together` has room for. Each has its result as soon as it is there.
+/// as `together` holds. Each has its result as soon as it is there.
 fn run_singles(
     queue: &Queue,
-    (first, single): (&dyn Fly, SingleQuery<'_>),
-    together: &[OnceCell<Arc<dyn Fly>>],
+    (first, single): (&dyn ErasedTask, SingleQuery<'_>),
+    together: &[OnceCell<Arc<dyn ErasedTask>>],
     searchers: &mut Searchers,
 ) {
     let SingleQuery { slot, index, query, in_flight } = single;
-    let mut rooms = together.iter();
+    let mut free = together.iter();
     let others = iter::from_fn(|| {
-        if rooms.as_slice().is_empty() {
+        if free.as_slice().is_empty() {
             return None;
         }
-        let flight = queue.next_single(slot)?;
-        flight.begin();
-        let flight = rooms.next()?.get_or_init(|| flight);
-        flight.single().map(|single| single.query)
+        let task = queue.next_single(slot)?;
+        task.begin();
+        let task = free.next()?.get_or_init(|| task);
+        task.single().map(|single| single.query)
     });
-    let flight = |i: usize| match i.checked_sub(1) {
-        Some(i) => together[i].get().map(|flight| &**flight),
+    let task = |i: usize| match i.checked_sub(1) {
+        Some(i) => together[i].get().map(|task| &**task),
         None => Some(first),
     };
     let mut queries = iter::once(query).chain(others);
     let answered =
         searchers.of(slot, index).search_batch(&mut queries, in_flight, &mut |i, answer| {
-            if let Some(flight) = flight(i) {
-                flight.finish(answer);
+            if let Some(task) = task(i) {
+                task.finish(answer);
             }
             Ok(())
         });

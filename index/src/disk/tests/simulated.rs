@@ -56,7 +56,7 @@ impl SimulatedDisk {
     /// Everything below `root` is durable from before.
     pub(crate) fn over(root: &Path, forgets: Forgets) -> SimulatedDisk {
         let mut before = Nodes::default();
-        before.take_in(root, 0);
+        before.insert(root, 0);
         SimulatedDisk { root: root.into(), before, calls: Mutex::default(), forgets }
     }
 
@@ -257,7 +257,7 @@ impl Nodes {
     }
 
     /// Takes what lies in `path` as durable entries of the directory `dir`.
-    fn take_in(&mut self, path: &Path, dir: usize) {
+    fn insert(&mut self, path: &Path, dir: usize) {
         for path in Disk.list(path).unwrap() {
             let node = match path.is_dir() {
                 true => self.push(Node::empty_dir()),
@@ -267,7 +267,7 @@ impl Nodes {
                 }
             };
             if path.is_dir() {
-                self.take_in(&path, node);
+                self.insert(&path, node);
             }
             let (entries, durable, _) = self.dir(dir);
             let name = path.file_name().unwrap();

@@ -1,4 +1,4 @@
-//! A task on its way: what its parts found, and whom to tell.
+//! A task in flight: what its parts found, and where its reply goes.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,8 +18,8 @@ pub(super) struct Load {
     pub(super) bytes: AtomicUsize,
 }
 
-/// A task, whatever its results are.
-pub(super) trait Fly: Send + Sync {
+/// A task, whatever the type of its results.
+pub(super) trait ErasedTask: Send + Sync {
     fn parts(&self) -> usize;
     fn is_cancelled(&self) -> bool;
     fn cancel(&self);
@@ -43,17 +43,17 @@ pub(super) struct SingleQuery<'a> {
     pub(super) in_flight: usize,
 }
 
-/// A task on its way.
-pub(super) struct Flight<R> {
+/// A task in flight.
+pub(super) struct TaskInFlight<R> {
     task: Task<R>,
     arrived: Instant,
     queued: OnceLock<Duration>,
     cancelled: AtomicBool,
-    landed: Mutex<Landed<R>>,
+    completed: Mutex<Completed<R>>,
 }
 
-/// The parts that are done, and whom to tell when all are.
-struct Landed<R> {
+/// The completed parts, and the reply that is sent when all are.
+struct Completed<R> {
     parts: Vec<Vec<R>>,
     missing: usize,
     reply: Option<oneshot::Sender<Result<Done<R>, PoolError>>>,
@@ -81,23 +81,23 @@ impl Drop for Held {
     }
 }
 
-impl<R> Flight<R> {
+impl<R> TaskInFlight<R> {
     pub(super) fn new(
         task: Task<R>,
         reply: oneshot::Sender<Result<Done<R>, PoolError>>,
         load: &Arc<Load>,
-    ) -> Flight<R> {
+    ) -> TaskInFlight<R> {
         let held = Some(Held::new(load, task.bytes));
         let missing = match task.work {
             Work::Parts(parts, _) => parts,
             Work::Single(_) => 1,
         };
         let parts = (0..missing).map(|_| Vec::new()).collect();
-        Flight {
+        TaskInFlight {
             arrived: Instant::now(),
             queued: OnceLock::new(),
             cancelled: AtomicBool::new(false),
-            landed: Mutex::new(Landed { parts, missing, reply: Some(reply), held }),
+            completed: Mutex::new(Completed { parts, missing, reply: Some(reply), held }),
             task,
         }
     }
@@ -106,20 +106,20 @@ impl<R> Flight<R> {
         Stop { deadline: Some(self.task.deadline), cancelled: Some(&self.cancelled) }
     }
 
-    fn landed(&self) -> MutexGuard<'_, Landed<R>> {
-        self.landed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn completed(&self) -> MutexGuard<'_, Completed<R>> {
+        self.completed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn land(&self, part: usize, found: Vec<R>) {
-        let mut landed = self.landed();
-        landed.parts[part] = found;
-        landed.missing -= 1;
-        if landed.missing > 0 {
+    fn complete(&self, part: usize, found: Vec<R>) {
+        let mut completed = self.completed();
+        completed.parts[part] = found;
+        completed.missing -= 1;
+        if completed.missing > 0 {
             return;
         }
-        landed.held = None;
-        let found = std::mem::take(&mut landed.parts).into_iter().flatten().collect();
-        if let Some(reply) = landed.reply.take() {
+        completed.held = None;
+        let found = std::mem::take(&mut completed.parts).into_iter().flatten().collect();
+        if let Some(reply) = completed.reply.take() {
             let queued = self.queued.get().copied().unwrap_or_default();
             // The receiver may have left at its deadline.
             let _ = reply.send(Ok(Done { found, queued }));
@@ -127,7 +127,7 @@ impl<R> Flight<R> {
     }
 }
 
-impl<R: Send> Fly for Flight<R> {
+impl<R: Send> ErasedTask for TaskInFlight<R> {
     fn parts(&self) -> usize {
         match self.task.work {
             Work::Parts(parts, _) => parts,
@@ -163,7 +163,7 @@ impl<R: Send> Fly for Flight<R> {
             return self.fail(PoolError::Stopped(why));
         }
         match run(searchers, part, &stop) {
-            Ok(found) => self.land(part, found),
+            Ok(found) => self.complete(part, found),
             Err(error) => self.fail(error.into()),
         }
     }
@@ -172,18 +172,18 @@ impl<R: Send> Fly for Flight<R> {
         let Work::Single(Single { finish, .. }) = &self.task.work else { return };
         let found = answer.map_err(PartError::from).and_then(|answer| finish(answer, &self.stop()));
         match found {
-            Ok(found) => self.land(0, vec![found]),
+            Ok(found) => self.complete(0, vec![found]),
             Err(error) => {
                 self.fail(error.into());
-                self.landed().held = None;
+                self.completed().held = None;
             }
         }
     }
 
     fn fail(&self, error: PoolError) {
         self.cancel();
-        let mut landed = self.landed();
-        if let Some(reply) = landed.reply.take() {
+        let mut completed = self.completed();
+        if let Some(reply) = completed.reply.take() {
             let _ = reply.send(Err(error));
         }
     }

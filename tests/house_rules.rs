@@ -1,4 +1,4 @@
-//! The rules of this house, held by reading every source file.
+//! The house rules, checked by reading every source file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +9,8 @@ const MAX_FUNCTION_LINES: usize = 70;
 const MAX_COLUMNS: usize = 100;
 const MAX_ARGUMENTS: usize = 5;
 
-/// Where `unsafe` may stand: three rooms of the engine, and where faiss is called.
-const UNSAFE_ROOMS: [&str; 4] =
+/// Where `unsafe` may stand: three modules of the engine, and where faiss is called.
+const UNSAFE_MODULES: [&str; 4] =
     ["index/src/kernel/", "index/src/full_store/", "index/src/disk/", "bench/src/native.rs"];
 
 fn rust() -> Vec<Source> {
@@ -73,7 +73,7 @@ fn lines_are_narrow() {
 }
 
 #[test]
-fn unsafe_has_its_rooms_and_reasons() {
+fn unsafe_has_its_modules_and_reasons() {
     let mut broken = Vec::new();
     let mut seen = 0;
     for file in rust() {
@@ -82,8 +82,8 @@ fn unsafe_has_its_rooms_and_reasons() {
             seen += 1;
             let line = file.code()[..at].matches('\n').count();
             let place = format!("{}:{}", file.name, line + 1);
-            if !UNSAFE_ROOMS.iter().any(|room| file.name.starts_with(room)) {
-                broken.push(format!("{place}: unsafe outside its rooms"));
+            if !UNSAFE_MODULES.iter().any(|module| file.name.starts_with(module)) {
+                broken.push(format!("{place}: unsafe outside its modules"));
             }
             let wanted = if after.trim_start().starts_with("fn") { "# Safety" } else { "SAFETY:" };
             if !is_explained(&lines, line, wanted) {
@@ -92,7 +92,7 @@ fn unsafe_has_its_rooms_and_reasons() {
         }
     }
     assert!(seen > 10, "only {seen} uses of unsafe were found");
-    hold("unsafe lives in its rooms, and each use says why it is right", broken);
+    hold("unsafe lives in its modules, and each use says why it is right", broken);
 }
 
 /// Whether the comment above the statement around `line` contains `wanted`.
@@ -237,11 +237,11 @@ fn engine_and_datasets_know_no_wire() {
 #[test]
 fn graph_and_quantizer_do_not_know_each_other() {
     let mut broken = Vec::new();
-    for (room, other) in [("graph", "quantizer"), ("quantizer", "graph")] {
-        let prefix = format!("index/src/{room}/");
+    for (module, other) in [("graph", "quantizer"), ("quantizer", "graph")] {
+        let prefix = format!("index/src/{module}/");
         let files: Vec<_> =
             rust().into_iter().filter(|file| file.name.starts_with(&prefix)).collect();
-        assert!(files.len() > 3, "{room} has {} files", files.len());
+        assert!(files.len() > 3, "{module} has {} files", files.len());
         for file in files {
             if words(&file.code(), other).next().is_some() {
                 broken.push(format!("{} names {other}", file.name));

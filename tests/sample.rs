@@ -1,4 +1,4 @@
-//! The sample of the repository, indexed once for all stories that only read it.
+//! The sample of the repository, indexed once for all scenarios that only read it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::look;
 use super::plot::{Head, WIDTH, framed};
+use super::style;
 use super::words::fitted;
 
 /// A drawing of bars from 0.
@@ -24,8 +24,8 @@ pub struct Bars {
 pub struct Bar {
     /// Its name.
     pub label: String,
-    /// Its colour, see [`super::look`].
-    pub look: usize,
+    /// Its colour, see [`super::style`].
+    pub style: usize,
     /// Its length.
     pub value: f64,
     /// What is said about it, in lines.
@@ -38,8 +38,8 @@ const FIGURE: f64 = 84.0;
 const STEP: f64 = 46.0;
 
 impl Bars {
-    /// The drawing as an SVG element, `style` inside it if it stands alone; `None` without bars.
-    pub fn draw(&self, style: Option<&str>) -> Option<Markup> {
+    /// The drawing as an SVG element, `sheet` inside it if it stands alone; `None` without bars.
+    pub fn draw(&self, sheet: Option<&str>) -> Option<Markup> {
         let most = self.bars.iter().map(|bar| bar.value).reduce(f64::max)?;
         let long = |value: f64| {
             let share = if most > 0.0 { value / most } else { 0.0 };
@@ -56,13 +56,13 @@ impl Bars {
                 text class="pi" x=(LEFT) y=(y + 13.0) font-size="13" {
                     (fitted(&bar.label, 13.0, WIDTH - 2.0 * LEFT))
                 }
-                rect class={ "pc" (look::colour(bar.look)) } x=(LEFT) y=(y + 19.0)
+                rect class={ "pc" (style::colour(bar.style)) } x=(LEFT) y=(y + 19.0)
                     width=(format!("{long:.1}")) height="16" rx="2" { title { (bar.told) } }
                 text class="pi" x=(format!("{:.1}", LEFT + long + 7.0)) y=(y + 31.5)
                     font-size="13" font-weight="bold" { ((self.written)(bar.value)) }
             }
         };
         let height = top + self.bars.len() as f64 * STEP + 4.0;
-        Some(framed(&self.head, height, style, &content))
+        Some(framed(&self.head, height, sheet, &content))
     }
 }

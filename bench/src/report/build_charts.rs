@@ -3,10 +3,10 @@
 use foveal_bench::line::{Build, Figures};
 
 use super::bars::{Bar, Bars};
-use super::curve::{Looks, Setup, names};
-use super::group::{Chart, Group, bundles, day, described, holding, looks_of, warnings};
+use super::curve::{Setup, Styles, names};
+use super::group::{Chart, Group, day, described, holding, line_groups, styles_of, warnings};
+use super::grouping::{Entry, Section, letter};
 use super::plot::Head;
-use super::shelf::{Entry, Section, letter};
 use super::table::{Cell, Table};
 use super::words::{bytes, count, number, seconds, slug};
 
@@ -51,7 +51,7 @@ const MEASURES: [Measure; 4] = [
 ];
 
 /// The builds of a data set; `None` if no line tells of any.
-pub fn group(section: &Section, looks: &mut Looks) -> Option<Group> {
+pub fn group(section: &Section, styles: &mut Styles) -> Option<Group> {
     let of = holding(section, |figures| match figures {
         Figures::Build(build) => Some(build),
         _ => None,
@@ -59,7 +59,7 @@ pub fn group(section: &Section, looks: &mut Looks) -> Option<Group> {
     if of.is_empty() {
         return None;
     }
-    let drawn = MEASURES.iter().map(|measure| bars(section, &of, measure, looks));
+    let drawn = MEASURES.iter().map(|measure| bars(section, &of, measure, styles));
     Some(Group {
         heading: "Build".into(),
         hints: Vec::new(),
@@ -69,22 +69,27 @@ pub fn group(section: &Section, looks: &mut Looks) -> Option<Group> {
     })
 }
 
-fn bars(section: &Section, of: &[(&Entry, &Build)], measure: &Measure, looks: &mut Looks) -> Bars {
+fn bars(
+    section: &Section,
+    of: &[(&Entry, &Build)],
+    measure: &Measure,
+    styles: &mut Styles,
+) -> Bars {
     let sound = |value: &f64| value.is_finite() && *value >= 0.0;
     let value = |build: &Build| (measure.value)(build).filter(sound);
     let of: Vec<_> = of.iter().copied().filter(|(_, build)| value(build).is_some()).collect();
-    let bundles = bundles(&of, |entry, build| {
+    let line_groups = line_groups(&of, |entry, build| {
         vec![entry.line.params.clone(), count(u64::from(build.threads), "thread")]
     });
-    let setups: Vec<Setup> = bundles.iter().map(|bundle| bundle.setup.clone()).collect();
+    let setups: Vec<Setup> = line_groups.iter().map(|group| group.setup.clone()).collect();
     let (labels, shared) = names(&setups);
     // Builds look like the curves of their system.
     let bare = |setup: &Setup| Setup { facets: Vec::new(), ..setup.clone() };
     let bare: Vec<Setup> = setups.iter().map(bare).collect();
-    let looks = looks_of(bare.iter(), looks);
+    let styles = styles_of(bare.iter(), styles);
     let mut bars = Vec::new();
-    for ((bundle, label), look) in bundles.iter().zip(labels).zip(looks) {
-        for (entry, build) in &bundle.of {
+    for ((group, label), style) in line_groups.iter().zip(labels).zip(styles) {
+        for (entry, build) in &group.of {
             let value = value(build).unwrap_or_default();
             let told = format!(
                 "{}, {}\n{}: {}\n{}",
@@ -94,7 +99,7 @@ fn bars(section: &Section, of: &[(&Entry, &Build)], measure: &Measure, looks: &m
                 (measure.written)(value),
                 entry.line.origin.date
             );
-            bars.push(Bar { label: label.clone(), look, value, told });
+            bars.push(Bar { label: label.clone(), style, value, told });
         }
     }
     let mut parts = described(&section.data);

@@ -20,8 +20,8 @@ pub struct Setup {
 pub struct Series {
     /// The name in the legend.
     pub label: String,
-    /// Colour, shape and dashes, see [`super::look`].
-    pub look: usize,
+    /// Colour, shape and dashes, see [`super::style`].
+    pub style: usize,
     /// Its points.
     pub points: Vec<Point>,
     /// The points that are joined, in order.
@@ -80,7 +80,7 @@ pub fn names(setups: &[Setup]) -> (Vec<String>, Vec<String>) {
         let told = (0..width).filter(|place| differs(*place));
         parts.extend(told.map(|place| setup.facets[place].clone()).filter(|f| !f.is_empty()));
         if machines.len() > 1 {
-            parts.push(format!("on {}", super::shelf::letter(setup.machine)));
+            parts.push(format!("on {}", super::grouping::letter(setup.machine)));
         }
         let twin = |other: &&Setup| {
             other.version != setup.version
@@ -97,19 +97,19 @@ pub fn names(setups: &[Setup]) -> (Vec<String>, Vec<String>) {
     (setups.iter().map(name).collect(), shared.collect())
 }
 
-/// Which look each setup has, on the whole page.
+/// Which style each setup has, on the whole page.
 #[derive(Default)]
-pub struct Looks {
+pub struct Styles {
     known: Vec<Setup>,
 }
 
-impl Looks {
-    /// The look of `setup`, none that its plot has `taken`: its own, or else that of another
+impl Styles {
+    /// The style of `setup`, none that its plot has `taken`: its own, or else that of another
     /// version of it; for a setup without facets, any that readers know the system by.
     pub fn of(&mut self, setup: &Setup, taken: &[usize]) -> usize {
         let free: Vec<usize> = (0..self.known.len()).filter(|i| !taken.contains(i)).collect();
         let find = |same: &dyn Fn(&Setup) -> bool| {
-            free.iter().copied().find(|look| same(&self.known[*look]))
+            free.iter().copied().find(|style| same(&self.known[*style]))
         };
         let of_system = |known: &Setup| known.system == setup.system;
         let found = find(&|known| known == setup)
@@ -169,13 +169,13 @@ mod tests {
     }
 
     #[test]
-    fn a_system_keeps_its_look() {
-        let mut looks = Looks::default();
+    fn a_system_keeps_its_style() {
+        let mut styles = Styles::default();
         let (one, two) = (setup("s", &["1 thread"], 0, "v"), setup("s", &["2 threads"], 0, "v"));
-        assert_eq!([looks.of(&one, &[]), looks.of(&two, &[0]), looks.of(&one, &[])], [0, 1, 0]);
+        assert_eq!([styles.of(&one, &[]), styles.of(&two, &[0]), styles.of(&one, &[])], [0, 1, 0]);
         let (later, bare) = (setup("s", &["1 thread"], 0, "w"), setup("s", &[], 0, "v"));
-        assert_eq!(looks.of(&later, &[]), 0);
-        assert_eq!(looks.of(&bare, &[]), 0);
-        assert_eq!(looks.of(&bare, &[0, 1]), 2);
+        assert_eq!(styles.of(&later, &[]), 0);
+        assert_eq!(styles.of(&bare, &[]), 0);
+        assert_eq!(styles.of(&bare, &[0, 1]), 2);
     }
 }

@@ -6,9 +6,9 @@ use foveal_bench::line::{Dataset, Figures};
 use maud::Markup;
 
 use super::bars::Bars;
-use super::curve::{Looks, Setup};
+use super::curve::{Setup, Styles};
+use super::grouping::{Entry, Section, letter};
 use super::plot::Plot;
-use super::shelf::{Entry, Section, letter};
 use super::table::Table;
 use super::words::{count, number};
 use super::{build_charts, load_charts, recall_charts};
@@ -53,24 +53,24 @@ impl Chart {
     }
 
     /// The drawing, see [`Plot::draw`].
-    pub fn draw(&self, style: Option<&str>) -> Option<Markup> {
+    pub fn draw(&self, sheet: Option<&str>) -> Option<Markup> {
         match self {
-            Chart::Plot(plot) => plot.draw(style),
-            Chart::Bars(bars) => bars.draw(style),
+            Chart::Plot(plot) => plot.draw(sheet),
+            Chart::Bars(bars) => bars.draw(sheet),
         }
     }
 }
 
 /// The groups of a data set: one for each `k`, builds, load.
-pub fn groups(section: &Section, looks: &mut Looks) -> Vec<Group> {
-    let mut groups = recall_charts::groups(section, looks);
-    groups.extend(build_charts::group(section, looks));
+pub fn groups(section: &Section, styles: &mut Styles) -> Vec<Group> {
+    let mut groups = recall_charts::groups(section, styles);
+    groups.extend(build_charts::group(section, styles));
     groups.extend(load_charts::group(section));
     groups
 }
 
 /// Lines that make one curve.
-pub struct Bundle<'a, T> {
+pub struct LineGroup<'a, T> {
     /// What they have in common.
     pub setup: Setup,
     /// The lines and their figures.
@@ -78,11 +78,11 @@ pub struct Bundle<'a, T> {
 }
 
 /// Sorts lines into curves, those of this engine first.
-pub fn bundles<'a, T>(
+pub fn line_groups<'a, T>(
     of: &[(&'a Entry, &'a T)],
     facets: impl Fn(&Entry, &T) -> Vec<String>,
-) -> Vec<Bundle<'a, T>> {
-    let mut bundles: Vec<Bundle<'a, T>> = Vec::new();
+) -> Vec<LineGroup<'a, T>> {
+    let mut line_groups: Vec<LineGroup<'a, T>> = Vec::new();
     for &(entry, figures) in of {
         let setup = Setup {
             system: entry.line.system.clone(),
@@ -90,17 +90,17 @@ pub fn bundles<'a, T>(
             machine: entry.machine,
             version: entry.line.origin.version.clone(),
         };
-        match bundles.iter_mut().find(|bundle| bundle.setup == setup) {
-            Some(bundle) => bundle.of.push((entry, figures)),
-            None => bundles.push(Bundle { setup, of: vec![(entry, figures)] }),
+        match line_groups.iter_mut().find(|group| group.setup == setup) {
+            Some(group) => group.of.push((entry, figures)),
+            None => line_groups.push(LineGroup { setup, of: vec![(entry, figures)] }),
         }
     }
     let first = |system: &str| of.iter().position(|(entry, _)| entry.line.system == system);
-    bundles.sort_by_cached_key(|bundle| {
-        let system = &bundle.setup.system;
+    line_groups.sort_by_cached_key(|group| {
+        let system = &group.setup.system;
         (!system.starts_with("foveal"), first(system))
     });
-    bundles
+    line_groups
 }
 
 /// The lines of a section that hold figures of one kind.
@@ -112,12 +112,12 @@ pub fn holding<'a, T>(
     entries.filter_map(|entry| Some((entry, pick(&entry.line.figures)?))).collect()
 }
 
-/// Looks for the setups of one plot, all different.
-pub fn looks_of<'a>(setups: impl Iterator<Item = &'a Setup>, looks: &mut Looks) -> Vec<usize> {
+/// Styles of the setups of one plot, all different.
+pub fn styles_of<'a>(setups: impl Iterator<Item = &'a Setup>, styles: &mut Styles) -> Vec<usize> {
     let mut taken = Vec::new();
     for setup in setups {
-        let look = looks.of(setup, &taken);
-        taken.push(look);
+        let style = styles.of(setup, &taken);
+        taken.push(style);
     }
     taken
 }

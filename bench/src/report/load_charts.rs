@@ -3,10 +3,12 @@
 use foveal_bench::line::{Call, Figures, Load};
 
 use super::axis::{Scale, shows};
-use super::curve::{Better, Looks, Point, Series, Setup, names};
-use super::group::{Bundle, Chart, Group, bundles, day, described, holding, looks_of, warnings};
+use super::curve::{Better, Point, Series, Setup, Styles, names};
+use super::group::{
+    Chart, Group, LineGroup, day, described, holding, line_groups, styles_of, warnings,
+};
+use super::grouping::{Entry, Section, letter};
 use super::plot::{Along, Head, Plot};
-use super::shelf::{Entry, Section, letter};
 use super::table::{Cell, Table};
 use super::words::{count, micros, number, short, slug};
 
@@ -78,21 +80,21 @@ fn told(entry: &Entry, load: &Load) -> String {
     lines.join("\n")
 }
 
-/// The curves of `bundles`, their points from `points`; those without points are left out.
+/// The curves of `line_groups`, their points from `points`; those without points are left out.
 fn series(
-    bundles: &[Bundle<'_, Load>],
+    line_groups: &[LineGroup<'_, Load>],
     points: impl Fn(&[(&Entry, &Load)]) -> Vec<Point>,
 ) -> (Vec<Series>, Vec<String>) {
     let mut shown: Vec<(Setup, Vec<Point>)> =
-        bundles.iter().map(|bundle| (bundle.setup.clone(), points(&bundle.of))).collect();
+        line_groups.iter().map(|group| (group.setup.clone(), points(&group.of))).collect();
     shown.retain(|(_, points)| !points.is_empty());
     let setups: Vec<Setup> = shown.iter().map(|(setup, _)| setup.clone()).collect();
     let (labels, shared) = names(&setups);
-    let looks = looks_of(setups.iter(), &mut Looks::default());
-    let series = shown.into_iter().zip(labels).zip(looks);
-    let series = series.map(|(((_, mut points), label), look)| {
+    let styles = styles_of(setups.iter(), &mut Styles::default());
+    let series = shown.into_iter().zip(labels).zip(styles);
+    let series = series.map(|(((_, mut points), label), style)| {
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
-        Series { label, look, joined: (0..points.len()).collect(), points }
+        Series { label, style, joined: (0..points.len()).collect(), points }
     });
     (series.collect(), shared)
 }
@@ -107,8 +109,8 @@ fn over_rate(
         let sound = shows(Scale::Linear, x) && shows(Scale::Log, y);
         sound.then(|| Point { x, y, spread: None, told: told(entry, load) })
     };
-    let bundles = bundles(of, |_, load| how(load));
-    let (series, shared) = series(&bundles, |of| of.iter().filter_map(point).collect());
+    let line_groups = line_groups(of, |_, load| how(load));
+    let (series, shared) = series(&line_groups, |of| of.iter().filter_map(point).collect());
     let mut parts = described(&section.data);
     parts.extend(shared);
     Plot {
@@ -143,8 +145,8 @@ fn over_time<'a>(section: &Section, of: &[(&'a Entry, &'a Load)]) -> Plot {
         facets
     };
     // Each line is a curve of its own, also where one was measured twice.
-    let alone = |one: &(&'a Entry, &'a Load)| bundles(&[*one], |_, load| facets(load));
-    let bundles: Vec<_> = of.iter().flat_map(alone).collect();
+    let alone = |one: &(&'a Entry, &'a Load)| line_groups(&[*one], |_, load| facets(load));
+    let line_groups: Vec<_> = of.iter().flat_map(alone).collect();
     let points = |of: &[(&Entry, &Load)]| {
         let mut points = Vec::new();
         for (entry, load) in of {
@@ -159,7 +161,7 @@ fn over_time<'a>(section: &Section, of: &[(&'a Entry, &'a Load)]) -> Plot {
         }
         points
     };
-    let (series, shared) = series(&bundles, points);
+    let (series, shared) = series(&line_groups, points);
     let mut parts = described(&section.data);
     parts.extend(shared);
     Plot {

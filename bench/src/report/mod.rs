@@ -7,19 +7,19 @@ use anyhow::{Context, bail};
 use clap::Args;
 use foveal_bench::line::{self, Line};
 
-use self::curve::Looks;
+use self::curve::Styles;
 use self::group::Group;
-use self::look::Ground;
+use self::grouping::GroupedLines;
 use self::publish::{Output, publish};
-use self::shelf::Shelf;
+use self::style::Background;
 
 mod axis;
 mod bars;
 mod build_charts;
 mod curve;
 mod group;
+mod grouping;
 mod load_charts;
-mod look;
 mod page;
 mod plot;
 #[cfg(feature = "png")]
@@ -28,7 +28,7 @@ mod publish;
 mod recall_charts;
 #[cfg(test)]
 mod sample;
-mod shelf;
+mod style;
 mod table;
 mod words;
 
@@ -64,16 +64,16 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     if lines.is_empty() {
         bail!("no lines in {}", shown(&args.lines));
     }
-    let shelf = Shelf::of(lines);
-    let mut looks = Looks::default();
+    let grouped = GroupedLines::of(lines);
+    let mut styles = Styles::default();
     let mut groups: Vec<Vec<Group>> =
-        shelf.sections.iter().map(|section| group::groups(section, &mut looks)).collect();
+        grouped.sections.iter().map(|section| group::groups(section, &mut styles)).collect();
     name_apart(&mut groups);
-    let page = page::page(&shelf, &groups).into_bytes();
+    let page = page::page(&grouped, &groups).into_bytes();
     let mut outputs = vec![Output { path: args.out.clone(), content: page }];
     if let Some(dir) = &args.svg {
         let of = |name: &str, svg: &str| Ok((format!("{name}.svg"), svg.as_bytes().to_vec()));
-        outputs.append(&mut drawings(&groups, dir, Ground::Either, of)?);
+        outputs.append(&mut drawings(&groups, dir, Background::Either, of)?);
     }
     if let Some(dir) = &args.png {
         outputs.append(&mut pictures(&groups, dir)?);
@@ -106,13 +106,13 @@ fn name_apart(groups: &mut [Vec<Group>]) {
 fn drawings(
     groups: &[Vec<Group>],
     dir: &Path,
-    ground: Ground,
+    background: Background,
     file: impl Fn(&str, &str) -> anyhow::Result<(String, Vec<u8>)>,
 ) -> anyhow::Result<Vec<Output>> {
-    let style = look::style(ground);
+    let sheet = style::sheet(background);
     let mut outputs = Vec::new();
     for chart in groups.iter().flatten().flat_map(|group| &group.charts) {
-        let Some(svg) = chart.draw(Some(&style)) else { continue };
+        let Some(svg) = chart.draw(Some(&sheet)) else { continue };
         let made = file(chart.slug(), &svg.into_string());
         let (name, content) = made.with_context(|| chart.slug().to_owned())?;
         outputs.push(Output { path: dir.join(name), content });
@@ -124,9 +124,9 @@ fn drawings(
 fn pictures(groups: &[Vec<Group>], dir: &Path) -> anyhow::Result<Vec<Output>> {
     let painter = png::Painter::new();
     let mut outputs = Vec::new();
-    for (ground, ending) in [(Ground::Light, ".png"), (Ground::Dark, "-dark.png")] {
+    for (background, ending) in [(Background::Light, ".png"), (Background::Dark, "-dark.png")] {
         let of = |name: &str, svg: &str| Ok((format!("{name}{ending}"), painter.paint(svg)?));
-        outputs.append(&mut drawings(groups, dir, ground, of)?);
+        outputs.append(&mut drawings(groups, dir, background, of)?);
     }
     Ok(outputs)
 }

@@ -6,22 +6,22 @@ use foveal_bench::machine::Machine;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::group::{Group, day, described};
-use super::look::{self, Ground};
-use super::shelf::{Entry, Section, Shelf, letter};
+use super::grouping::{Entry, GroupedLines, Section, letter};
+use super::style::{self, Background};
 use super::words::{bytes, count, slug};
 
-/// The whole page: of each section of `shelf` its groups.
-pub fn page(shelf: &Shelf, groups: &[Vec<Group>]) -> String {
-    let names: Vec<&str> = shelf.sections.iter().map(|section| &*section.data.name).collect();
+/// The whole page: of each section of `grouped` its groups.
+pub fn page(grouped: &GroupedLines, groups: &[Vec<Group>]) -> String {
+    let names: Vec<&str> = grouped.sections.iter().map(|section| &*section.data.name).collect();
     let title = format!("Measured on {}", names.join(", "));
     let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
     let css = format!(
         "{}{}{}",
-        look::properties(),
+        style::properties(),
         include_str!("page.css"),
-        look::style(Ground::Either)
+        style::sheet(Background::Either)
     );
-    let sections = || shelf.sections.iter().zip(groups).enumerate();
+    let sections = || grouped.sections.iter().zip(groups).enumerate();
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -33,12 +33,12 @@ pub fn page(shelf: &Shelf, groups: &[Vec<Group>]) -> String {
                 style { (PreEscaped(css)) }
             }
             body {
-                (header(shelf))
+                (header(grouped))
                 main {
                     @for (i, (section, groups)) in sections() {
-                        (drawn(shelf, section, groups, &anchor(i, section)))
+                        (drawn(grouped, section, groups, &anchor(i, section)))
                     }
-                    (machines(shelf))
+                    (machines(grouped))
                 }
                 div id="told" role="status" hidden {}
                 script { (PreEscaped(include_str!("page.js"))) }
@@ -52,8 +52,8 @@ fn anchor(place: usize, section: &Section) -> String {
     format!("{}-{}", slug(&section.data.name), place + 1)
 }
 
-fn header(shelf: &Shelf) -> Markup {
-    let entries = || shelf.sections.iter().flat_map(|section| &section.entries);
+fn header(grouped: &GroupedLines) -> Markup {
+    let entries = || grouped.sections.iter().flat_map(|section| &section.entries);
     let systems: BTreeSet<&str> = entries().map(|entry| &*entry.line.system).collect();
     let days = days(entries());
     let systems: Vec<&str> = systems.into_iter().collect();
@@ -62,12 +62,12 @@ fn header(shelf: &Shelf) -> Markup {
             h1 { "Vector search, measured" }
             p.faint {
                 (count(entries().count() as u64, "line")) " of " (systems.join(", ")) ", "
-                (days) ", " (count(shelf.machines.len() as u64, "machine"))
+                (days) ", " (count(grouped.machines.len() as u64, "machine"))
             }
             (legend())
             nav aria-label="Data sets" {
                 ul {
-                    @for (i, section) in shelf.sections.iter().enumerate() {
+                    @for (i, section) in grouped.sections.iter().enumerate() {
                         li { a href={ "#" (anchor(i, section)) } { (section.data.name) } }
                     }
                     li { a href="#machines" { "Machines" } }
@@ -100,7 +100,7 @@ fn days<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
     }
 }
 
-fn drawn(shelf: &Shelf, section: &Section, groups: &[Group], anchor: &str) -> Markup {
+fn drawn(grouped: &GroupedLines, section: &Section, groups: &[Group], anchor: &str) -> Markup {
     html! {
         section id=(anchor) {
             h2 { (section.data.name) }
@@ -116,13 +116,13 @@ fn drawn(shelf: &Shelf, section: &Section, groups: &[Group], anchor: &str) -> Ma
                 }
                 (group.table.draw())
             }
-            (origins(shelf, section))
+            (origins(grouped, section))
         }
     }
 }
 
 /// Which commands of which version gave the lines of a section, and where.
-fn origins(shelf: &Shelf, section: &Section) -> Markup {
+fn origins(grouped: &GroupedLines, section: &Section) -> Markup {
     let mut origins: Vec<(&Entry, Vec<&Entry>)> = Vec::new();
     for entry in &section.entries {
         let key = |entry: &Entry| {
@@ -143,7 +143,7 @@ fn origins(shelf: &Shelf, section: &Section) -> Markup {
                 strong { (first.line.system) } ", version " (first.line.origin.version) ", "
                 (days(entries.iter().copied())) ", "
                 a href="#machines" { "machine " (letter(first.machine)) }
-                @if shelf.machines[first.machine].is_none() { " (not named)" }
+                @if grouped.machines[first.machine].is_none() { " (not named)" }
             }
             details open[commands.len() <= 4] {
                 summary { (count(commands.len() as u64, "command")) }
@@ -153,11 +153,11 @@ fn origins(shelf: &Shelf, section: &Section) -> Markup {
     }
 }
 
-fn machines(shelf: &Shelf) -> Markup {
+fn machines(grouped: &GroupedLines) -> Markup {
     html! {
         section id="machines" {
             h2 { "Machines" }
-            @for (i, machine) in shelf.machines.iter().enumerate() {
+            @for (i, machine) in grouped.machines.iter().enumerate() {
                 h3 { "Machine " (letter(i)) }
                 @match machine {
                     Some(machine) => (told(machine)),

@@ -1,10 +1,10 @@
-//! Draws curves: one SVG that needs nothing around it but the style sheet of [`super::look`].
+//! Draws curves: one SVG that needs nothing around it but the style sheet of [`super::style`].
 
 use maud::{Markup, PreEscaped, html};
 
 use super::axis::{Axis, Scale};
 use super::curve::{Better, Series};
-use super::look;
+use super::style;
 use super::words::{broken, fitted, width};
 
 /// Pixels of every drawing from left to right; a phone shows most of them.
@@ -67,8 +67,8 @@ impl Canvas {
 }
 
 impl Plot {
-    /// The drawing as an SVG element, `style` inside it if it stands alone; `None` without points.
-    pub fn draw(&self, style: Option<&str>) -> Option<Markup> {
+    /// The drawing as an SVG element, `sheet` inside it if it stands alone; `None` without points.
+    pub fn draw(&self, sheet: Option<&str>) -> Option<Markup> {
         let all = || self.series.iter().flat_map(|series| &series.points);
         let spread = all().flat_map(|point| point.spread.into_iter().flatten());
         let long = |value| (width(&(self.x.written)(value), SMALL) + 6.0) / (RIGHT - LEFT);
@@ -87,7 +87,7 @@ impl Plot {
             }
             (legend)
         };
-        Some(framed(&self.head, height, style, &content))
+        Some(framed(&self.head, height, sheet, &content))
     }
 
     fn axes(&self, canvas: &Canvas) -> Markup {
@@ -124,11 +124,11 @@ impl Plot {
         let drawn = html! {
             @for (i, series) in self.series.iter().enumerate() {
                 @let (x, y) = place(i);
-                @let look = series.look;
+                @let style = series.style;
                 g data-name=(i) {
-                    path class={ "pl" (look::colour(look)) } fill="none" stroke-width="2.4"
-                        stroke-dasharray=(look::dashes(look)) d=(format!("M{x} {y}h26")) {}
-                    path class={ "pm pc" (look::colour(look)) } d=(look::marker(look))
+                    path class={ "pl" (style::colour(style)) } fill="none" stroke-width="2.4"
+                        stroke-dasharray=(style::dashes(style)) d=(format!("M{x} {y}h26")) {}
+                    path class={ "pm pc" (style::colour(style)) } d=(style::marker(style))
                         transform=(format!("translate({} {y})", x + 13.0)) {}
                     text class="pi" x=(x + 34.0) y=(y + 4.5) font-size=(SMALL) {
                         (fitted(&series.label, SMALL, room))
@@ -167,15 +167,15 @@ impl Head {
 }
 
 /// The element around `content`.
-pub fn framed(head: &Head, height: f64, style: Option<&str>, content: &Markup) -> Markup {
+pub fn framed(head: &Head, height: f64, sheet: Option<&str>, content: &Markup) -> Markup {
     let label = format!("{}: {}", head.title, head.parts.join(", "));
     // What stands alone has a size of its own; on the page it takes the room there is.
-    let size = style.map(|_| (WIDTH * 1.5, height * 1.5));
+    let size = sheet.map(|_| (WIDTH * 1.5, height * 1.5));
     html! {
         svg xmlns="http://www.w3.org/2000/svg" viewBox=(format!("0 0 {WIDTH} {height}"))
             width=[size.map(|size| size.0)] height=[size.map(|size| size.1)]
             role="img" aria-label=(label) font-family="system-ui, sans-serif" {
-            @if let Some(style) = style { style { (PreEscaped(style)) } }
+            @if let Some(sheet) = sheet { style { (PreEscaped(sheet)) } }
             rect class="pg" width=(WIDTH) height=(height) rx="6" {}
             (content)
         }
@@ -184,7 +184,7 @@ pub fn framed(head: &Head, height: f64, style: Option<&str>, content: &Markup) -
 
 /// Points that others beat, and the spread of those that none beats.
 fn rest(series: &Series, canvas: &Canvas) -> Markup {
-    let colour = look::colour(series.look);
+    let colour = style::colour(series.style);
     let beaten = |i: &usize| !series.joined.contains(i);
     html! {
         @for point in (0..series.points.len()).filter(beaten).map(|i| &series.points[i]) {
@@ -210,8 +210,8 @@ fn line(series: &Series, canvas: &Canvas) -> Markup {
         .collect();
     html! {
         @if steps.len() > 1 {
-            path class={ "pl" (look::colour(series.look)) } fill="none" stroke-width="2.4"
-                stroke-linejoin="round" stroke-dasharray=(look::dashes(series.look))
+            path class={ "pl" (style::colour(series.style)) } fill="none" stroke-width="2.4"
+                stroke-linejoin="round" stroke-dasharray=(style::dashes(series.style))
                 d=(format!("M{}", steps.join("L"))) {}
         }
     }
@@ -221,7 +221,7 @@ fn markers(series: &Series, canvas: &Canvas) -> Markup {
     html! {
         @for point in series.joined.iter().map(|i| &series.points[*i]) {
             @let (x, y) = canvas.at(point.x, point.y);
-            path class={ "pm pc" (look::colour(series.look)) } d=(look::marker(series.look))
+            path class={ "pm pc" (style::colour(series.style)) } d=(style::marker(series.style))
                 transform=(format!("translate({x:.1} {y:.1})")) { title { (point.told) } }
         }
     }

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use foveal_bench::line::{Dataset, Figures, Recall};
 
 use super::axis::{Scale, shows};
-use super::curve::{Better, Looks, Point, Series, Setup, names, pareto};
-use super::group::{Bundle, Chart, Group, bundles, day, described, holding, looks_of, warnings};
+use super::curve::{Better, Point, Series, Setup, Styles, names, pareto};
+use super::group::{
+    Chart, Group, LineGroup, day, described, holding, line_groups, styles_of, warnings,
+};
+use super::grouping::{Entry, Section, letter};
 use super::plot::{Along, Head, Plot};
-use super::shelf::{Entry, Section, letter};
 use super::table::{Cell, Table};
 use super::words::{bytes, count, micros, number, recall as share, short, slug};
 
@@ -82,7 +84,7 @@ pub fn qps_per_gb(data: &Dataset, recall: &Recall) -> Option<f64> {
 }
 
 /// A group for each `k`.
-pub fn groups(section: &Section, looks: &mut Looks) -> Vec<Group> {
+pub fn groups(section: &Section, styles: &mut Styles) -> Vec<Group> {
     let all = holding(section, |figures| match figures {
         Figures::Recall(recall) => Some(&**recall),
         _ => None,
@@ -91,7 +93,7 @@ pub fn groups(section: &Section, looks: &mut Looks) -> Vec<Group> {
     let mut groups = Vec::new();
     for k in ks {
         let of: Vec<_> = all.iter().copied().filter(|(_, recall)| recall.k == k).collect();
-        let plots = MEASURES.iter().map(|measure| plot(section, &of, measure, looks));
+        let plots = MEASURES.iter().map(|measure| plot(section, &of, measure, styles));
         groups.push(Group {
             heading: format!("Recall@{k}"),
             hints: Vec::new(),
@@ -103,24 +105,29 @@ pub fn groups(section: &Section, looks: &mut Looks) -> Vec<Group> {
     groups
 }
 
-fn plot(section: &Section, of: &[(&Entry, &Recall)], measure: &Measure, looks: &mut Looks) -> Plot {
+fn plot(
+    section: &Section,
+    of: &[(&Entry, &Recall)],
+    measure: &Measure,
+    styles: &mut Styles,
+) -> Plot {
     let k = of[0].1.k;
     let facets = |_: &Entry, recall: &Recall| {
         if measure.timed { how(recall) } else { Vec::new() }
     };
-    let mut bundles = bundles(of, facets);
+    let mut line_groups = line_groups(of, facets);
     if !measure.timed {
-        join_machines(&mut bundles);
+        join_machines(&mut line_groups);
     }
     let points: Vec<Vec<Point>> =
-        bundles.iter().map(|bundle| points(&section.data, &bundle.of, measure)).collect();
-    let shown = || bundles.iter().zip(&points).filter(|(_, points)| !points.is_empty());
-    let setups: Vec<Setup> = shown().map(|(bundle, _)| bundle.setup.clone()).collect();
+        line_groups.iter().map(|group| points(&section.data, &group.of, measure)).collect();
+    let shown = || line_groups.iter().zip(&points).filter(|(_, points)| !points.is_empty());
+    let setups: Vec<Setup> = shown().map(|(group, _)| group.setup.clone()).collect();
     let (labels, shared) = names(&setups);
-    let looks = looks_of(setups.iter(), looks);
-    let series = shown().zip(labels).zip(looks).map(|(((_, points), label), look)| Series {
+    let styles = styles_of(setups.iter(), styles);
+    let series = shown().zip(labels).zip(styles).map(|(((_, points), label), style)| Series {
         label,
-        look,
+        style,
         joined: pareto(points, measure.better),
         points: points.clone(),
     });
@@ -150,16 +157,16 @@ fn plot(section: &Section, of: &[(&Entry, &Recall)], measure: &Measure, looks: &
 }
 
 /// Joins what differs by machine only: counted costs are the same everywhere.
-fn join_machines(bundles: &mut Vec<Bundle<'_, Recall>>) {
-    let mut joined: Vec<Bundle<'_, Recall>> = Vec::new();
-    for mut bundle in bundles.drain(..) {
-        bundle.setup.machine = 0;
-        match joined.iter_mut().find(|other| other.setup == bundle.setup) {
-            Some(other) => other.of.append(&mut bundle.of),
-            None => joined.push(bundle),
+fn join_machines(line_groups: &mut Vec<LineGroup<'_, Recall>>) {
+    let mut joined: Vec<LineGroup<'_, Recall>> = Vec::new();
+    for mut group in line_groups.drain(..) {
+        group.setup.machine = 0;
+        match joined.iter_mut().find(|other| other.setup == group.setup) {
+            Some(other) => other.of.append(&mut group.of),
+            None => joined.push(group),
         }
     }
-    *bundles = joined;
+    *line_groups = joined;
 }
 
 /// How queries were sent and vectors read, in words; nothing where it is the plain way.

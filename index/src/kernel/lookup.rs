@@ -179,8 +179,8 @@ mod x86 {
             // Without a branch: which blocks have any is hard to foresee.
             let here = _mm512_add_epi32(first, _mm512_set1_epi32((i * BLOCK_ROWS) as i32));
             let kept = _mm512_maskz_compress_epi32(mask, here);
-            // SAFETY: `found` is at most the number of values before this block, and `positions` can
-            // hold those and 16 more.
+            // SAFETY: `found` is at most the number of values before this block, and `positions`
+            // can hold those and 16 more.
             unsafe { _mm512_storeu_si512(positions.add(found).cast(), kept) };
             found += mask.count_ones() as usize;
         }

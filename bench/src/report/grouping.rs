@@ -6,7 +6,7 @@ use foveal_bench::machine::Machine;
 use super::words::printable;
 
 /// All lines, sorted into sections.
-pub struct Shelf {
+pub struct GroupedLines {
     /// One a data set, in order of appearance.
     pub sections: Vec<Section>,
     /// Every machine named, in order of appearance; `None` where a line names none.
@@ -25,30 +25,30 @@ pub struct Section {
 pub struct Entry {
     /// The line.
     pub line: Line,
-    /// The place of its machine in [`Shelf::machines`].
+    /// The place of its machine in [`GroupedLines::machines`].
     pub machine: usize,
 }
 
-impl Shelf {
+impl GroupedLines {
     /// Sorts `lines`; a line that leaves out size or metric joins the data of the same name.
-    pub fn of(lines: Vec<Line>) -> Shelf {
-        let mut shelf = Shelf { sections: Vec::new(), machines: Vec::new() };
+    pub fn of(lines: Vec<Line>) -> GroupedLines {
+        let mut grouped = GroupedLines { sections: Vec::new(), machines: Vec::new() };
         for mut line in lines {
             clean(&mut line);
-            let machine = place_of(&mut shelf.machines, &line.origin.machine);
-            let found = shelf.sections.iter_mut().find(|s| same(&s.data, &line.dataset));
+            let machine = place_of(&mut grouped.machines, &line.origin.machine);
+            let found = grouped.sections.iter_mut().find(|s| same(&s.data, &line.dataset));
             match found {
                 Some(section) => {
                     merge(&mut section.data, &line.dataset);
                     section.entries.push(Entry { line, machine });
                 }
-                None => shelf.sections.push(Section {
+                None => grouped.sections.push(Section {
                     data: line.dataset.clone(),
                     entries: vec![Entry { line, machine }],
                 }),
             }
         }
-        shelf
+        grouped
     }
 }
 

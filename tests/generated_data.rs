@@ -1,4 +1,4 @@
-//! The command line over data made for the purpose: types, keys, shapes and formats.
+//! The command line over generated data: types, keys, shapes and formats.
 
 use std::fs;
 

@@ -187,7 +187,7 @@ fn cpu_levels_do_not_matter() {
     }
     let lines = |level: &str| {
         let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "sameness::cpu_levels_do_not_matter", "--nocapture"])
+            .args(["--exact", "determinism::cpu_levels_do_not_matter", "--nocapture"])
             .env("FOVEAL_CPU", level)
             .env(DIGESTS, "1")
             .output()

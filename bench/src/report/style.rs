@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 /// The colours of a theme.
 struct Theme {
-    ground: &'static str,
+    background: &'static str,
     ink: &'static str,
     faint: &'static str,
     grid: &'static str,
@@ -13,10 +13,10 @@ struct Theme {
 
 const COLOURS: usize = 8;
 
-// Each colour has a contrast of 3 or more to its ground, and no two that follow each other are
+// Each colour has a contrast of 3 or more to its background, and no two that follow each other are
 // alike to eyes without red or green.
 const LIGHT: Theme = Theme {
-    ground: "#ffffff",
+    background: "#ffffff",
     ink: "#16202c",
     faint: "#526070",
     grid: "#e3e7ec",
@@ -26,7 +26,7 @@ const LIGHT: Theme = Theme {
 };
 
 const DARK: Theme = Theme {
-    ground: "#12171e",
+    background: "#12171e",
     ink: "#eef2f6",
     faint: "#a9b4c0",
     grid: "#2b343f",
@@ -35,9 +35,9 @@ const DARK: Theme = Theme {
     ],
 };
 
-/// Which grounds a drawing is made for.
+/// Which backgrounds a drawing is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ground {
+pub enum Background {
     /// The one that the reader's system asks for.
     Either,
     /// Light only.
@@ -49,34 +49,34 @@ pub enum Ground {
 }
 
 /// The style sheet of a plot.
-pub fn style(ground: Ground) -> String {
-    match ground {
-        Ground::Either => {
+pub fn sheet(background: Background) -> String {
+    match background {
+        Background::Either => {
             let dark = rules(&DARK);
             format!("{}@media (prefers-color-scheme:dark){{{dark}}}", rules(&LIGHT))
         }
         #[cfg(feature = "png")]
-        Ground::Light => rules(&LIGHT),
+        Background::Light => rules(&LIGHT),
         #[cfg(feature = "png")]
-        Ground::Dark => rules(&DARK),
+        Background::Dark => rules(&DARK),
     }
 }
 
 /// The custom properties of the page, in both themes.
 pub fn properties() -> String {
     let of = |theme: &Theme| {
-        let Theme { ground, ink, faint, grid, .. } = theme;
-        format!(":root{{--ground:{ground};--ink:{ink};--faint:{faint};--grid:{grid}}}")
+        let Theme { background, ink, faint, grid, .. } = theme;
+        format!(":root{{--ground:{background};--ink:{ink};--faint:{faint};--grid:{grid}}}")
     };
     format!("{}@media (prefers-color-scheme:dark){{{}}}", of(&LIGHT), of(&DARK))
 }
 
 fn rules(theme: &Theme) -> String {
-    let Theme { ground, ink, faint, grid, curves } = theme;
+    let Theme { background, ink, faint, grid, curves } = theme;
     let mut rules = format!(
-        ".pg{{fill:{ground}}}.pi{{fill:{ink}}}.pf{{fill:{faint}}}\
+        ".pg{{fill:{background}}}.pi{{fill:{ink}}}.pf{{fill:{faint}}}\
          .pr{{stroke:{grid};stroke-width:1}}.pa{{stroke:{faint};stroke-width:1}}\
-         .pm{{stroke:{ground};stroke-width:1.2}}"
+         .pm{{stroke:{background};stroke-width:1.2}}"
     );
     for (i, colour) in curves.iter().enumerate() {
         let _ = write!(rules, ".pl{i}{{stroke:{colour}}}.pc{i}{{fill:{colour}}}");
@@ -84,18 +84,18 @@ fn rules(theme: &Theme) -> String {
     rules
 }
 
-/// The number of the colour of a look, in class names.
-pub fn colour(look: usize) -> usize {
-    look % COLOURS
+/// The number of the colour of a style, in class names.
+pub fn colour(style: usize) -> usize {
+    style % COLOURS
 }
 
-/// The dashes of a look's line: the first looks have none.
-pub fn dashes(look: usize) -> &'static str {
-    ["none", "7 4", "2 3", "9 3 2 3"][look / COLOURS % 4]
+/// The dashes of a style: the first styles have none.
+pub fn dashes(style: usize) -> &'static str {
+    ["none", "7 4", "2 3", "9 3 2 3"][style / COLOURS % 4]
 }
 
-/// The outline of a look's marker around the origin, about 10 pixels wide.
-pub fn marker(look: usize) -> &'static str {
+/// The outline of a style's marker around the origin, about 10 pixels wide.
+pub fn marker(style: usize) -> &'static str {
     const SHAPES: [&str; COLOURS] = [
         "M-4.6 0A4.6 4.6 0 1 1 4.6 0A4.6 4.6 0 1 1 -4.6 0Z",
         "M-4.2 -4.2H4.2V4.2H-4.2Z",
@@ -106,7 +106,7 @@ pub fn marker(look: usize) -> &'static str {
         "M0 -5.8L5.5 -1.8L3.4 4.7H-3.4L-5.5 -1.8Z",
         "M0 -6.2L1.7 -1.7L6.2 0L1.7 1.7L0 6.2L-1.7 1.7L-6.2 0L-1.7 -1.7Z",
     ];
-    SHAPES[(look + look / COLOURS) % COLOURS]
+    SHAPES[(style + style / COLOURS) % COLOURS]
 }
 
 #[cfg(test)]
@@ -129,21 +129,25 @@ mod tests {
     }
 
     #[test]
-    fn everything_stands_out_from_its_ground() {
+    fn everything_stands_out_from_its_background() {
         for theme in [&LIGHT, &DARK] {
             for colour in theme.curves {
-                assert!(contrast(colour, theme.ground) >= 3.0, "{colour} on {}", theme.ground);
+                assert!(
+                    contrast(colour, theme.background) >= 3.0,
+                    "{colour} on {}",
+                    theme.background
+                );
             }
-            assert!(contrast(theme.ink, theme.ground) >= 7.0);
-            assert!(contrast(theme.faint, theme.ground) >= 4.5);
+            assert!(contrast(theme.ink, theme.background) >= 7.0);
+            assert!(contrast(theme.faint, theme.background) >= 4.5);
         }
     }
 
     #[test]
-    fn looks_differ_in_colour_or_shape() {
-        let looks: std::collections::BTreeSet<_> =
-            (0..32).map(|look| (colour(look), marker(look), dashes(look))).collect();
-        assert_eq!(looks.len(), 32);
+    fn styles_differ_in_colour_or_shape() {
+        let styles: std::collections::BTreeSet<_> =
+            (0..32).map(|style| (colour(style), marker(style), dashes(style))).collect();
+        assert_eq!(styles.len(), 32);
         assert_ne!(marker(0), marker(8));
     }
 }

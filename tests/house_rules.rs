@@ -251,7 +251,7 @@ fn graph_and_quantizer_do_not_know_each_other() {
     hold("graph and quantizer meet in QueryDistance only", broken);
 }
 
-/// The layers of the engine as ARCHITECTURE.md tells them: module -> layer, 0 is the highest.
+/// The layers of the engine as ARCHITECTURE.md lists them: module -> layer, 0 is the highest.
 fn layers() -> BTreeMap<String, usize> {
     let text = std::fs::read_to_string(source::root().join("ARCHITECTURE.md")).unwrap();
     let (_, section) = text.split_once("### index").expect("a section about the engine");

@@ -24,7 +24,7 @@ pub struct Ran {
     pub err: String,
 }
 
-/// A directory for a story; removed when it ends.
+/// A directory for a scenario; removed when it ends.
 pub struct Place {
     dir: TempDir,
 }

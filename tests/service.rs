@@ -33,7 +33,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `foveal LINE` with more environment and waits until it tells where it listens.
+    /// Starts `foveal LINE` with more environment and waits until it prints its address.
     pub fn start(place: &Place, line: &str, environment: &[(&str, &str)]) -> Server {
         Server::announced(place.start_with(line, environment), line)
     }

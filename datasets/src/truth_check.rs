@@ -317,7 +317,7 @@ fn precision_of(element: Element) -> f64 {
     }
 }
 
-/// How far a told distance may be from the true one: by its own rounding and that of its terms.
+/// How far a reported distance may be from the true one: by its own rounding and that of its terms.
 fn slack(metric: Metric, distance: f64, (query, row): (Row<'_>, Row<'_>), precision: f64) -> f64 {
     let square = |row: Row<'_>| -Metric::InnerProduct.plain_distance(row, row);
     ROUNDED * distance.abs() + precision * metric.terms(square(query), square(row))

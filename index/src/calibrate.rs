@@ -124,7 +124,7 @@ impl Frontier {
         Some(lower.factor + share * (upper.factor - lower.factor))
     }
 
-    /// That of so few rows that every walk with room for them all meets them all.
+    /// The frontier of so few rows that every walk with a pool for all of them meets them all.
     fn of_everything(n: u32) -> Frontier {
         let points = KS.into_iter().map(|k| FrontierPoint {
             k,
@@ -341,8 +341,8 @@ impl SampleQuery<'_> {
 
     /// The ids that fullview reads of the candidates of a walk, those of shared blocks left out:
     /// the ones whose likely bound reaches the k-th estimate, then those that reach the k-th exact
-    /// distance. Where that is none of the known ones it is taken for the last of them, which it is
-    /// not below: some rows too few.
+    /// distance. Where the k-th is not among the known ones, the last known one stands for it,
+    /// which is not above it: some rows too few.
     fn read_by_fullview(&self, candidates: &[Candidate], k: usize) -> Vec<u32> {
         let id_of = |candidate: &Candidate| candidate.id;
         let farthest = candidates.get(k - 1).map_or(f32::INFINITY, |last| last.estimate);

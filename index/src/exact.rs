@@ -75,7 +75,7 @@ pub enum ExactError {
         /// Its number among the queries.
         row: usize,
     },
-    /// A query holds a number that is none.
+    /// A query holds NaN or infinity.
     #[error("query {row} holds a number that is not finite")]
     NotFinite {
         /// Its number among the queries.
@@ -223,7 +223,7 @@ pub struct ExactRequest {
     pub threads: usize,
 }
 
-/// How many of all distances are computed, and whom to tell.
+/// How many of all distances are computed, and the job that hears of it.
 struct Work<'a> {
     job: Job<'a>,
     done: AtomicU64,

@@ -16,7 +16,7 @@ const MACHINE: &str = "the machine";
 const GROUP: &str = "the control group (container)";
 
 /// The memory that is free now, page cache that can be dropped included; `None` where the system
-/// does not tell.
+/// does not report it.
 pub fn free_memory() -> Option<FreeMemory> {
     below(Path::new("/"))
 }

@@ -1,10 +1,11 @@
 //! Candidates -> the exact top k, from full vectors.
 //!
 //! A row is read if its *likely* bound, `estimate - 1.9 error`, reaches the k-th best. First the
-//! k-th best estimate stands for it, then, once those rows are ranked, the k-th exact distance: one
-//! round of reads as a rule, never more than two, and the same rows wherever they come from. A true
-//! neighbor at the very edge, at the k-th distance itself, is missed with a probability of 3 %, any
-//! other with less. Candidates that share a block with a row that is read are ranked as well.
+//! k-th best estimate stands for it, then, once those rows are ranked, the k-th exact distance:
+//! mostly one round of reads, never more than two, and the same rows wherever they come from. A
+//! true neighbor at the very edge, at the k-th distance itself, is missed with a probability of
+//! 3 %, any other with less. Candidates that share a block with a row that is read are ranked as
+//! well.
 //!
 //! The k best of a walk that is not over are read ahead, as far as reads are allowed beyond k: most
 //! of them stay, and their rows arrive while it goes on.
@@ -61,7 +62,7 @@ pub(crate) struct Fullview {
     ids: Vec<u32>,
     /// Candidates that need not be read.
     rest: Vec<u32>,
-    /// The likely bound up to which candidates are read, or in `ids`; none as yet.
+    /// The likely bound up to which candidates are read, or in `ids`; none before the first round.
     read_bound: Option<f32>,
     /// Rows reserved, of the `rerank_size` allowed.
     reserved: usize,
@@ -69,7 +70,7 @@ pub(crate) struct Fullview {
     ahead: bool,
     /// Whether `max_reads` left rows unread.
     partial: bool,
-    /// Whether the rows of `ids` are on their way.
+    /// Whether the rows of `ids` are being read.
     reading: bool,
 }
 
@@ -120,7 +121,7 @@ impl Fullview {
     }
 
     /// The `params.k` nearest of the candidates by exact distance; equal distances smaller key
-    /// first. None while rows are on their way: call it again, with the same `request`. With
+    /// first. None while rows are being read: call it again, with the same `request`. With
     /// `request.wait` it waits for some of them.
     pub(crate) fn rank(
         &mut self,
@@ -219,7 +220,7 @@ impl Fullview {
         ids.extend(rest.iter().filter(|id| reader.is_reserved(**id)));
     }
 
-    /// Ranks the rows of `ids`, or begins to read them where a device does that by itself.
+    /// Ranks the rows of `ids`, or begins to read them where reads are asynchronous.
     fn read(
         &mut self,
         origin: &RowOrigin<'_>,
@@ -250,7 +251,7 @@ impl Fullview {
         read
     }
 
-    /// Ranks the rows that have arrived; whether those were all that are on their way.
+    /// Ranks the rows that have arrived; whether those were all that are being read.
     fn take_arrived(
         &mut self,
         origin: &RowOrigin<'_>,
@@ -378,7 +379,7 @@ pub(crate) struct Rerank<'a> {
     pub(crate) candidates: &'a [Candidate],
     pub(crate) params: &'a SearchParams,
     pub(crate) stop: &'a Stop<'a>,
-    /// Whether to wait for rows that are on their way.
+    /// Whether to wait for rows that are being read.
     pub(crate) wait: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a build and a query may be told: checked when made, trusted ever after.
+//! The parameters of a build and a query: checked when made, trusted ever after.
 
 use foveal_datasets::Metric;
 
@@ -196,7 +196,7 @@ impl DecodeMode {
     }
 }
 
-/// What is told of the sum that probabilities are normalised by.
+/// How the sum that normalises probabilities is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum LogZMode {
     /// Nothing: probabilities are normalised over the tokens found.
@@ -235,9 +235,9 @@ pub struct DecodeParams {
     pub list_size: u32,
     /// What logits are divided by before they become probabilities.
     pub temperature: f64,
-    /// Tokens are cut to the fewest whose probabilities sum to this.
+    /// Only the fewest tokens whose probabilities sum to this are returned.
     pub top_p: f64,
-    /// What is told of log Z.
+    /// How log Z is reported.
     pub log_z: LogZMode,
 }
 

@@ -1,4 +1,4 @@
-//! Query -> candidates, in RAM: the walk over codes. The only room that names both a graph and a
+//! Query -> candidates, in RAM: the walk over codes. The only module that names both a graph and a
 //! quantizer.
 //!
 //! No allocation, lock or system call between `begin` and `candidates` once a slot has seen a query
@@ -26,11 +26,11 @@ const POOL_FACTOR: usize = 2;
 
 /// Hops between two looks at the deadline.
 pub(crate) const STEPS_A_LOOK: u32 = 32;
-/// Codes met at once by a scan of them all.
+/// Codes scored at once by a scan of them all.
 const SCAN_BATCH: usize = 1024;
-/// Codes met at once while the next ones are on their way.
+/// Codes scored at once while the next ones are prefetched.
 const ESTIMATE_BATCH: usize = 16;
-/// Such batches that are on their way while a scan of allowed rows meets one.
+/// Such batches that are prefetched while a scan of allowed rows scores one.
 const SCAN_AHEAD: usize = 3;
 
 /// The first stage: codes and graph of one index.
@@ -130,8 +130,8 @@ impl Preview {
         slot.walk.begin(list_sizes * among(list_size), stop, self.entry_points, &distance);
     }
 
-    /// One hop; false when the walk is over. What the next hop reads is on its way when this one
-    /// ends, so that walks which take turns hop by hop wait less.
+    /// One hop; false when the walk is over. What the next hop reads is being prefetched when this
+    /// one ends, so that walks which take turns hop by hop wait less.
     #[inline(always)]
     pub(crate) fn step(&self, slot: &mut PreviewSlot) -> bool {
         let distance = self.quantizer.distance(&self.codes, &slot.query);
@@ -197,7 +197,7 @@ impl Preview {
             }
             ids.clear();
             ids.extend(coded.by_ref().take(SCAN_BATCH));
-            // Allowed rows lie apart: some codes are on their way while others are met.
+            // Allowed rows lie apart: some codes are prefetched while others are scored.
             let ahead = SCAN_AHEAD * ESTIMATE_BATCH;
             ids.iter().take(ahead).for_each(|id| distance.prefetch(*id));
             let batches = ids.chunks(ESTIMATE_BATCH).zip(distances.chunks_mut(ESTIMATE_BATCH));

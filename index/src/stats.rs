@@ -59,7 +59,7 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// What ties a long job to its caller: whom to tell, and whether to stop.
+/// What ties a long job to its caller: a progress callback, and an interrupt.
 #[derive(Clone, Copy, Default)]
 pub struct Job<'a> {
     /// Told now and then, from any thread.
@@ -87,7 +87,7 @@ impl Job<'_> {
 pub struct Stop<'a> {
     /// The moment after which an answer is of no use.
     pub deadline: Option<Instant>,
-    /// Set to true when nobody waits for the answer any more.
+    /// Set to true when the caller cancels.
     pub cancelled: Option<&'a AtomicBool>,
 }
 

@@ -69,7 +69,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let request = pb::SearchRequest {
         collection,
         vector: Some(vector),
-        // Everything unset takes the server's default; the response tells what was chosen.
+        // Everything unset takes the server's default; the response holds what was chosen.
         params: Some(pb::SearchParams { k: Some(args.k), ..Default::default() }),
         with_payload: true,
     };

@@ -1,5 +1,5 @@
-//! What a server is told: defaults, then a TOML file, then the environment, then flags; the later
-//! wins. Unknown keys are errors in each of them. Limits live here.
+//! The configuration of a server: defaults, then a TOML file, then the environment, then flags; the
+//! later wins. Unknown keys are errors in each of them. Limits live here.
 //!
 //! A key of the file `[limits] max_k = 100` is the variable `FOVEAL_SERVE_LIMITS__MAX_K=100`.
 
@@ -26,7 +26,7 @@ pub const MAX_BATCH_QUERIES: u32 = 4_096;
 
 const MIB: u64 = 1 << 20;
 
-/// Everything a server is told.
+/// The whole configuration of a server.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -100,7 +100,7 @@ pub struct Transport {
     pub max_connections: usize,
     /// Seconds a client has to say that it speaks HTTP/2.
     pub handshake_seconds: u64,
-    /// Seconds that calls in flight have to finish when the server is told to stop.
+    /// Seconds that calls in flight have to finish when the server must stop.
     pub drain_seconds: u64,
 }
 
@@ -235,7 +235,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Whether every value can be used, and the server may listen where it is told to.
+    /// Whether every value can be used, and the server may listen on its address.
     ///
     /// # Errors
     /// The first value that cannot be used, named.

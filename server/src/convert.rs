@@ -375,7 +375,7 @@ fn usage<'a>(queued: Duration, of: impl Iterator<Item = &'a QueryStats>) -> pb::
     }
 }
 
-/// What a client is told of a collection.
+/// The description of a collection for clients.
 pub fn collection(name: &str, index: &Segment) -> pb::Collection {
     let manifest = index.manifest();
     let metric = match manifest.metric {
@@ -405,7 +405,7 @@ pub fn collection(name: &str, index: &Segment) -> pb::Collection {
     }
 }
 
-/// What a client is told of the limits.
+/// The limits, for clients.
 pub fn limits(limits: &Limits) -> pb::Limits {
     pb::Limits {
         max_k: limits.max_k,

@@ -2,7 +2,7 @@
 //!
 //! | file | question it answers |
 //! |---|---|
-//! | `config` | what a server is told, and within which limits it works |
+//! | `config` | the configuration of a server, and the limits within which it works |
 //! | `service` | what each call does, from start to drain |
 //! | `convert` | how messages become queries and answers become messages |
 //! | `search_pool` | where async ends and threads that search begin |

@@ -91,7 +91,7 @@ impl From<PartError> for PoolError {
 pub struct Task<R> {
     /// Bytes it holds.
     pub bytes: usize,
-    /// When nobody will want the result any more.
+    /// The deadline of the result.
     pub deadline: Instant,
     /// What there is to do.
     pub work: Work<R>,
@@ -190,8 +190,8 @@ impl SearchPool {
         }
     }
 
-    /// Only the collections of these numbers are searched from now on: workers let go of what they
-    /// hold of others, once the tasks have ended that still search them.
+    /// Only the collections of these numbers are searched from now on: workers drop what they hold
+    /// of others, once the tasks have ended that still search them.
     pub fn keep(&self, slots: BTreeSet<usize>) {
         self.queue.lock().kept = Some(Arc::new(slots));
         self.queue.arrived.notify_all();
@@ -258,7 +258,7 @@ struct Waiting {
     closing: bool,
 }
 
-/// A task with parts that nobody has taken yet.
+/// A task with parts that no worker has taken yet.
 struct Entry {
     task: Arc<dyn ErasedTask>,
     next: usize,
@@ -271,7 +271,7 @@ impl Queue {
     }
 
     /// Waits for something to do, a part of a task; none once the pool closes. Meanwhile searchers
-    /// of collections that are not kept are let go.
+    /// of collections that are not kept are dropped.
     fn next(&self, searchers: &mut Searchers) -> Option<(Arc<dyn ErasedTask>, usize)> {
         let mut waiting = self.lock();
         loop {
@@ -309,7 +309,7 @@ impl Queue {
     }
 }
 
-/// Cancels the search when nobody waits for it any more, whether or not it has begun.
+/// Cancels the search when its caller stops waiting, whether or not it has begun.
 struct CancelOnDrop<'a> {
     queue: &'a Queue,
     task: Arc<dyn ErasedTask>,

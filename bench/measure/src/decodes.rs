@@ -17,7 +17,7 @@ pub struct DecodePlan<'a> {
     pub params: DecodeParams,
     /// The only tokens that count; none where all do.
     pub allowed: Option<&'a IdSet>,
-    /// `[n]`: a token to tell of for each hidden state; or none at all.
+    /// `[n]`: a token to report for each hidden state; or none at all.
     pub next: &'a [u64],
     /// Threads, each with a decoder of its own; at least 1.
     pub threads: usize,

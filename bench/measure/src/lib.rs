@@ -36,7 +36,7 @@ pub enum MeasureError {
     /// A query failed, or the job was interrupted.
     #[error(transparent)]
     Search(#[from] SearchError),
-    /// The kernel does not tell how much memory the process holds.
+    /// The kernel does not report how much memory the process holds.
     #[error("memory of this process: {0}")]
     Memory(#[source] std::io::Error),
 }
@@ -80,7 +80,7 @@ trait Workload: Sync {
     fn queries(&self) -> usize;
     /// How many threads run them.
     fn threads(&self) -> usize;
-    /// Whom to tell of each pass.
+    /// The job that hears of each pass.
     fn job(&self) -> Job<'_>;
     /// What a thread needs.
     ///
@@ -166,7 +166,7 @@ impl Totals {
     }
 }
 
-/// What one thread is told and what it found: handed to it for a pass, handed back after it.
+/// The share of one thread and what it found: sent to it for a pass, sent back after it.
 struct Share<Found> {
     rows: Range<usize>,
     found: Vec<Found>,
@@ -261,8 +261,8 @@ struct Worker<Found> {
 /// Answers all queries again and again and measures.
 ///
 /// # Errors
-/// The first query that failed; the plan was cancelled; the memory of the process is not told;
-/// full vectors that were written to meanwhile.
+/// The first query that failed; the plan was cancelled; the memory of the process is unknown; full
+/// vectors that were written to meanwhile.
 ///
 /// # Panics
 /// If a searcher panicked.
@@ -275,7 +275,7 @@ pub fn run(plan: &Plan<'_>) -> Result<Measurement, MeasureError> {
 /// Decodes all hidden states again and again and measures.
 ///
 /// # Errors
-/// The first decode that failed; the plan was cancelled; the memory of the process is not told.
+/// The first decode that failed; the plan was cancelled; the memory of the process is unknown.
 ///
 /// # Panics
 /// If a decoder panicked.

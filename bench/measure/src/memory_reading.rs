@@ -7,7 +7,7 @@ use std::path::Path;
 /// nothing but swapping can take away. Mapped files (the full store, the program) are not in it.
 ///
 /// # Errors
-/// The kernel tells neither in `smaps_rollup` nor in `status`.
+/// The kernel reports neither in `smaps_rollup` nor in `status`.
 pub fn anonymous_bytes() -> io::Result<u64> {
     // The rollup walks the page tables and is exact; the counters of `status` lag behind a little.
     let rollup = field(Path::new("/proc/self/smaps_rollup"), "Anonymous:");

@@ -191,7 +191,7 @@ impl Run {
         }
     }
 
-    /// Makes one call and counts it; tells whether it was answered.
+    /// Makes one call and counts it; returns whether it was answered.
     async fn call(&self, client: &mut Client, number: u64, intended: Instant) -> bool {
         let left = Instant::now();
         let end = if left < self.give_up {
@@ -257,7 +257,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for the measured time to pass, shows how far it has come, and tells how many cores this
+/// Waits for the measured time to pass, shows how far it has come, and reports how many cores this
 /// process kept busy in it.
 fn busy_cores(begun: Instant, window: Window, bars: &Bars) -> f64 {
     let used = || {

@@ -68,7 +68,7 @@ impl Axis {
     }
 }
 
-/// Whether an axis of this scale has a place for `value`.
+/// Whether an axis of this scale can show `value`.
 pub fn shows(scale: Scale, value: f64) -> bool {
     match scale {
         Scale::Linear => value.is_finite() && value >= 0.0,

@@ -28,7 +28,7 @@ pub struct Bar {
     pub style: usize,
     /// Its length.
     pub value: f64,
-    /// What is said about it, in lines.
+    /// Its description, in lines.
     pub told: String,
 }
 

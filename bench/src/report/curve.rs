@@ -37,7 +37,7 @@ pub struct Point {
     pub y: f64,
     /// The least and the most `y` of the passes.
     pub spread: Option<[f64; 2]>,
-    /// What is said about it, in lines.
+    /// Its description, in lines.
     pub told: String,
 }
 

@@ -150,7 +150,7 @@ mod tests {
         fs::write(path, text.join("\n")).unwrap();
     }
 
-    /// A directory, and what `run` is told to do in it with `lines`.
+    /// A directory, and the arguments with which `run` reports `lines` in it.
     fn report_of(lines: &[Line]) -> (tempfile::TempDir, ReportArgs) {
         let dir = tempfile::tempdir().unwrap();
         write(&dir.path().join("lines.jsonl"), lines);

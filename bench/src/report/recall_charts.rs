@@ -199,7 +199,7 @@ fn points(data: &Dataset, of: &[(&Entry, &Recall)], measure: &Measure) -> Vec<Po
     of.iter().filter_map(point).collect()
 }
 
-/// What is said about a point, in lines.
+/// The description of a point, in lines.
 fn told(data: &Dataset, entry: &Entry, recall: &Recall) -> String {
     let mut lines = vec![
         format!("{}, {}", entry.line.system, entry.line.params),

@@ -7,7 +7,7 @@ use super::guard::guarded;
 use super::{CHUNK_ROWS, ParquetFile};
 use crate::error::FileError;
 
-/// Keys on their way into memory.
+/// Keys that are read into memory.
 pub(super) struct Keys<'a> {
     pub(super) file: &'a ParquetFile,
     pub(super) name: String,

@@ -58,7 +58,7 @@ pub(super) fn byte<T: TryFrom<i32> + bytemuck::NoUninit>(
     Ok(())
 }
 
-/// Vectors on their way into a flat file.
+/// Vectors that are written to a flat file.
 pub(super) struct VectorSpool<'a> {
     file: &'a ParquetFile,
     path: &'a Path,

@@ -1,4 +1,4 @@
-//! How much memory a build takes, told before it starts.
+//! How much memory a build takes, predicted before it starts.
 
 use foveal_datasets::RowSource;
 
@@ -141,7 +141,7 @@ fn held_bytes(input: &BuildInput<'_>) -> u64 {
     keys + bias + input.payload.map_or(0, |payload| payload.memory_per_row())
 }
 
-/// The most memory this process has used so far, in bytes; 0 where the system does not tell.
+/// The most memory this process has used so far, in bytes; 0 where the system does not report it.
 pub(super) fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -101,7 +101,7 @@ pub(super) fn encode(
 ) -> Result<TokenCodes, BuildError> {
     let learn = input.learn.expect("`wanted` saw sample hidden states");
     job.tell("learning tokens", 0, 1);
-    // The last part of the file checks what was learned from the first: other text, as a rule.
+    // The last part of the file, mostly other text, checks what was learned from the first.
     let checks = checks(learn.len());
     let kept = (learn.len() - checks).min(STATES);
     let hidden = learn.read(0..kept)?;

@@ -1,4 +1,4 @@
-//! How many bits a dimension codes need for the data at hand, and what a build says of the data.
+//! How many bits a dimension codes need for the data, and what a build reports of the data.
 //!
 //! Four bits find the nearest rows of nearly all data. They do not where near rows differ by a
 //! thousandth of what all rows differ by, as in groups far apart or beside a column of timestamps:

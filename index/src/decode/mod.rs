@@ -30,7 +30,7 @@ use normalise::Total;
 
 pub use request::{DecodeRequest, Decoded, Token};
 
-/// Tokens ranked exactly at least where log Z is told as an interval.
+/// Tokens ranked exactly at least where the answer has log Z as an interval.
 const KNOWN_OF_Z: u32 = 256;
 /// Where estimates turn out to be poor, at most this part of the tokens is looked up one by one:
 /// beyond that the logits of all tokens are computed.
@@ -174,7 +174,7 @@ impl Decoder {
                 false => Total::Unsure,
             };
             match total {
-                // Estimates tell too little: the logits of all tokens are computed.
+                // Estimates are too poor: the logits of all tokens are computed.
                 Total::Unsure => (effort, widened) = (Effort::exact(request.params.k), true),
                 Total::Unwanted => break None,
                 Total::Sure(log_z) => break Some(log_z),

@@ -154,7 +154,7 @@ impl Decoder {
         Ok(sampled)
     }
 
-    /// log Z where a sample tells too little: looks up all that may matter although estimates are
+    /// log Z where a sample is not enough: looks up all that may matter although estimates are
     /// `spread` off, in units of the temperature, and allows for the rest.
     fn bound(
         &mut self,

@@ -34,7 +34,7 @@ pub struct Decoded {
     pub log_z: Option<LogZ>,
     /// Whether no other allowed token can be among the tokens.
     pub order_proved: bool,
-    /// How candidates were found; never `Auto`, and `Exact` where estimates told too little.
+    /// How candidates were found; never `Auto`, and `Exact` where estimates were too poor.
     pub mode: DecodeMode,
     /// Whether it took more than planned to be as sure as wanted, because estimates are poor for
     /// this hidden state: better estimates of all tokens, or more exact logits.

@@ -328,7 +328,7 @@ impl OpenArray {
     }
 }
 
-/// An array on its way into memory, from its first block to its last.
+/// An array that is read into memory, from its first block to its last.
 ///
 /// The checksums of blocks name the place of damage. They are blind to a header of another index,
 /// whose own crc32 leaves the block's unchanged: the digest sees that too.

@@ -143,7 +143,7 @@ impl ArrayKind {
     }
 }
 
-/// What an array is told to be before its first byte is written.
+/// The shape of an array, known before its first byte is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArrayShape {
     /// How many rows there are.

@@ -1,4 +1,4 @@
-//! The manifest: which files make up an index, how it was built, and how to tell that nothing of
+//! The manifest: which files make up an index, how it was built, and how to prove that nothing of
 //! it changed. Beside it, outside its digest, what the build measured.
 
 use std::collections::BTreeSet;

@@ -41,7 +41,7 @@ impl ArrayKind {
             // A head decodes by a scan of its token codes.
             ArrayKind::Graph if manifest.tokens => Residency::MemoryOnFirstUse,
             ArrayKind::Graph => Residency::Memory,
-            // Searches tell ids and keys; the first look-up by key reads the order.
+            // Searches return ids and keys; the first look-up by key reads the order.
             ArrayKind::KeyOrder => Residency::MemoryOnFirstUse,
             ArrayKind::Vectors => Residency::FullStore,
             ArrayKind::Payload | ArrayKind::PayloadOffsets => Residency::Disk,

@@ -13,7 +13,7 @@ const ENTRY_BYTES: usize = 64;
 /// Units by their number, verified; shared by all readers.
 pub(super) struct BlockCache {
     sets: Box<[Mutex<Set>]>,
-    /// Units that a set has room for.
+    /// The most units of a set.
     ways: usize,
 }
 

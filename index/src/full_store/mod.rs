@@ -121,7 +121,7 @@ pub struct OpenOptions {
     pub io: Io,
     /// The most bytes codes, graph, keys and full vectors together may take in memory or page
     /// cache; `None` sets no limit. Where full vectors do not fit, what is left of it is `cache`.
-    /// Reads on their way take up to 1 MiB a query in flight beside.
+    /// Reads in flight take up to 1 MiB more for each query in flight.
     pub memory: Option<u64>,
     /// Bytes for blocks that were read, where full vectors do not fit them and are on disk: then
     /// reads pass the page cache, if the file system can do that. `None` leaves it to `memory`,
@@ -252,7 +252,7 @@ impl FullStore {
     /// the file; meant for reports.
     ///
     /// # Errors
-    /// The operating system does not tell.
+    /// The operating system does not report it.
     pub fn cached_bytes(&self) -> Result<u64, OpenError> {
         Ok(self.own_bytes()
             + match &self.shared.medium {

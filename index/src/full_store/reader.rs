@@ -259,10 +259,10 @@ impl RowReader {
         Ok(())
     }
 
-    /// Begins to read rows from a device that goes on by itself, for `arrived` to hand out; those
-    /// at hand go to `visit(i, row)` at once. False, with nothing done, where rows come by
+    /// Begins asynchronous reads of rows, for `arrived` to hand out; rows in the cache go to
+    /// `visit(i, row)` at once. False, with nothing done, where rows come by
     /// [`read_until`](RowReader::read_until) alone. Counts as that does. A batch that was begun
-    /// before and not finished is given up; one that was read ahead is gone on with.
+    /// before and not finished is dropped; one that was read ahead continues.
     ///
     /// # Panics
     /// If an id is not below the number of rows.
@@ -307,7 +307,7 @@ impl RowReader {
         })
     }
 
-    /// Hands out the rows that are at hand, and plans to read the others.
+    /// Hands out the rows that are in the cache, and plans to read the others.
     fn plan_blocks(
         &mut self,
         ids: &[u32],
@@ -368,7 +368,7 @@ impl RowReader {
     }
 
     /// Asks the CPU for every cache line of some rows ahead of [`read`](RowReader::read). Does
-    /// nothing where rows are not at hand.
+    /// nothing where rows are not in memory.
     ///
     /// # Panics
     /// If an id is not below the number of rows.
@@ -405,7 +405,7 @@ impl Shared {
         self.cache.as_ref().is_some_and(|cache| cache.visit(unit, |_| ()))
     }
 
-    /// Keeps a unit that was read and verified, if there is room for such.
+    /// Keeps a unit that was read and verified, if there is a cache.
     fn keep(&self, unit: u32, bytes: &[u8]) {
         if let Some(cache) = &self.cache {
             cache.keep(unit, bytes);

@@ -296,8 +296,8 @@ fn options_choose_the_way() {
     }
 }
 
-/// A limit leaves room for 9 of 25 blocks: what was read is read again only if others took its
-/// place, and rows are the same.
+/// A limit keeps 9 of 25 blocks: what was read is read again only if others took its place, and
+/// rows are the same.
 #[test]
 fn a_memory_limit_keeps_blocks_that_were_read() {
     let written = write(100, 1024, Element::U8);

@@ -91,7 +91,7 @@ impl Ring {
         })
     }
 
-    /// Begins a new batch of units. What is still on its way of the one before, after a stop, an
+    /// Begins a new batch of units. What is still in flight of the one before, after a stop, an
     /// error or a panic of the visitor, keeps its buffers until it arrives, and is not looked at.
     pub(super) fn begin(&mut self) {
         self.batch += 1;

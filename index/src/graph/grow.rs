@@ -51,7 +51,7 @@ impl GrowParams {
     }
 }
 
-/// Why a graph did not come to be.
+/// Why a graph was not grown.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GrowError {
     #[error(transparent)]
@@ -161,7 +161,7 @@ fn seed<S: Space>(space: &S, params: &GrowParams, graph: &mut Adjacency, first: 
 }
 
 /// The lists of `rows`, from walks over the graph as it stands. Stops early, with lists missing,
-/// when `told` says so.
+/// when `told` returns true.
 fn insert_batch<S: Space>(
     space: &S,
     params: &GrowParams,

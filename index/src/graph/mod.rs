@@ -6,7 +6,7 @@
 //! | `stored` | how do the lists come from their file into memory? |
 //! | `walk` | which ids are near a query? (best-first search) |
 //! | `prune` | which of many candidates become neighbors? |
-//! | `grow` | how does a graph come to be, the same one at any thread count? |
+//! | `grow` | how does a graph grow, the same one at any thread count? |
 //! | `connectivity` | can every node be reached from the entry points; repair |
 //! | `order` | in which order do ids lie in memory? |
 //!

@@ -1,4 +1,4 @@
-//! The rules of this room, each against a slow and obvious twin.
+//! The rules of this module, each against a slow and obvious twin.
 
 use foveal_datasets::seeded::Seeded;
 use foveal_datasets::synthetic::lattice;

@@ -88,8 +88,8 @@ impl<'a> Encoder<'a> {
     }
 
     /// Writes the record of `row` (`[stride]` bytes) and its extra bits (`[extra_stride]`), both
-    /// whole, and tells its facts; allocates nothing. The squared norm told is infinite where f32
-    /// cannot hold it: such a row has no code.
+    /// whole, and returns its facts; allocates nothing. The squared norm returned is infinite where
+    /// f32 cannot hold it: such a row has no code.
     pub(crate) fn encode(
         &mut self,
         row: Row<'_>,

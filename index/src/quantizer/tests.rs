@@ -127,7 +127,7 @@ fn hard_bounds_are_never_above_the_true_distance() {
     }
 }
 
-/// What the estimates of many pairs tell about themselves.
+/// Statistics of the estimates of many pairs.
 #[derive(Clone, Copy, Debug, Default)]
 struct Report {
     /// Mean of (estimate - exact) / error.
@@ -258,7 +258,7 @@ fn pairs_keep_the_leading_axes_where_those_will_do() {
     }
 }
 
-/// In few dimensions errors are not normal, but they are still of the size that is told.
+/// In few dimensions errors are not normal, but they still have the reported size.
 #[test]
 fn estimates_of_few_dimensions_are_no_worse_than_they_say() {
     for metric in [Metric::L2, Metric::InnerProduct] {

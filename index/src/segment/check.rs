@@ -94,7 +94,7 @@ fn check_meaning(
     Ok(())
 }
 
-/// What an index says of itself: its manifest, and what its build measured where that is told.
+/// The description of an index: its manifest, and the measurements of its build, if they are known.
 ///
 /// # Errors
 /// No index there, or a manifest that is damaged.

@@ -29,7 +29,7 @@ pub enum SearchError {
         /// The index's.
         wanted: usize,
     },
-    /// The query holds a number that is none.
+    /// The query holds NaN or infinity.
     #[error("the query holds {found} at position {position}; wanted finite numbers")]
     NotFinite {
         /// Where.
@@ -64,7 +64,7 @@ pub enum SearchError {
         /// The key.
         key: u64,
     },
-    /// The deadline passed, or nobody waits any more.
+    /// The deadline passed, or the caller cancelled.
     #[error("the query was stopped: {}", match .0 {
         Stopped::Deadline => "its deadline passed",
         Stopped::Cancelled => "it was cancelled",

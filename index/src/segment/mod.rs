@@ -152,7 +152,7 @@ impl Segment {
     /// Bytes of full vectors in memory or in the page cache now. Slow: meant for reports.
     ///
     /// # Errors
-    /// The operating system does not tell.
+    /// The operating system does not report it.
     pub fn full_store_cached_bytes(&self) -> Result<u64, OpenError> {
         self.shared.store.as_ref().map_or(Ok(0), FullStore::cached_bytes)
     }

@@ -139,7 +139,7 @@ pub(crate) struct Unknown<'a> {
     pub(crate) error: f64,
 }
 
-/// What a sample tells.
+/// The result of a sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Sampled {
     /// log Z of all tokens.
@@ -191,7 +191,7 @@ impl Spread {
     }
 }
 
-/// What a phase tells of the sum of all masses.
+/// The estimate that a phase gives of the sum of all masses.
 #[derive(Clone, Copy, Default)]
 struct Phase {
     sum: f64,
@@ -205,7 +205,7 @@ struct Phase {
 
 impl Sampler {
     /// log Z of all tokens, if draws can tell. `better(positions, out)` estimates logits better;
-    /// `exact(positions, visit)` tells the true logit of the i-th place, i in any order.
+    /// `exact(positions, visit)` computes the true logit of the i-th position, i in any order.
     ///
     /// # Errors
     /// Those of `exact`.

@@ -186,7 +186,7 @@ impl Fit {
     }
 }
 
-/// What codes tell of tokens.
+/// The estimates of tokens by their codes.
 struct Points<'a> {
     spec: &'a VocabularySpec,
     records: &'a [u8],

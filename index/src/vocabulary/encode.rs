@@ -14,8 +14,8 @@ pub(super) const OFFSET: usize = 4;
 pub(super) const TAIL: usize = OFFSET + 2;
 
 impl Learned {
-    /// y of the rows from `first` on, as many as there is room for in `y` (`[any x dim]`), by way
-    /// of `wide` of the same size; tells `<m, x>` of each.
+    /// y of the rows from `first` on, as many as fit in `y` (`[any x dim]`), by way of `wide` of
+    /// the same size; returns `<m, x>` of each.
     pub(super) fn map<'a>(
         &'a self,
         (rows, first): (&Rows, usize),

@@ -1,4 +1,4 @@
-//! Where hidden states point: the axes in which logits are told apart, and their scales.
+//! Where hidden states point: the axes in which logits differ, and their scales.
 
 use foveal_datasets::Rows;
 use nalgebra::DMatrix;
@@ -113,7 +113,7 @@ fn weighted(variances: &[f64], axes: &[Vec<f64>], sample: &Rows) -> f64 {
     if sum > 0.0 { products / sum } else { f64::INFINITY }
 }
 
-/// Widens the rows from `first` on, as many as `wide` has room for.
+/// Widens the rows from `first` on, as many as fit in `wide`.
 pub(super) fn widen(rows: &Rows, first: usize, wide: &mut [f32]) {
     for (i, wide) in wide.chunks_exact_mut(rows.dim()).enumerate() {
         rows.row(first + i).widen_into(wide);

@@ -1,4 +1,4 @@
-//! What a decode tells, against sums over every token in f64.
+//! The answer of a decode, against sums over every token in f64.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -110,7 +110,7 @@ fn precision(head: &Head, params: DecodeParams) -> f64 {
     found as f64 / (head.hidden.len() * k) as f64
 }
 
-/// The digest of a head, and all that some decodes tell but time.
+/// The digest of a head, and the answers of some decodes without their times.
 pub fn told() -> String {
     let head = head(true);
     let modes = [DecodeMode::Scan, DecodeMode::Graph];

@@ -14,7 +14,7 @@ use crate::built::{Built, answers, floats, params, part, wide, write_rows};
 const COUNT: &str = "FOVEAL_TEST_UGLY_BUILDS";
 /// The variable with the seed of the first one; 0 if it is not set.
 const FIRST: &str = "FOVEAL_TEST_UGLY_FIRST";
-/// Builds where nothing else is said.
+/// The default of builds.
 const BUILDS: u64 = 60;
 const QUERIES: usize = 25;
 const K: usize = 10;

@@ -1,4 +1,4 @@
-//! Messages about decoding to what the engine takes, and what it tells to messages.
+//! Messages about decoding, to and from the types of the engine.
 
 use foveal_index::{
     DecodeMode, DecodeParams, Decoded, IdSet, LogZ, LogZMode, ParamsError, SearchError, Segment,

@@ -49,8 +49,8 @@ pub fn no_collection(field: &str, name: &str) -> Status {
     Status::with_error_details(Code::NotFound, format!("collection {name}: {what}"), details)
 }
 
-/// UNAVAILABLE: the server is to serve a collection, and cannot, for a reason that its log tells
-/// in full.
+/// UNAVAILABLE: the server is to serve a collection, and cannot, for a reason that is in its log in
+/// full.
 pub fn unavailable(name: &str, why: &str) -> Status {
     let mut details = details("COLLECTION_UNAVAILABLE");
     details.set_resource_info("foveal.v1.Collection", name, "", why);
@@ -58,8 +58,7 @@ pub fn unavailable(name: &str, why: &str) -> Status {
     Status::with_error_details(Code::Unavailable, message, details)
 }
 
-/// What a client is told of a search in `collection` that has no result. Names of files stay in
-/// the log.
+/// The status of a search in `collection` that has no result. Names of files stay in the log.
 pub fn search_status(error: &PoolError, collection: &str) -> Status {
     match error {
         PoolError::Full { pending } => queue_full(*pending),

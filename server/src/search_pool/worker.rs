@@ -12,7 +12,7 @@ use foveal_index::{Decoder, SearchError, Searcher, Segment};
 use super::in_flight::{ErasedTask, SingleQuery};
 use super::{PoolError, Queue};
 
-/// The most searches for one query that a worker goes on with before it lets go of those it had.
+/// The most searches for one query that a worker continues with before it drops those it had.
 const MOST_TOGETHER: usize = 256;
 
 /// The searchers and decoders of one worker, one of each a collection, made when first needed and
@@ -49,7 +49,7 @@ impl Searchers {
         self.by_slot.keys().chain(self.decoders.keys()).any(|slot| !kept.contains(slot))
     }
 
-    /// Lets go of those of other collections than these, and of their memory.
+    /// Drops those of other collections than these, and their memory.
     pub(super) fn keep(&mut self, kept: &BTreeSet<usize>) {
         self.by_slot.retain(|slot, _| kept.contains(slot));
         self.decoders.retain(|slot, _| kept.contains(slot));

@@ -17,7 +17,7 @@ use crate::convert;
 #[derive(Clone, Copy, Debug)]
 struct Deadline(Instant);
 
-/// The moment after which nobody waits for the answer to `request`.
+/// The deadline of the answer to `request`.
 ///
 /// # Panics
 /// If the call did not pass through [`Call`].

@@ -163,7 +163,7 @@ pub(super) async fn serve<S>(
     }
 }
 
-/// A stream that tells how much was read from it.
+/// A stream that counts the bytes read from it.
 struct Watched {
     stream: TcpStream,
     activity: Arc<Activity>,

@@ -20,7 +20,7 @@ pub(super) struct DecodeJob {
     pub params: DecodeParams,
     /// The only tokens that count; none where all do.
     pub allowed: Option<IdSet>,
-    /// Tokens to tell of for every hidden state.
+    /// Tokens to report for every hidden state.
     pub requested: Vec<u64>,
 }
 

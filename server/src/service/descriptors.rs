@@ -9,7 +9,7 @@ const SPARE: u64 = 16;
 pub(super) fn raise_limit() {
     let limit = getrlimit(Resource::Nofile);
     let highest = Rlimit { current: limit.maximum, ..limit };
-    // Where that is refused the limit stays as it is, which `limit` tells.
+    // Where that is refused the limit stays as it is, which `limit` returns.
     let _ = setrlimit(Resource::Nofile, highest);
 }
 

@@ -121,7 +121,7 @@ pub enum ServeError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The server was told to stop before it was ready.
+    /// The server was stopped before it was ready.
     #[error("interrupted before the server was ready")]
     Interrupted,
 }

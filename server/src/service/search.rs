@@ -219,7 +219,7 @@ async fn validated<T: Send + 'static>(
     })?
 }
 
-/// What an operator must hear of, with the names of files that clients are not told.
+/// What an operator must hear of, with the names of files, which clients do not see.
 fn log(error: &PoolError, collection: &Collection) {
     match error {
         PoolError::Panicked => error!(collection = collection.name, "a search panicked"),

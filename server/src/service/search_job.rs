@@ -110,7 +110,7 @@ impl Payloads {
     }
 }
 
-/// Whether rows come from a device by itself, while other queries walk.
+/// Whether the device reads rows while other queries walk.
 fn is_reading(index: &Segment) -> bool {
     index.io() == Io::Uring
 }

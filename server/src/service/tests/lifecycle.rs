@@ -1,4 +1,4 @@
-//! A server starts, tells of itself, drains and stops.
+//! A server starts, describes itself, drains and stops.
 
 use super::*;
 

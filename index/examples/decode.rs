@@ -8,7 +8,7 @@ use std::error::Error;
 
 use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Metric, Rows, Values};
-use foveal_index::{BuildInput, BuildParams, DecodeAsk, Job, Segment, build};
+use foveal_index::{BuildInput, BuildParams, DecodeRequest, Job, Segment, build};
 
 const TOKENS: usize = 8_000;
 const DIM: usize = 48;
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let index = Segment::open(&path)?;
     let mut decoder = index.decoder()?;
-    let decoded = decoder.decode(&states[..DIM], &DecodeAsk::new(5))?;
+    let decoded = decoder.decode(&states[..DIM], &DecodeRequest::new(5))?;
     if let Some(log_z) = decoded.log_z {
         println!("log Z is {:.4}, between {:.4} and {:.4}", log_z.value, log_z.low, log_z.high);
     }

@@ -3,6 +3,8 @@
 As systems.py, but 50 tokens are asked for; of these the first ten are counted.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from systems import Faiss, Hnswlib, Scann, Setting
@@ -112,6 +114,8 @@ class HeadScann(Scann):
         return found
 
 
-def one_by_one(search, queries: np.ndarray, setting: Setting) -> np.ndarray:
+def one_by_one(
+    search: Callable[[np.ndarray, Setting], np.ndarray], queries: np.ndarray, setting: Setting
+) -> np.ndarray:
     """What a search of several queries finds if it is called for each of them."""
     return np.concatenate([search(query[None], setting) for query in queries])

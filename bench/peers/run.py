@@ -23,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 # The products of a head take one thread. Libraries read these variables when they are loaded.
 if any(word.endswith("smollm2-head") for word in sys.argv):
@@ -31,6 +32,7 @@ if any(word.endswith("smollm2-head") for word in sys.argv):
 
 try:
     import heads
+    import numpy as np
     import systems
     from data_set import METRICS, DataSet
 except ModuleNotFoundError as error:
@@ -90,7 +92,8 @@ def apart(asked: argparse.Namespace, names: list[str]) -> int:
     return max(subprocess.run([*command, name, *options]).returncode for name in names)
 
 
-def vector_system(name: str):
+def vector_system(name: str) -> systems.System | None:
+    """The system of a name such as scann or hnswlib-16; None if there is none."""
     kind, _, choice = name.partition("-")
     if name == "scann":
         return systems.Scann()
@@ -104,7 +107,8 @@ def vector_system(name: str):
     return kinds[kind](int(choice)) if kind in kinds and choice.isdecimal() else None
 
 
-def head_system(name: str):
+def head_system(name: str) -> systems.System | None:
+    """As vector_system, for hidden states asked one at a time."""
     kind, _, choice = name.partition("-")
     if kind == "faiss" and choice:
         return heads.HeadFaiss(choice)
@@ -117,7 +121,7 @@ def head_system(name: str):
     return kinds[name]() if name in kinds else None
 
 
-def measure(system, data: DataSet, out: pathlib.Path) -> None:
+def measure(system: systems.System, data: DataSet, out: pathlib.Path) -> None:
     """Builds the index of a system, and appends a line for each of its settings."""
     before, start = resident(), time.perf_counter()
     system.build(data.base, data.metric, data.k)
@@ -140,7 +144,7 @@ def measure(system, data: DataSet, out: pathlib.Path) -> None:
         print(f"{data.name}  {system.name}  {told}", flush=True)
 
 
-def passes(search) -> tuple:
+def passes(search: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
     """What a search finds, and the seconds of its median pass."""
     found = search()
     seconds: list[float] = []

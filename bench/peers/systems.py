@@ -1,16 +1,32 @@
 """Other programs for nearest neighbors, with the parameters they were measured with.
 
-Each class builds one index with two threads and searches it with one. `settings` are the points of
-its curve, from fast to thorough; `search` returns the ids that were found, a row for each query.
+Each class builds one index with two threads and searches it with one. Rows and queries are of
+length 1 under cosine.
 """
 
 import pathlib
 import tempfile
+from typing import Protocol
 
 import numpy as np
 
 BUILD_THREADS = 2
 Setting = dict[str, int]
+
+
+class System(Protocol):
+    """A program and the parameters its index is built with."""
+
+    name: str
+
+    def build(self, rows: np.ndarray, metric: str, k: int) -> None:
+        """Builds an index of rows (f32) to find `k` neighbors in; metric is l2, cosine or ip."""
+
+    def settings(self) -> list[Setting]:
+        """The points of the curve, from fast to thorough."""
+
+    def search(self, queries: np.ndarray, setting: Setting) -> np.ndarray:
+        """The ids of the rows found, nearest first, a row for each query."""
 
 
 class Hnswlib:

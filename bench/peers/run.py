@@ -93,7 +93,7 @@ def apart(asked: argparse.Namespace, names: list[str]) -> int:
 
 
 def vector_system(name: str) -> systems.System | None:
-    """The system of a name such as scann or hnswlib-16; None if there is none."""
+    """The system of a name such as scann or hnswlib-16; None if no system has the name."""
     kind, _, choice = name.partition("-")
     if name == "scann":
         return systems.Scann()

@@ -139,8 +139,8 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_again_stays() {
-        let room = 8 * (4096 + ENTRY_BYTES) as u64;
-        let cache = BlockCache::new(room, Layout::new(4096), 1000).unwrap();
+        let budget = 8 * (4096 + ENTRY_BYTES) as u64;
+        let cache = BlockCache::new(budget, Layout::new(4096), 1000).unwrap();
         cache.keep(0, &bytes_of(0));
         for unit in 1..500 {
             cache.keep(unit, &bytes_of(unit));

@@ -123,8 +123,8 @@ impl Searcher {
 
     /// Answers queries on this thread, up to `in_flight` at a time: while some wait for rows by
     /// io_uring another walks. With other media one is as good as many. `sink(i, answer)` gets the
-    /// answer to the query that came as number i, in any order of i, or why there is none, which
-    /// keeps no other from being answered.
+    /// answer to query number i, in any order of i, or the reason why there is none. The other
+    /// queries are answered all the same.
     ///
     /// Returns once there is nothing in flight and no further query: `queries` may have one again
     /// after it had none.

@@ -5,7 +5,7 @@ use foveal_datasets::{Element, Metric, Rows};
 use foveal_index::stats::Stop;
 use foveal_index::{Answer, IdSet, Query, SearchParams, Segment};
 
-use crate::built::{Built, params, rows_and_queries};
+use crate::built::{self, Built, floats, params, part, rows_and_queries};
 
 const K: usize = 10;
 
@@ -75,7 +75,7 @@ fn allowed_rows_near_and_far_are_found() {
     for query in 0..12 {
         // Row i lies around centre i mod 200; the queries come after all rows.
         let own = ((n + query) % centres) as u64;
-        let queries = crate::built::part(&queries, query..query + 1);
+        let queries = part(&queries, query..query + 1);
         let near: Vec<u64> = (0..n as u64).filter(|key| key % centres as u64 == own).collect();
         let distance =
             |key: &u64| Metric::L2.plain_distance(queries.row(0), rows.row(*key as usize));
@@ -109,4 +109,24 @@ fn a_scan_ends_when_nobody_waits() {
     let (row, params) = (queries.row(0), SearchParams::new(10));
     let query = Query { row, params, allowed: Some(&allowed), stop };
     assert!(index.searcher().search_one(query).is_err());
+}
+
+/// Four bits tell rows of two groups far apart from each other, and those of one group hardly.
+#[test]
+fn a_search_of_few_rows_finds_them_all() {
+    for n in [1, 100, 512] {
+        let mut random = Seeded::new(n);
+        let far = |row: usize| if row.is_multiple_of(2) { 1e4 } else { -1e4 };
+        let numbers = (0..(n as usize + 20) * 16).map(|i| far(i / 16) + random.gaussian());
+        let all = floats(16, numbers.collect());
+        let (rows, queries) = (part(&all, 0..n as usize), part(&all, n as usize..all.len()));
+        let built = Built::new(&rows, &params(Metric::L2, 4));
+        let exact = built.exact(&queries, 10);
+        for (answer, exact) in
+            built::answers(&built.open(), &queries, &SearchParams::new(10)).iter().zip(exact)
+        {
+            assert_eq!(answer.neighbors, exact, "{n} rows");
+            assert_eq!((answer.stats.scanned, answer.stats.hops), (n, 0));
+        }
+    }
 }

@@ -3,16 +3,13 @@
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use foveal_datasets::seeded::Seeded;
 use foveal_datasets::{Element, ErrorKind, Metric, Values};
 use foveal_index::stats::Stop;
 use foveal_index::{
     Answer, Keys, MAX_K, MAX_LIST_SIZE, OpenOptions, SearchError, SearchParams, Segment, Stopped,
 };
 
-use crate::built::{
-    Built, answers, floats, params, part, queries_of, recall_of, rows_and_queries, wide,
-};
+use crate::built::{Built, answers, floats, params, queries_of, recall_of, rows_and_queries, wide};
 
 fn small(metric: Metric, element: Element, bits: u8) -> (Built, Segment, foveal_datasets::Rows) {
     let (rows, queries) = rows_and_queries(element, 700, 20, 24);
@@ -182,26 +179,6 @@ fn candidates_in_blocks_that_are_read_are_ranked() {
             let nearest = exact.iter().position(|row| *row == answer.neighbors[0]);
             let better = nearest.expect("one of the rows") as u64;
             assert!(better <= 640 - stats.reranked, "{better} rows nearer than that of {stats:?}");
-        }
-    }
-}
-
-/// Four bits tell rows of two groups far apart from each other, and those of one group hardly.
-#[test]
-fn a_search_of_few_rows_finds_them_all() {
-    for n in [1, 100, 512] {
-        let mut random = Seeded::new(n);
-        let far = |row: usize| if row.is_multiple_of(2) { 1e4 } else { -1e4 };
-        let numbers = (0..(n as usize + 20) * 16).map(|i| far(i / 16) + random.gaussian());
-        let all = floats(16, numbers.collect());
-        let (rows, queries) = (part(&all, 0..n as usize), part(&all, n as usize..all.len()));
-        let built = Built::new(&rows, &params(Metric::L2, 4));
-        let exact = built.exact(&queries, 10);
-        for (answer, exact) in
-            answers(&built.open(), &queries, &SearchParams::new(10)).iter().zip(exact)
-        {
-            assert_eq!(answer.neighbors, exact, "{n} rows");
-            assert_eq!((answer.stats.scanned, answer.stats.hops), (n, 0));
         }
     }
 }
